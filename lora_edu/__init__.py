@@ -1,0 +1,24 @@
+"""LoRA and QLoRA from scratch, each piece proved equal to the library professionals use.
+
+The map of the course, in the order in which you meet the parts:
+
+``lora_edu.methods``: the mathematics and the layers, in plain PyTorch.
+    ``codebook``   the 16 numbers that 4 bits can name
+    ``blockwise``  a scale for each block of weights
+    ``packing``    two 4-bit codes in one byte
+    ``nf4``        the three together, as bitsandbytes stores them
+    ``lora``       y = W x + (alpha / r) B A x
+    ``qlora``      the same over a frozen 4-bit W
+
+``lora_edu.llm``: a real language model.
+    ``base_model`` fetch and load it, without a model hub
+    ``datasets``   event sentences and what they say, as JSON
+    ``surgery``    put adapters into it
+    ``checkpoint`` save and load adapters in PEFT's own files
+    ``finetune``   train, evaluate, record: a function and a command
+
+``lora_edu.classroom``: what a learner touches.
+    ``widgets``, ``figures``, ``checks``, ``doctor``
+
+Start with ``notebooks/00_start_here.ipynb``; the capstone is ``notebooks/10_qlora_finetune.ipynb``.
+"""
