@@ -1,0 +1,54 @@
+# Every command sets up what it needs (virtual environment, packages, base model) and is quick when that is done.
+PYTHON ?= python3
+PY := .venv/bin/python
+# Two processes fit the smallest machine that runs the tests: 2 cores, 8 GB.
+WORKERS ?= 2
+
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+# The language-model notebooks run once, as learners get them: their solutions repeat the same fine-tunes.
+SOLUTIONS := $(filter-out $(addprefix notebooks/solutions/,06_% 10_% 11_%),$(wildcard notebooks/solutions/*.ipynb))
+
+.DEFAULT_GOAL := help
+.PHONY: help course lab test check test-gpu notebooks constraints repo clean set-up-course set-up-test
+
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+course: set-up-course ## run the whole course, fine-tune included; pages in build/course/
+	$(PY) tools/run_course.py
+
+lab: set-up-course ## open JupyterLab on your own copies of the notebooks, in work/
+	$(PY) tools/working_copies.py
+	$(PY) -m jupyterlab --ServerApp.root_dir=work
+
+test: check ## everything CI runs: make check, the tests, every notebook compared with its stored output
+	OMP_NUM_THREADS=1 $(PY) -m pytest -p tests.ci_guard -n $(WORKERS) --dist loadfile \
+		--nbval --nbval-current-env --nbval-cell-timeout=900 $(NOTEBOOKS) $(SOLUTIONS) tests
+
+check: set-up-test ## style, types, and the direction of imports
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	.venv/bin/lint-imports
+
+test-gpu: set-up-test ## the tests that need a CUDA device
+	$(PY) -m pytest -m gpu tests
+
+notebooks: set-up-test ## rebuild the notebooks whose source in notebooks/src/ has changed
+	$(PY) tools/build_notebooks.py
+
+constraints: set-up-test ## pin what pyproject.toml asks for; newer versions: make constraints UPGRADE=--upgrade
+	UV_CUSTOM_COMPILE_COMMAND="make constraints" .venv/bin/uv pip compile --quiet --universal \
+		--python-version 3.11 --all-extras --no-annotate $(UPGRADE) pyproject.toml -o constraints.txt
+	# torch itself pins what it needs for a GPU.
+	grep -vE '^(nvidia|cuda|triton)' constraints.txt > constraints.part
+	mv constraints.part constraints.txt
+
+repo: ## name the repository everywhere: make repo REPO=owner/name
+	@$(PYTHON) tools/set_repo.py "$(REPO)"
+
+clean: ## remove build/ and caches; .venv and your notebooks in work/ stay
+	rm -rf build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+set-up-course set-up-test: set-up-%:
+	@$(PYTHON) tools/setup_env.py $*

@@ -1,0 +1,173 @@
+"""What this machine has, what it can run, and the packages that it still lacks.
+
+Imported before anything is installed, so the module itself needs only the standard library.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+GIB = 1024**3
+
+TIERS = {
+    "cpu": "SmolLM2-135M is fine-tuned with QLoRA on the CPU in a few minutes. Every notebook runs.",
+    "t4": "T4-class: a 7B model fits when its weights are NF4.",
+    "large": "Larger than a T4: a 7B model with longer sequences and larger batches.",
+}
+
+
+# ---------------------------------------------------------------- packages
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
+
+
+def _requirements(names: Iterable[str]) -> list[str]:
+    """The course's own dependencies and the named ones, with the bounds that pyproject.toml gives them."""
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    optional = {_name(r): r for extra in project["optional-dependencies"].values() for r in extra}
+    return project["dependencies"] + [optional.get(name, name) for name in names]
+
+
+def _is_missing(requirement: str) -> bool:
+    """Every package of the course is imported under the name that it is installed under."""
+    return importlib.util.find_spec(_name(requirement).replace("-", "_")) is None
+
+
+def _installed_versions() -> list[str]:
+    """One ``name==version`` for each installed distribution, as pip's constraints."""
+    pins = {}
+    for distribution in importlib.metadata.distributions():
+        name, version = distribution.metadata["Name"], distribution.version
+        # A broken installation may have neither; pip stops at a version that does not begin with a number.
+        if name and version and re.fullmatch(r"\d[A-Za-z0-9.!+_-]*", version):
+            pins.setdefault(name.lower(), f"{name}=={version}")
+    return sorted(pins.values())
+
+
+def ensure_packages(*names: str) -> None:
+    """Install what the course needs and this Python lacks; silent when nothing is missing.
+
+    Every distribution that is already installed is held at its present version, so nothing changes that
+    a running kernel may have imported.
+
+    Parameters
+    ----------
+    *names : str
+        Packages needed beyond the course's own dependencies, such as ``"bitsandbytes"``.
+
+    Raises
+    ------
+    RuntimeError
+        If the installation fails: no network, or no version that fits what is installed.
+    """
+    missing = [requirement for requirement in _requirements(names) if _is_missing(requirement)]
+    if not missing:
+        return
+    wanted = ", ".join(map(_name, missing))
+    print(f"Installing {wanted}. Nothing that is already installed changes.")
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder) / "constraints.txt"
+        constraints.write_text("\n".join(_installed_versions()), encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        result = subprocess.run(
+            [*command, "--constraint", str(constraints), *missing],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if result.returncode != 0:
+        reason = "\n".join(result.stderr.strip().splitlines()[-5:])
+        raise RuntimeError(f"Could not install {wanted}. Is there a network connection? pip says:\n{reason}")
+    importlib.invalidate_caches()
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _memory_bytes() -> int:
+    """Memory that this process may use, in bytes: the machine's, or its container's (Binder) if lower."""
+    import psutil
+
+    limits = [psutil.virtual_memory().total]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        if Path(path).is_file() and (text := Path(path).read_text().strip()).isdigit():
+            limits.append(int(text))
+    return min(limits)
+
+
+def _gpu() -> dict | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "capability": (properties.major, properties.minor),
+    }
+
+
+def tier(gpu: dict | None) -> str:
+    """``"cpu"``, ``"t4"`` or ``"large"``: what the capstone can do, by the GPU's memory."""
+    if gpu is None or gpu["memory_bytes"] < 8 * GIB:
+        return "cpu"
+    return "t4" if gpu["memory_bytes"] < 20 * GIB else "large"
+
+
+def _describe_gpu(gpu: dict | None) -> str:
+    if gpu is None:
+        return "none"
+    # torch.cuda.is_bf16_supported() says yes on a T4 too, where bfloat16 is emulated and slow.
+    dtype = "bfloat16" if gpu["capability"] >= (8, 0) else "float16"
+    return f"{gpu['name']}, {gpu['memory_bytes'] / GIB:.1f} GiB, computes in {dtype}"
+
+
+def doctor() -> dict:
+    """Print what this machine has and which tier of the course runs here.
+
+    Returns
+    -------
+    dict
+        ``python``, ``torch``, ``bitsandbytes`` (versions; None if not installed), ``cpus``, ``memory_bytes``,
+        ``gpu`` (None, or name, memory_bytes and capability) and ``tier`` (see `tier`).
+    """
+    gpu = _gpu()
+    report = {
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "bitsandbytes": _version("bitsandbytes"),
+        "cpus": os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "gpu": gpu,
+        "tier": tier(gpu),
+    }
+    print(f"Python        {report['python']}")
+    print(f"torch         {report['torch']}")
+    print(f"bitsandbytes  {report['bitsandbytes'] or 'not installed; the notebooks that need it install it'}")
+    print(f"CPU           {report['cpus']} cores")
+    print(f"memory        {report['memory_bytes'] / GIB:.1f} GiB")
+    print(f"GPU           {_describe_gpu(gpu)}")
+    print(f"tier          {report['tier']}. {TIERS[report['tier']]}")
+    return report

@@ -1,0 +1,1 @@
+"""The exercises' solutions, cases and known wrong answers, one module a notebook."""

@@ -1,0 +1,280 @@
+"""What a learner clicks and drags.
+
+Each widget can be seen without a kernel (GitHub, HTML): it publishes text or a picture beside the widget
+view, and every front end shows the richest form that it can. Only core widgets: ipywidgets 7.7 has them too.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import ipywidgets
+from IPython.display import display
+
+from lora_edu.classroom import figures
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def _to_html(text: str) -> str:
+    """Escaped text; words between backticks in code type."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
+def _show(widget: ipywidgets.Widget, static: dict, metadata: dict | None = None) -> None:
+    """Display one output that holds the live widget and its static form, by MIME type."""
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    display({WIDGET_VIEW: view, **static}, metadata=metadata, raw=True)
+
+
+# ---------------------------------------------------------------- predict
+
+
+class Prediction:
+    """A question whose answer opens after the learner has committed to one; see `predict`."""
+
+    def __init__(self, question: str, choices: Sequence[str], answer: str, why: str):
+        self.question, self.choices, self.answer, self.why = question, list(choices), answer, why
+        layout = ipywidgets.Layout(width="auto")
+        self.buttons = [ipywidgets.Button(description=choice, layout=layout) for choice in choices]
+        for button in self.buttons:
+            button.on_click(self._commit)
+        self.feedback = ipywidgets.HTML()
+        self.widget = ipywidgets.VBox(
+            [ipywidgets.HTML(f"<b>{_to_html(question)}</b>"), ipywidgets.HBox(self.buttons), self.feedback]
+        )
+        self.widget.children[1].layout.flex_flow = "row wrap"
+
+    def _commit(self, chosen: ipywidgets.Button) -> None:
+        for button in self.buttons:
+            button.disabled = True
+            if button.description == self.answer:
+                button.icon = "check"
+        right = chosen.description == self.answer
+        chosen.button_style = "success" if right else "warning"
+        verdict = "Right." if right else f"You said: {chosen.description}. The answer: {self.answer}."
+        self.feedback.value = f'<div role="status">{_to_html(f"{verdict} {self.why}".rstrip())}</div>'
+
+    def to_html(self) -> str:
+        """The static form: question, choices, and the answer behind a click."""
+        choices = "".join(f"<li>{_to_html(choice)}</li>" for choice in self.choices)
+        answer = _to_html(f"{self.answer}. {self.why}".rstrip())
+        return (
+            f"<p><b>{_to_html(self.question)}</b></p><ul>{choices}</ul>"
+            f"<details><summary>Decide first, then open the answer</summary>{answer}</details>"
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join([self.question, *(f"  - {choice}" for choice in self.choices)])
+
+    def _ipython_display_(self) -> None:
+        _show(self.widget, {"text/html": self.to_html(), "text/plain": repr(self)})
+
+
+def predict(question: str, choices: Sequence[str], answer: str, why: str = "") -> Prediction:
+    """Ask before the experiment; the answer opens once the learner has chosen.
+
+    Parameters
+    ----------
+    question : str
+        Ends in "?". Words between backticks are shown as code.
+    choices : sequence of str
+        At least two, all different; one button each.
+    answer : str
+        The right one of `choices`.
+    why : str
+        One sentence, shown with the answer.
+
+    Returns
+    -------
+    Prediction
+        Shows itself as the last value of a cell.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two choices, two are equal, or `answer` is none of them.
+    """
+    if len(choices) < 2 or len(set(choices)) != len(choices):
+        raise ValueError(f"choices must be at least two different texts, got {list(choices)}")
+    if answer not in choices:
+        raise ValueError(f"answer must be one of {list(choices)}, got {answer!r}")
+    return Prediction(question, choices, answer, why)
+
+
+# ---------------------------------------------------------------- compare
+
+
+class Comparison:
+    """Results side by side; see `compare`."""
+
+    def __init__(self, columns: dict[str, list[str]]):
+        self.columns = columns
+
+    def _repr_html_(self) -> str:
+        def row(tag: str, cells: Sequence[str]) -> str:
+            return (
+                "<tr>" + "".join(f'<{tag} style="text-align:left">{cell}</{tag}>' for cell in cells) + "</tr>"
+            )
+
+        head = row("th", [_to_html(name) for name in self.columns])
+        body = [
+            row("td", [_to_html(text) for text in texts])
+            for texts in zip(*self.columns.values(), strict=True)
+        ]
+        return f"<table>{head}{''.join(body)}</table>"
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.columns))
+        rows = zip(*self.columns.values(), strict=True)
+        return "\n\n".join(
+            "\n".join(f"{name:<{width}}  {text}" for name, text in zip(self.columns, texts, strict=True))
+            for texts in rows
+        )
+
+
+def compare(**columns: str | Sequence[object]) -> Comparison:
+    """Set two or more results side by side, such as the answers before and after training.
+
+    Parameters
+    ----------
+    **columns
+        Heading and cells of each column: one text, or a sequence with one item a row. Items are shown by
+        ``str``. An underscore in a heading becomes a space.
+
+    Returns
+    -------
+    Comparison
+        Shows itself as the last value of a cell, as a table or as text.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two columns, or their lengths differ.
+    """
+    cells = {
+        name.replace("_", " "): [texts] if isinstance(texts, str) else [str(text) for text in texts]
+        for name, texts in columns.items()
+    }
+    lengths = {name: len(texts) for name, texts in cells.items()}
+    if len(cells) < 2 or len(set(lengths.values())) != 1:
+        raise ValueError(f"columns must be at least two, of equal length, got lengths {lengths}")
+    return Comparison(cells)
+
+
+# ---------------------------------------------------------------- explore
+
+
+class Explorer:
+    """A picture that its sliders redraw; see `explore`."""
+
+    def __init__(
+        self,
+        draw: Callable[..., object],
+        controls: Mapping[str, Sequence],
+        start: Mapping[str, object],
+        panels: int,
+    ):
+        self.controls = {name: list(values) for name, values in controls.items()}
+        self.start = {name: start.get(name, values[0]) for name, values in self.controls.items()}
+        self._draw = draw
+        self._pictures = figures.new_pictures(panels)
+        self._frames: dict[tuple, tuple[bytes, str]] = {}
+        self.sliders = {
+            name: ipywidgets.SelectionSlider(
+                options=[(_label(value), value) for value in values],
+                value=self.start[name],
+                description=name.replace("_", " "),
+                style={"description_width": "initial"},
+            )
+            for name, values in self.controls.items()
+        }
+        png, text = self.frame(**self.start)
+        self.image = ipywidgets.Image(value=png, format="png")
+        self.caption = ipywidgets.Label(value=text)
+        self.widget = ipywidgets.VBox([*self.sliders.values(), self.image])
+        for slider in self.sliders.values():
+            slider.observe(self._redraw, names="value")
+
+    def frame(self, **values: object) -> tuple[bytes, str]:
+        """The PNG and the line of text for one value of each control, kept once drawn."""
+        key = tuple(values[name] for name in self.controls)
+        if key not in self._frames:
+            self._frames[key] = self._render(values)
+        return self._frames[key]
+
+    def _render(self, values: Mapping[str, object]) -> tuple[bytes, str]:
+        self._draw(*self._pictures, **values)
+        png = figures.to_png(self._pictures[0])
+        figures.freeze_layout(self._pictures[0])
+        return png, " ".join(picture.alt for picture in self._pictures)
+
+    def _redraw(self, _: object) -> None:
+        values = {name: slider.value for name, slider in self.sliders.items()}
+        self.image.value, self.caption.value = self.frame(**values)
+
+    def sweep(self) -> list[tuple[dict, str]]:
+        """Draw every value of every control, the others at their start: all values and lines of text.
+
+        Tests call it, since no notebook runner moves a slider. Before a demonstration it fills the cache.
+        """
+        return [
+            (values, self.frame(**values)[1])
+            for name, choices in self.controls.items()
+            for values in ({**self.start, name: choice} for choice in choices)
+        ]
+
+    def _ipython_display_(self) -> None:
+        png, text = self.frame(**self.start)
+        _show(self.widget, *figures.png_output(png, text))
+        _show(self.caption, figures.text_output(text))
+
+
+def _label(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def explore(
+    draw: Callable[..., object],
+    /,
+    *,
+    start: Mapping[str, object] | None = None,
+    panels: int = 1,
+    **controls: Iterable,
+) -> Explorer:
+    """Show a picture with one slider a control; moving a slider redraws the same figure.
+
+    Without a kernel, the picture and the line of text for the start values remain.
+
+    Parameters
+    ----------
+    draw : callable
+        ``draw(ax, **values)`` draws with functions of `figures`, passing them ``ax``; the ``alt`` it gives
+        is the line of text below the picture, so it should state the numbers. With `panels` above 1, it
+        gets as many axes: ``draw(left, right, **values)``.
+    start : mapping, optional
+        Value that a control has at first, by name; its first one if left out.
+    panels : int
+        Number of axes side by side.
+    **controls : range or list
+        The values a slider takes, at least two.
+
+    Returns
+    -------
+    Explorer
+        Shows itself as the last value of a cell; ``.sweep()`` draws every value.
+
+    Raises
+    ------
+    ValueError
+        If there is no control, one has fewer than two values, or `start` names an unknown control or value.
+    """
+    choices = {name: list(values) for name, values in controls.items()}
+    if not choices or min(map(len, choices.values())) < 2:
+        raise ValueError(f"controls must be at least one, each with two or more values, got {choices}")
+    for name, value in (start or {}).items():
+        if value not in choices.get(name, []):
+            raise ValueError(f"start must name values of {choices}, got {name}={value!r}")
+    return Explorer(draw, choices, start or {}, panels)

@@ -1,0 +1,159 @@
+"""The capstone's task: a sentence about an event goes in, the event comes out as JSON.
+
+How a sentence becomes a prompt, a prompt and its answer become a training example, and how answers are read and
+counted. The same few functions serve training, evaluation and the notebooks, so that they cannot drift apart.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+IGNORE = -100
+"""The label that the loss passes over (PyTorch's ``cross_entropy(ignore_index=-100)``)."""
+
+INSTRUCTION = (
+    "Extract the event as JSON with the keys who, what, where, day and time. Copy each value from the sentence."
+)
+
+
+def chat(sentence: str, examples: Sequence[dict] = ()) -> list[dict[str, str]]:
+    """Return the conversation that asks for the event of a sentence, with worked examples before it.
+
+    Parameters
+    ----------
+    sentence
+        What to read.
+    examples
+        Lines of the data set (``sentence`` and ``event``), shown as turns already answered.
+    """
+    turns = [{"role": "system", "content": INSTRUCTION}]
+    for example in examples:
+        turns += [
+            {"role": "user", "content": example["sentence"]},
+            {"role": "assistant", "content": format_event(example["event"])},
+        ]
+    return [*turns, {"role": "user", "content": sentence}]
+
+
+def format_event(event: dict[str, str]) -> str:
+    """Return the answer that the model is to give: the event as JSON on one line."""
+    return json.dumps(event, ensure_ascii=False)
+
+
+def parse_event(answer: str) -> dict[str, Any] | None:
+    """Return the first JSON object in an answer, or None if there is none.
+
+    Words before and after the object are forgiven, so that a base model that explains itself is not called wrong
+    for its manners.
+    """
+    start = answer.find("{")
+    if start < 0:
+        return None
+    try:
+        return json.JSONDecoder().raw_decode(answer, start)[0]
+    except ValueError:
+        return None
+
+
+def encode_example(tokenizer: Any, example: dict) -> dict[str, list[int]]:
+    """Return one training example: prompt and answer as token ids, labels on the answer only.
+
+    The answer ends with the end-of-turn token, which is a label too: that is how the model learns to stop.
+    """
+    prompt = tokenizer.apply_chat_template(chat(example["sentence"]), add_generation_prompt=True, return_dict=False)
+    answer = tokenizer.encode(format_event(example["event"]), add_special_tokens=False) + [tokenizer.eos_token_id]
+    return {
+        "input_ids": prompt + answer,
+        "attention_mask": [1] * len(prompt + answer),
+        "labels": [IGNORE] * len(prompt) + answer,
+    }
+
+
+@torch.no_grad()
+def generate_answers(
+    model: nn.Module,
+    tokenizer: Any,
+    sentences: Sequence[str],
+    examples: Sequence[dict] = (),
+    batch_size: int = 25,
+    max_new_tokens: int = 96,
+    progress: str | None = None,
+) -> list[str]:
+    """Return the model's greedy answers, in the order of the sentences.
+
+    Parameters
+    ----------
+    model, tokenizer
+        A causal language model and its tokenizer.
+    sentences
+        What to ask about.
+    examples
+        Worked examples put before each question.
+    batch_size
+        Sentences answered at once.
+    max_new_tokens
+        Length at which an answer is cut off, in tokens.
+    progress
+        Title of a progress bar; None shows none.
+    """
+    was_training = model.training
+    model.eval()
+    answers: list[str] = []
+    with progress_bar(len(sentences), progress) as bar:
+        for start in range(0, len(sentences), batch_size):
+            chats = [chat(sentence, examples) for sentence in sentences[start : start + batch_size]]
+            prompts = [tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in chats]
+            batch = tokenizer(
+                prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+            ).to(model.device)
+            output = model.generate(
+                **batch,
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                use_cache=True,
+            )
+            new_tokens = output[:, batch["input_ids"].shape[1] :]
+            answers += tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+            bar.update(len(chats))
+    model.train(was_training)
+    return answers
+
+
+def progress_bar(total: int, title: str | None, initial: int = 0) -> tqdm:
+    """Return a bar of plain text, the same in a terminal, a notebook and a log; no title, no bar."""
+    return tqdm(total=total, desc=title, initial=initial, disable=title is None, file=sys.stdout, ascii=" -#")
+
+
+def exact_match(answers: Sequence[str], events: Sequence[dict[str, str]]) -> float:
+    """Return the fraction (0 to 1) of answers whose JSON equals the event, every key and every value."""
+    if len(answers) != len(events) or not events:
+        raise ValueError(f"answers must be as many as events, at least one, got {len(answers)} and {len(events)}")
+    return sum(parse_event(a) == e for a, e in zip(answers, events, strict=True)) / len(events)
+
+
+def evaluate(
+    model: nn.Module, tokenizer: Any, lines: Sequence[dict], progress: str | None = None, **generation: Any
+) -> dict[str, Any]:
+    """Answer the sentences of a data set and count what is right.
+
+    Returns
+    -------
+    dict
+        ``exact_match`` (fraction 0 to 1), ``n``, ``answers`` (as generated), ``seconds``.
+    """
+    start = time.perf_counter()
+    answers = generate_answers(model, tokenizer, [line["sentence"] for line in lines], progress=progress, **generation)
+    return {
+        "exact_match": exact_match(answers, [line["event"] for line in lines]),
+        "n": len(lines),
+        "answers": answers,
+        "seconds": time.perf_counter() - start,
+    }

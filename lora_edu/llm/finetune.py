@@ -1,0 +1,622 @@
+"""Fine-tune a language model to turn event sentences into JSON: as a function, and as a command.
+
+    python -m lora_edu.llm.finetune --output build/runs/qlora
+
+The loop is transformers' ``Trainer`` over accelerate; what is ours is what goes into it and what is recorded.
+A run's folder holds:
+
+``run.json``
+    The record, written last. Its keys:
+
+    ``schema`` (1), ``command``, ``config`` (every setting), ``seed``, ``revision`` (git), ``versions``, ``device``;
+    ``base``: ``name``, ``parameters``, ``weights_sha256_before`` and ``weights_sha256_after``, and
+    ``adapter_off_difference``, the largest change of a logit with the adapter switched off (0.0: the base is whole);
+    ``trainable_parameters``; ``losses`` (nats a label token, one an optimizer step); ``resumed_from_step``;
+    ``exact_match_before`` and ``exact_match_before_few_shot`` (the base on the first seen-pattern events, without
+    and with worked examples in its prompt), ``exact_match`` (seen patterns) and ``exact_match_unseen``: fractions
+    0 to 1, None where nothing was asked; ``n``: how many events stand behind each;
+    ``seconds``: ``before``, ``train`` (since the last resume), ``answers``, ``answers_unseen``;
+    ``peak_memory_bytes`` (resident, this process) and ``peak_gpu_memory_bytes`` (None on a CPU);
+    ``answers``: one entry a test event, with ``sentence``, ``event``, ``answer``, ``correct``, ``unseen_pattern``
+    and, where the base was asked, ``before``.
+``adapter/``
+    The adapter in PEFT's format (``model/``, the whole model, after full fine-tuning).
+``checkpoints/``
+    The last two: adapter, optimizer and Trainer state. ``--resume`` goes on from the newest complete one.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+import torch
+import transformers
+from accelerate import PartialState
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import DataCollatorForSeq2Seq, HfArgumentParser, PrinterCallback, Trainer, TrainerCallback
+
+from lora_edu.llm import surgery
+from lora_edu.llm.base_model import load_base_model
+from lora_edu.llm.checkpoint import load_adapter, save_adapter, write_adapter_files
+from lora_edu.llm.datasets import load_events
+from lora_edu.llm.extraction import encode_example, evaluate, parse_event, progress_bar
+
+LEARNING_RATE = {"lora": 5e-4, "qlora": 5e-4, "full": 2e-5}
+FEW_SHOT_EXAMPLES = 3
+_COMPLETE = "complete"
+_IDENTITY_FILE = "config.json"
+_NOT_IDENTITY = ("output", "resume", "overwrite")
+
+
+def _help(text: str, default: Any) -> Any:
+    make = {"default_factory": default} if callable(default) else {"default": default}
+    return field(metadata={"help": text}, **make)
+
+
+@dataclass
+class FinetuneConfig:
+    """The settings of a run; each field is a flag of the command, with dashes or underscores."""
+
+    output: str = field(metadata={"help": "folder that receives run.json, the adapter and the checkpoints"})
+    model: str = _help("smollm2-135m, a folder, or a hub id", "smollm2-135m")
+    method: Literal["lora", "qlora", "full"] = _help("what is trained over what", "qlora")
+    backend: Literal["peft", "scratch"] = _help("peft + bitsandbytes, or lora_edu's own layers", "peft")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _help("of weights and computation", "auto")
+    train_file: str | None = _help("JSONL of sentence and event; default data/events/train.jsonl", None)
+    test_file: str | None = _help("JSONL held out for the count; default data/events/test.jsonl", None)
+    target_modules: list[str] = _help("endings of layer names, or all-linear", lambda: [surgery.ALL_LINEAR])
+    r: int = _help("rank of the adapter", 8)
+    lora_alpha: float = _help("the update is scaled by lora_alpha / r", 16.0)
+    lora_dropout: float = _help("dropout on the adapter's input, 0 to 1", 0.0)
+    use_rslora: bool = _help("scale by lora_alpha / sqrt(r) instead", False)
+    init_adapter: str | None = _help("start from this adapter (PEFT format) instead of a fresh one", None)
+    steps: int = _help("optimizer steps", 60)
+    learning_rate: float | None = _help("peak; default 5e-4 for adapters, 2e-5 for full", None)
+    warmup_steps: int = _help("steps over which the learning rate rises", 3)
+    batch_size: int = _help("sentences an optimizer step, over all processes", 4)
+    micro_batch_size: int = _help("sentences at once in memory", 2)
+    seed: int = _help("of the adapter, the order of the sentences and dropout", 0)
+    save_every: int = _help("steps between checkpoints", 20)
+    before_events: int = _help("test events asked of the base before training; 0 skips", 50)
+    test_events: int | None = _help("at most so many test events of each kind; default all", None)
+    eval_batch_size: int = _help("sentences answered at once", 25)
+    resume: bool = _help("go on from the newest complete checkpoint in the output folder", False)
+    overwrite: bool = _help("discard the run that the output folder holds", False)
+
+    def __post_init__(self):
+        _one_of("method", self.method, LEARNING_RATE)
+        _one_of("backend", self.backend, ("peft", "scratch"))
+        _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
+        for name in ("steps", "batch_size", "micro_batch_size", "save_every", "eval_batch_size", "r"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("warmup_steps", "before_events"):
+            _at_least(name, getattr(self, name), 0)
+        if self.test_events is not None:
+            _at_least("test_events", self.test_events, 1)
+        if self.learning_rate is None:
+            self.learning_rate = LEARNING_RATE[self.method]
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} and {self.micro_batch_size}"
+            )
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite must not both be set: one keeps the run, the other discards it")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that make two runs the same run, and so may be resumed."""
+        return {key: value for key, value in asdict(self).items() if key not in _NOT_IDENTITY}
+
+
+@dataclass
+class Run:
+    """A finished run: its folder, its record (run.json), and the model as it was trained, adapter active."""
+
+    folder: Path
+    record: dict[str, Any]
+    model: Any
+    tokenizer: Any
+
+
+class _Backend(Protocol):
+    """What a way of training must be able to do."""
+
+    def load(self, config: FinetuneConfig) -> tuple[Any, Any]: ...
+    def attach(self, model: Any, config: FinetuneConfig) -> Any: ...
+    def save(self, model: Any, folder: Path) -> None: ...
+    def restore(self, model: Any, folder: Path) -> None: ...
+    def disabled(self, model: Any) -> AbstractContextManager[None]: ...
+
+    weights_folder: str
+
+
+class _Peft:
+    """peft over transformers, and bitsandbytes for the 4-bit base: what professionals run."""
+
+    weights_folder = "adapter"
+
+    def load(self, config: FinetuneConfig) -> tuple[Any, Any]:
+        return load_base_model(config.model, _dtype(config), "nf4" if config.method == "qlora" else None)
+
+    def attach(self, model: Any, config: FinetuneConfig) -> Any:
+        if config.method == "qlora":
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        if config.init_adapter:
+            return PeftModel.from_pretrained(model, config.init_adapter, is_trainable=True)
+        lora = LoraConfig(
+            r=config.r,
+            lora_alpha=cast(int, config.lora_alpha),
+            lora_dropout=config.lora_dropout,
+            use_rslora=config.use_rslora,
+            target_modules=_targets(config),
+            task_type="CAUSAL_LM",
+        )
+        return get_peft_model(model, lora)
+
+    def save(self, model: PeftModel, folder: Path) -> None:
+        # Not model.save_pretrained, which adds a model card to every checkpoint.
+        adapter_config = model.peft_config["default"].to_dict() | {"inference_mode": True}
+        jsonable = {k: sorted(v) if isinstance(v, set) else v for k, v in adapter_config.items()}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
+        write_adapter_files(folder, jsonable, tensors)
+
+    def restore(self, model: PeftModel, folder: Path) -> None:
+        model.load_adapter(str(folder), "default", is_trainable=True)
+
+    def disabled(self, model: PeftModel) -> AbstractContextManager[None]:
+        return model.disable_adapter()
+
+
+class _Scratch:
+    """lora_edu's own layers, the ones that the notebooks build."""
+
+    weights_folder = "adapter"
+
+    def load(self, config: FinetuneConfig) -> tuple[Any, Any]:
+        return load_base_model(config.model, _dtype(config))
+
+    def attach(self, model: Any, config: FinetuneConfig) -> Any:
+        if config.init_adapter:
+            if config.method == "qlora":
+                surgery.quantize_linear_layers(model)
+            model.requires_grad_(False)
+            return load_adapter(model, config.init_adapter)
+        add = surgery.add_qlora if config.method == "qlora" else surgery.add_lora
+        return add(
+            model,
+            _targets(config),
+            r=config.r,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            use_rslora=config.use_rslora,
+        )
+
+    def save(self, model: Any, folder: Path) -> None:
+        save_adapter(model, folder)
+
+    def restore(self, model: Any, folder: Path) -> None:
+        load_adapter(model, folder)
+
+    def disabled(self, model: Any) -> AbstractContextManager[None]:
+        return surgery.disable_adapter(model)
+
+
+class _Full:
+    """Every weight trains: the yardstick, not an adapter."""
+
+    weights_folder = "model"
+
+    def load(self, config: FinetuneConfig) -> tuple[Any, Any]:
+        return load_base_model(config.model, _dtype(config))
+
+    def attach(self, model: Any, config: FinetuneConfig) -> Any:
+        return model.requires_grad_(True)
+
+    def save(self, model: Any, folder: Path) -> None:
+        model.save_pretrained(folder)
+
+    def restore(self, model: Any, folder: Path) -> None:
+        # lm_head shares the embedding's weight and is therefore not in the file.
+        model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+
+    def disabled(self, model: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class _Trainer(Trainer):
+    """transformers' Trainer whose checkpoints hold what trains, and are trusted only when complete."""
+
+    def __init__(self, backend: _Backend, **arguments: Any):
+        super().__init__(**arguments)
+        self._backend = backend
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        self._backend.save(self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._backend.restore(self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            # The last thing written. A kill before this line leaves a checkpoint that resume does not look at.
+            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / _COMPLETE).touch()
+
+
+class _Progress(TrainerCallback):
+    """One line: step, loss, time gone, time left."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = progress_bar(state.max_steps, "training", initial=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.close()
+
+
+def finetune(config: FinetuneConfig) -> Run:
+    """Train, count what the model gets right before and after, and record it.
+
+    Parameters
+    ----------
+    config
+        The settings.
+
+    Returns
+    -------
+    The run; its ``record`` is what run.json holds.
+
+    Raises
+    ------
+    ValueError
+        If a setting or a data file is wrong, or the output folder holds another run.
+    """
+    process = PartialState()
+    train = load_events("train", config.train_file)
+    test = load_events("test", config.test_file)
+    seen = [line for line in test if not line.get("unseen_pattern")][: config.test_events]
+    unseen = [line for line in test if line.get("unseen_pattern")][: config.test_events]
+    folder = Path(config.output)
+    if process.is_main_process:
+        _claim(folder, config)
+    process.wait_for_everyone()
+
+    backend = _backend(config)
+    model, tokenizer = backend.load(config)
+    parameters = _parameter_count(model)
+    transformers.set_seed(config.seed)  # before the adapter draws its A
+    model = backend.attach(model, config)
+    model.config.use_cache = False
+    hash_before, logits_before = _base_fingerprint(backend, model, tokenizer)
+
+    ask: Callable[..., dict[str, Any]] = lambda lines, title, examples=(): evaluate(  # noqa: E731
+        model, tokenizer, lines, title, examples=examples, batch_size=config.eval_batch_size
+    )
+    before = {}
+    if process.is_main_process:
+        before = _before(folder, ask, seen[: config.before_events], train[:FEW_SHOT_EXAMPLES])
+    process.wait_for_everyone()
+
+    trainer = _trainer(config, backend, model, tokenizer, train, folder, process.num_processes)
+    checkpoint = _newest_checkpoint(folder)
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    train_seconds = time.perf_counter() - start
+    model = trainer.accelerator.unwrap_model(model)
+    run = Run(folder, {}, model, tokenizer)
+    if process.is_main_process:
+        backend.save(model, folder / backend.weights_folder)
+        after = ask(seen, "answers") if seen else _NOTHING
+        after_unseen = ask(unseen, "answers, unseen patterns") if unseen else _NOTHING
+        hash_after, logits_after = _base_fingerprint(backend, model, tokenizer)
+        run.record = {
+            "schema": 1,
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "config": asdict(config),
+            "seed": config.seed,
+            "revision": _revision(),
+            "versions": _versions(),
+            "device": _device(),
+            "base": {
+                "name": config.model,
+                "parameters": parameters,
+                "weights_sha256_before": hash_before,
+                "weights_sha256_after": hash_after,
+                "adapter_off_difference": (logits_after - logits_before).abs().max().item(),
+            },
+            "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+            "resumed_from_step": int(checkpoint.name.partition("-")[2]) if checkpoint else None,
+            "exact_match_before": before["plain"]["exact_match"],
+            "exact_match_before_few_shot": before["few_shot"]["exact_match"],
+            "exact_match": after["exact_match"],
+            "exact_match_unseen": after_unseen["exact_match"],
+            "n": {"before": before["plain"]["n"], "seen": after["n"], "unseen": after_unseen["n"]},
+            "seconds": {
+                "before": before["plain"]["seconds"] + before["few_shot"]["seconds"],
+                "train": train_seconds,
+                "answers": after["seconds"],
+                "answers_unseen": after_unseen["seconds"],
+            },
+            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+            "answers": _answers(seen, after, before["plain"]) + _answers(unseen, after_unseen, _NOTHING),
+        }
+        _write_json(folder / "run.json", run.record)
+    process.wait_for_everyone()
+    return run
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident memory that this process has had, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent held when it forked
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+_NOTHING: dict[str, Any] = {"exact_match": None, "n": 0, "answers": [], "seconds": 0.0}
+
+
+def _backend(config: FinetuneConfig) -> _Backend:
+    if config.method == "full":
+        return _Full()
+    return _Scratch() if config.backend == "scratch" else _Peft()
+
+
+def _dtype(config: FinetuneConfig) -> torch.dtype | None:
+    return None if config.dtype == "auto" else getattr(torch, config.dtype)
+
+
+def _targets(config: FinetuneConfig) -> list[str] | str:
+    return surgery.ALL_LINEAR if config.target_modules == [surgery.ALL_LINEAR] else config.target_modules
+
+
+def _trainer(
+    config: FinetuneConfig,
+    backend: _Backend,
+    model: Any,
+    tokenizer: Any,
+    train: Sequence[dict],
+    folder: Path,
+    processes: int,
+) -> _Trainer:
+    at_once = config.micro_batch_size * processes
+    if config.batch_size % at_once:
+        raise ValueError(
+            f"batch_size must be a multiple of micro_batch_size x processes = {at_once}, got {config.batch_size}"
+        )
+    compute = model.dtype if torch.cuda.is_available() else torch.float32
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.micro_batch_size,
+        gradient_accumulation_steps=config.batch_size // at_once,
+        learning_rate=cast(float, config.learning_rate),
+        warmup_steps=config.warmup_steps,
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        bf16=compute == torch.bfloat16,
+        fp16=compute == torch.float16,
+        seed=config.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_steps=config.save_every,
+        save_total_limit=2,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
+    trainer = _Trainer(
+        backend,
+        model=model,
+        args=arguments,
+        train_dataset=cast(Any, [encode_example(tokenizer, line) for line in train]),
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        callbacks=[_Progress()] if PartialState().is_main_process else [],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _before(folder: Path, ask: Callable, events: Sequence[dict], examples: Sequence[dict]) -> dict[str, Any]:
+    """Ask the base, once a run: a resumed run reads what it answered before training began."""
+    file = folder / "before.json"
+    if not events:
+        return {"plain": _NOTHING, "few_shot": _NOTHING}
+    if file.exists():
+        return json.loads(file.read_text(encoding="utf-8"))
+    before = {
+        "plain": ask(events, "base model"),
+        "few_shot": ask(events, f"base model, {len(examples)} worked examples", examples),
+    }
+    _write_json(file, before)
+    return before
+
+
+@torch.no_grad()
+def _base_fingerprint(backend: _Backend, model: Any, tokenizer: Any) -> tuple[str, Tensor]:
+    """Return the hash of the base's weights, and its logits on one sentence with the adapter off."""
+    was_training = model.training
+    model.eval()
+    ids = torch.tensor([tokenizer.encode("On Monday the base must still say what it said.")], device=model.device)
+    with backend.disabled(model):
+        logits = model(input_ids=ids).logits.float().cpu()
+    model.train(was_training)
+    return surgery.base_weights_hash(model), logits
+
+
+def _claim(folder: Path, config: FinetuneConfig) -> None:
+    """Make the folder this run's own, or say why it cannot be."""
+    identity_file = folder / _IDENTITY_FILE
+    if identity_file.exists():
+        if config.overwrite:
+            _discard(folder)
+        elif not config.resume:
+            raise ValueError(
+                f"output must be a folder without a run, got {folder}, which holds one: "
+                "choose another, or --resume to go on with it, or --overwrite to discard it"
+            )
+        else:
+            held = json.loads(identity_file.read_text(encoding="utf-8"))
+            differs = [f"{k} = {held.get(k)!r}" for k, v in config.identity().items() if held.get(k) != v]
+            if differs:
+                raise ValueError(f"resume needs the settings of the run in {folder}, which has {', '.join(differs)}")
+    for checkpoint in folder.glob("checkpoints/checkpoint-*"):
+        if not (checkpoint / _COMPLETE).exists():
+            shutil.rmtree(checkpoint)
+    (folder / "run.json").unlink(missing_ok=True)  # until this run has finished, there is no record
+    _write_json(identity_file, config.identity())
+
+
+def _discard(folder: Path) -> None:
+    """Remove what a run writes, and nothing else that may lie in the folder."""
+    for name in ("run.json", _IDENTITY_FILE, "before.json"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("adapter", "model", "checkpoints"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _newest_checkpoint(folder: Path) -> Path | None:
+    complete = [file.parent for file in folder.glob(f"checkpoints/checkpoint-*/{_COMPLETE}")]
+    return max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
+
+
+def _answers(lines: Sequence[dict], after: dict, before: dict) -> list[dict[str, Any]]:
+    entries = []
+    for i, (line, answer) in enumerate(zip(lines, after["answers"], strict=True)):
+        entry = {
+            "sentence": line["sentence"],
+            "event": line["event"],
+            "answer": answer,
+            "correct": parse_event(answer) == line["event"],
+            "unseen_pattern": bool(line.get("unseen_pattern")),
+        }
+        if i < len(before["answers"]):
+            entry["before"] = before["answers"][i]
+        entries.append(entry)
+    return entries
+
+
+def _parameter_count(model: Any) -> int:
+    """Count parameters as the model has them, two to a byte where bitsandbytes packed them."""
+    return sum(
+        torch.Size(p.quant_state.shape).numel() if hasattr(p, "quant_state") else p.numel() for p in model.parameters()
+    )
+
+
+def _versions() -> dict[str, str | None]:
+    names = ("torch", "transformers", "accelerate", "peft", "bitsandbytes", "tokenizers", "numpy", "lora_edu")
+    return {"python": platform.python_version()} | {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _device() -> dict[str, Any]:
+    if torch.cuda.is_available():
+        return {"type": "cuda", "name": torch.cuda.get_device_name(), "count": torch.cuda.device_count()}
+    return {
+        "type": "cpu",
+        "name": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _revision() -> str | None:
+    """Return the repository's commit, marked if files differ from it; None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _write_json(file: Path, content: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, file)
+
+
+def _one_of(name: str, value: Any, allowed: Any) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
+
+
+def _at_least(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def main() -> int:
+    """Run the command; return its exit status."""
+    parser = HfArgumentParser(FinetuneConfig, description="Fine-tune a language model on event sentences.")
+    try:
+        (config,) = parser.parse_args_into_dataclasses()
+        run = finetune(config)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped. The same command with --resume goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    if run.record:
+        print(summary(run.record))
+        print(f"Record: {run.folder / 'run.json'}")
+    return 0
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Return a run's before and after in a few lines of text."""
+    rows = [
+        ("base model", record["exact_match_before"], record["n"]["before"]),
+        (f"base model, {FEW_SHOT_EXAMPLES} worked examples", record["exact_match_before_few_shot"], record["n"]["before"]),
+        ("fine-tuned, seen patterns", record["exact_match"], record["n"]["seen"]),
+        ("fine-tuned, unseen patterns", record["exact_match_unseen"], record["n"]["unseen"]),
+    ]
+    lines = [f"{name:<32}{share:>6.0%}  of {n}" for name, share, n in rows if share is not None]
+    seconds = record["seconds"]
+    lines.append(
+        f"training {seconds['train']:.0f} s, answers {seconds['answers']:.0f} s, "
+        f"peak memory {record['peak_memory_bytes'] / 2**30:.2f} GiB"
+    )
+    return "\n".join(["Exact match on held-out events:", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

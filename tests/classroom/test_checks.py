@@ -1,0 +1,141 @@
+"""Checks: every exercise of every notebook, and the machinery's promises."""
+
+import pkgutil
+
+import pytest
+import torch
+
+from lora_edu.classroom import exercises
+from lora_edu.classroom.checks import HINT, NOT_ATTEMPTED, PASS, Exercise, check, load_exercises, same
+
+NOTEBOOKS = [module.name.removeprefix("n") for module in pkgutil.iter_modules(exercises.__path__)]
+EXERCISES = {key: value for number in NOTEBOOKS for key, value in load_exercises(number).items()}
+WRONG = [(key, wrong) for key, exercise in EXERCISES.items() for wrong in exercise.wrong_answers]
+
+
+def stub(*_):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("key", EXERCISES)
+def test_solution_passes_and_the_stub_is_not_attempted(key):
+    assert check(key, EXERCISES[key].solution) == PASS
+    assert check(key, stub) == NOT_ATTEMPTED
+    assert key.split(".")[0] in NOTEBOOKS
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"), WRONG, ids=[f"{key}-{wrong.function.__name__}" for key, wrong in WRONG]
+)
+def test_each_wrong_answer_gets_its_own_hint(key, wrong, capsys):
+    assert check(key, wrong.function) == HINT
+    assert capsys.readouterr().out == f"{key} hint. {wrong.hint}\n"
+    assert [other.hint for other in EXERCISES[key].wrong_answers].count(wrong.hint) == 1
+
+
+def test_every_exercise_knows_wrong_answers():
+    assert EXERCISES and all(len(exercise.wrong_answers) >= 2 for exercise in EXERCISES.values())
+
+
+class Odd:
+    """Compares with nothing and cannot be written down."""
+
+    def __eq__(self, other):
+        raise RuntimeError("no")
+
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+def loops(*_):
+    return loops()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        3,
+        "text",
+        lambda: 1,
+        lambda *_: Odd(),
+        lambda *_: [Odd()],
+        lambda *_: float("nan"),
+        lambda *_: 1 / 0,
+        loops,
+    ],
+)
+@pytest.mark.parametrize("key", EXERCISES)
+def test_no_answer_makes_a_check_raise(key, answer):
+    assert check(key, answer) == HINT
+
+
+@pytest.mark.parametrize("nothing", [None, ..., stub, lambda *_: None, lambda *_: ...])
+@pytest.mark.parametrize("key", EXERCISES)
+def test_nothing_is_not_attempted(key, nothing):
+    assert check(key, nothing) == NOT_ATTEMPTED
+
+
+def test_an_exception_is_named(capsys):
+    assert check("10.1", lambda model: model.weights) == HINT
+    assert "raises AttributeError" in capsys.readouterr().out
+
+
+def test_text_holds_no_memory_address(capsys):
+    check("10.1", lambda model: object())
+    text = capsys.readouterr().out
+    assert "<object object>" in text and "0x" not in text
+
+
+def test_an_unknown_exercise_is_named(capsys):
+    assert check("10.99", stub) == HINT
+    assert check("98.1", stub) == HINT
+    assert check(None, stub) == HINT
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert "'10.99'" in first and "10.1, 10.2" in first and "'98.1'" in second and "None" in third
+
+
+def test_a_check_leaves_the_random_numbers_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    check("10.1", lambda model: torch.rand(()).item())
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_law_is_told_when_it_fails(capsys):
+    def freezes(model):
+        fraction = EXERCISES["10.1"].solution(model)
+        model.requires_grad_(False)
+        return fraction
+
+    assert check("10.1", freezes) == HINT
+    assert "This should hold" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        (1, 1.0, True),
+        (1.0, 1.001, False),
+        (float("nan"), float("nan"), True),
+        (True, 1, False),
+        (torch.ones(2), torch.ones(2).double(), True),
+        (torch.ones(2), torch.ones(1, 2), False),
+        ((1, torch.zeros(1)), [1.0, torch.zeros(1)], True),
+        ([1], [1, 2], False),
+        ("a", "a", True),
+    ],
+)
+def test_same(a, b, expected):
+    assert same(a, b) is expected
+
+
+def test_cases_are_fresh_at_each_call():
+    exercise = Exercise(solution=sum, cases=lambda: [([1, 2],)])
+    assert list(exercise.cases())[0][0] is not list(exercise.cases())[0][0]
+    for real in EXERCISES.values():
+        assert all(
+            a is not b
+            for x, y in zip(real.cases(), real.cases(), strict=True)
+            for a, b in zip(x, y, strict=True)
+        )

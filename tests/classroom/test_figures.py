@@ -1,0 +1,106 @@
+"""Figures: the numbers that they draw, the texts that they carry, the one house style."""
+
+import base64
+import inspect
+
+import numpy as np
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
+from IPython.utils.capture import capture_output
+
+from lora_edu.classroom import figures
+
+ALT = "Two lines fall."
+FIGURES = {
+    "lines": lambda **options: figures.lines({"a": [3, 1], "b": [2, 1]}, **options),
+    "loss_curve": lambda **options: figures.loss_curve({"QLoRA": [3, 1]}, **options),
+    "bars": lambda **options: figures.bars({"a": [1, 2], "b": [2, 3]}, groups=["x", "y"], **options),
+    "before_after": lambda **options: figures.before_after(
+        [0, 0.1], [0.8, 0.9], groups=["x", "y"], **options
+    ),
+}
+
+
+def test_every_figure_is_tried_here():
+    functions = inspect.getmembers(figures, inspect.isfunction)
+    verbs = {name for name, f in functions if inspect.signature(f).return_annotation == "Picture"}
+    assert verbs == set(FIGURES)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_alt_text_is_required(name):
+    alt = inspect.signature(getattr(figures, name)).parameters["alt"]
+    assert alt.kind is alt.KEYWORD_ONLY and alt.default is alt.empty
+    for empty in ("", "  ", None):
+        with pytest.raises(ValueError, match="alt must say"):
+            FIGURES[name](alt=empty)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_shows_a_png_and_its_text(name):
+    InteractiveShell.instance()
+    with capture_output() as captured:
+        display(FIGURES[name](alt="a < b"))
+    picture, text = captured.outputs
+    assert base64.b64decode(picture.data["image/png"]).startswith(b"\x89PNG")
+    assert picture.metadata["image/png"]["alt"] == "a < b"
+    assert text.data == {"text/html": "<p>a &lt; b</p>", "text/plain": "a < b"}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_redrawing_gives_the_picture_that_drawing_gives(name):
+    [used] = figures.new_pictures()
+    figures.lines({"old": [5, 4, 3]}, ax=used, alt=ALT, log_y=True)
+    figures.to_png(used)
+    redrawn = FIGURES[name](ax=used, alt=ALT)
+    assert redrawn is used
+    assert figures.to_png(redrawn) == figures.to_png(FIGURES[name](alt=ALT))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_text_is_legible_on_a_projector(name):
+    picture = FIGURES[name](alt=ALT, title="Title")
+    figures.to_png(picture)
+    texts = [picture.title, picture.xaxis.label, picture.yaxis.label, *picture.get_xticklabels()]
+    assert min(text.get_fontsize() for text in texts) >= 13
+
+
+def test_series_differ_without_colour():
+    names = "abcdefg"
+    picture = figures.lines({name: [1, 2] for name in names}, alt=ALT)
+    assert len({line.get_marker() for line in picture.lines}) == len(names)
+    bars = figures.bars({name: [1, 2] for name in names}, groups=["x", "y"], alt=ALT)
+    assert len({container.patches[0].get_hatch() for container in bars.containers[: len(names)]}) > 1
+    assert len({c.patches[0].get_hatch() for c in bars.containers if hasattr(c, "patches")}) == len(names)
+
+
+def test_repeats_become_median_and_range():
+    repeats = np.array([[1.0, 2.0], [3.0, 6.0], [2.0, 10.0]])
+    picture = figures.lines({"three seeds": repeats, "one": [0.0, 0.0]}, alt=ALT)
+    np.testing.assert_array_equal(picture.lines[0].get_ydata(), [2, 6])
+    [band] = picture.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (1, 10)
+
+
+def test_before_after_states_percentages():
+    picture = figures.before_after(
+        [[0.0, 0.0]] * 3, [[0.8, 0.5], [0.9, 0.6], [0.7, 0.7]], groups=["x", "y"], alt=ALT
+    )
+    assert [text.get_text() for text in picture.texts] == ["0%", "0%", "80%", "60%"]
+    assert [tick.get_text() for tick in picture.get_xticklabels()] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: figures.lines({"a": [1, 2]}, x=[1, 2, 3], alt=ALT), r"a must have shape \(3,\).*got \(2,\)"),
+        (lambda: figures.lines({"a": []}, alt=ALT), r"a must have shape \(n,\)"),
+        (lambda: figures.lines({"a": np.zeros((2, 2, 2))}, alt=ALT), r"got \(2, 2, 2\)"),
+        (lambda: figures.bars({"a": [1]}, groups=["x", "y"], alt=ALT), r"a must have shape \(2,\)"),
+    ],
+)
+def test_a_wrong_shape_is_named(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()

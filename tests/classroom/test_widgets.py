@@ -1,0 +1,184 @@
+"""Widgets: what a click or a drag changes, and what is left without a kernel.
+
+No browser here. The file also runs under ipywidgets 7.7.1 and IPython 7.34 (Colab).
+"""
+
+import json
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
+from IPython.utils.capture import capture_output
+
+from lora_edu.classroom import figures
+from lora_edu.classroom.widgets import WIDGET_VIEW, compare, explore, predict
+
+
+def shown(value):
+    """The outputs (data, metadata) that a cell ending in `value` shows."""
+    InteractiveShell.instance()
+    with capture_output() as captured:
+        display(value)
+    return [(output.data, output.metadata) for output in captured.outputs]
+
+
+def static(value):
+    """The same without the live view, as text."""
+    outputs = [
+        ({k: v for k, v in data.items() if k != WIDGET_VIEW}, metadata) for data, metadata in shown(value)
+    ]
+    return json.dumps(outputs)
+
+
+# ---------------------------------------------------------------- predict
+
+
+def question():
+    return predict("Is `B` < A?", ["yes", "no", "both"], answer="no", why="B starts at zero.")
+
+
+def test_prediction_without_a_kernel_hides_the_answer_behind_a_click():
+    (data, _), *rest = shown(question())
+    assert not rest
+    before, _, folded = data["text/html"].partition("<details>")
+    assert "Is <code>B</code> &lt; A?" in before and "<li>both</li>" in before
+    assert "B starts at zero." not in before and "no. B starts at zero." in folded
+    assert data["text/plain"] == "Is `B` < A?\n  - yes\n  - no\n  - both"
+
+
+def test_prediction_is_live_with_a_kernel_and_its_static_form_does_not_depend_on_it():
+    first, second = question(), question()
+    data, _ = shown(first)[0]
+    assert data[WIDGET_VIEW]["model_id"] == first.widget.model_id
+    assert static(first) == static(second)
+
+
+def test_answer_opens_only_after_committing():
+    prediction = question()
+    assert prediction.feedback.value == ""
+    prediction.buttons[1].click()
+    assert "Right. B starts at zero." in prediction.feedback.value
+    assert all(button.disabled for button in prediction.buttons)
+
+
+def test_a_wrong_choice_is_told_the_answer():
+    prediction = question()
+    prediction.buttons[0].click()
+    assert "You said: yes. The answer: no. B starts at zero." in prediction.feedback.value
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "message"),
+    [
+        (["yes"], "yes", "choices must be at least two"),
+        (["yes", "yes"], "yes", "choices must be at least two different"),
+        (["yes", "no"], "maybe", "answer must be one of .*'maybe'"),
+    ],
+)
+def test_predict_names_the_bad_argument(choices, answer, message):
+    with pytest.raises(ValueError, match=message):
+        predict("Well?", choices, answer)
+
+
+# ---------------------------------------------------------------- compare
+
+
+def test_comparison_is_a_table_and_a_text():
+    data, _ = shown(compare(sentence=["a < b", "c"], after_training=["x", "y"]))[0]
+    assert data["text/html"].count("<tr>") == 3
+    assert "after training" in data["text/html"] and "a &lt; b" in data["text/html"]
+    assert data["text/plain"].splitlines()[:2] == ["sentence        a < b", "after training  x"]
+
+
+def test_comparison_takes_single_texts():
+    assert "before  one\nafter   two" in repr(compare(before="one", after="two"))
+
+
+@pytest.mark.parametrize("columns", [{"a": ["x"]}, {"a": ["x"], "b": ["x", "y"]}])
+def test_compare_names_the_bad_argument(columns):
+    with pytest.raises(ValueError, match="columns must be at least two, of equal length"):
+        compare(**columns)
+
+
+# ---------------------------------------------------------------- explore
+
+
+def draw(ax, rank, noise):
+    values = [noise + 1 / (step + rank) for step in range(20)]
+    return figures.lines({"error": values}, ax=ax, alt=f"rank {rank}, noise {noise:g}")
+
+
+def explorer(**options):
+    return explore(draw, rank=range(1, 5), noise=[0.0, 0.5], **options)
+
+
+def test_moving_a_slider_changes_picture_and_text():
+    ours = explorer(start={"rank": 2})
+    before = ours.image.value
+    assert ours.caption.value == "rank 2, noise 0"
+    ours.sliders["rank"].value = 4
+    ours.sliders["noise"].value = 0.5
+    assert ours.image.value != before
+    assert ours.caption.value == "rank 4, noise 0.5"
+
+
+def test_a_picture_does_not_depend_on_the_way_there():
+    straight, around = explorer(), explorer()
+    straight.sliders["rank"].value = 3
+    for rank in (4, 2, 3):
+        around.sliders["rank"].value = rank
+    assert straight.image.value == around.image.value
+
+
+def test_a_frame_is_drawn_once():
+    drawn = []
+
+    def counted(ax, **values):
+        drawn.append(values)
+        return draw(ax, **values)
+
+    ours = explore(counted, rank=[1, 2], noise=[0.0, 0.5])
+    for rank in (2, 1, 2, 1):
+        ours.sliders["rank"].value = rank
+    assert len(drawn) == 2
+
+
+def test_sweep_draws_every_value_of_every_control():
+    texts = [text for _, text in explorer(start={"noise": 0.5}).sweep()]
+    assert texts == [f"rank {r}, noise 0.5" for r in range(1, 5)] + ["rank 1, noise 0", "rank 1, noise 0.5"]
+
+
+def test_sweep_meets_the_value_that_fails():
+    ours = explore(lambda ax, x: figures.lines({"y": [1 / (x - 2)]}, ax=ax, alt="y"), x=[1, 2])
+    with pytest.raises(ZeroDivisionError):
+        ours.sweep()
+
+
+def test_explorer_without_a_kernel_shows_the_picture_and_the_line_for_the_start_values():
+    (picture, metadata), (text, _) = shown(explorer(start={"rank": 3}))
+    assert picture["image/png"] and metadata["image/png"] == {"alt": "rank 3, noise 0"}
+    assert text["text/html"] == "<p>rank 3, noise 0</p>" and text["text/plain"] == "rank 3, noise 0"
+    assert static(explorer()) == static(explorer())
+
+
+def test_several_panels_share_the_sliders():
+    def both(left, right, rank):
+        draw(left, rank, 0.0)
+        draw(right, rank, 0.5)
+
+    ours = explore(both, panels=2, rank=[1, 2])
+    assert ours.caption.value == "rank 1, noise 0 rank 1, noise 0.5"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "controls must be at least one"),
+        ({"rank": [1]}, "two or more values"),
+        ({"rank": [1, 2], "start": {"rank": 7}}, "start must name values of .*rank=7"),
+        ({"rank": [1, 2], "start": {"r": 1}}, "start must name values of .*r=1"),
+    ],
+)
+def test_explore_names_the_bad_argument(options, message):
+    with pytest.raises(ValueError, match=message):
+        explore(draw, **options)

@@ -1,0 +1,56 @@
+"""A real but very small Llama with the base model's tokenizer: each step takes milliseconds."""
+
+import json
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lora_edu.llm.base_model import fetch_base_model
+
+
+def make_tiny(seed: int = 0, vocabulary: int = 256) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture
+def tiny() -> LlamaForCausalLM:
+    return make_tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """The small model on disk, beside the base model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = AutoTokenizer.from_pretrained(fetch_base_model())
+    make_tiny(vocabulary=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_events(tmp_path_factory):
+    """A test file of three seen-pattern and two unseen-pattern events, so that answering takes seconds."""
+    from lora_edu.llm.datasets import load_events
+
+    lines = load_events("test")
+    few = [line for line in lines if not line["unseen_pattern"]][:3]
+    few += [line for line in lines if line["unseen_pattern"]][:2]
+    file = tmp_path_factory.mktemp("events") / "few.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in few), encoding="utf-8")
+    return file

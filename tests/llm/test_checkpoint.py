@@ -1,0 +1,137 @@
+import copy
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from lora_edu.llm import surgery
+from lora_edu.llm.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_adapter, save_adapter
+
+IDS = torch.arange(12).reshape(2, 6)
+
+
+def logits(model):
+    model.eval()
+    with torch.no_grad():
+        return model(input_ids=IDS).logits
+
+
+def train(model, steps=5):
+    """A few real steps, after which B is not zero."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(input_ids=IDS, labels=IDS).loss.backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("use_rslora", [False, True])
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["model.layers.1.mlp.up_proj"], "all-linear"])
+def test_peft_loads_ours_and_we_load_pefts(tiny, tmp_path, targets, use_rslora):
+    base = copy.deepcopy(tiny)
+    ours = train(surgery.add_lora(tiny, targets, r=4, lora_alpha=8, use_rslora=use_rslora))
+    assert all(p.abs().sum() > 0 for p in surgery.lora_parameters(ours))
+    save_adapter(ours, tmp_path / "ours")
+    theirs = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / "ours")
+    assert torch.allclose(logits(ours), logits(theirs), atol=1e-5)
+    assert not torch.allclose(logits(base), logits(theirs), atol=1e-3)
+
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = load_adapter(copy.deepcopy(base), tmp_path / "theirs")
+    assert torch.allclose(logits(ours), logits(again), atol=1e-5)
+    assert set(load_file(tmp_path / "ours" / WEIGHTS_FILE)) == set(load_file(tmp_path / "theirs" / WEIGHTS_FILE))
+
+
+def test_an_adapter_trained_in_peft_loads_under_another_name(tiny, tmp_path):
+    base = copy.deepcopy(tiny)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    theirs = train(get_peft_model(tiny, config))
+    theirs.save_pretrained(tmp_path)
+    surgery.add_lora(base, ["q_proj"], r=2, lora_alpha=8, adapter_name="mine")
+    load_adapter(base, tmp_path, adapter_name="theirs")
+    assert surgery.adapter_names(base) == ["mine", "theirs"]
+    assert torch.allclose(logits(theirs), logits(base), atol=1e-5)
+
+
+def test_a_loaded_adapter_of_the_same_name_receives_the_numbers(tiny, tmp_path):
+    fresh = surgery.add_lora(copy.deepcopy(tiny), "all-linear", r=4, lora_alpha=8)
+    trained = train(surgery.add_lora(tiny, "all-linear", r=4, lora_alpha=8))
+    load_adapter(fresh, save_adapter(trained, tmp_path))
+    assert torch.equal(logits(trained), logits(fresh))
+
+
+@pytest.fixture
+def saved(tiny, tmp_path):
+    base = copy.deepcopy(tiny)
+    return base, save_adapter(train(surgery.add_lora(tiny, ["q_proj", "v_proj"], r=4, lora_alpha=8)), tmp_path / "a")
+
+
+def edit_config(folder, **changes):
+    file = folder / CONFIG_FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def edit_weights(folder, change):
+    tensors = load_file(folder / WEIGHTS_FILE)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS_FILE)
+
+
+KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+
+DAMAGE = {
+    "no weights": (lambda f: (f / WEIGHTS_FILE).unlink(), FileNotFoundError, "has no adapter_model.safetensors"),
+    "no config": (lambda f: (f / CONFIG_FILE).unlink(), FileNotFoundError, "has no adapter_config.json"),
+    "half the weights": (
+        lambda f: (f / WEIGHTS_FILE).write_bytes((f / WEIGHTS_FILE).read_bytes()[:500]),
+        ValueError,
+        "must be safetensors, got a damaged file",
+    ),
+    "half the config": (lambda f: (f / CONFIG_FILE).write_text("{"), ValueError, "must be JSON, got a damaged file"),
+    "another method": (lambda f: edit_config(f, peft_type="IA3"), ValueError, "must describe a LoRA adapter"),
+    "DoRA": (lambda f: edit_config(f, use_dora=True), ValueError, "must describe plain LoRA: use_dora"),
+    "biases": (lambda f: edit_config(f, bias="all"), ValueError, "must have bias 'none', got 'all'"),
+    "no rank": (lambda f: edit_config(f, r=None), ValueError, "must give r as a number, got None"),
+    "wrong rank": (lambda f: edit_config(f, r=8), ValueError, r"lora_A of shape \(8, 64\) .* got \(4, 64\)"),
+    "not finite": (lambda f: edit_weights(f, lambda t: t[KEY].fill_(float("nan"))), ValueError, "finite numbers"),
+    "half a pair": (lambda f: edit_weights(f, lambda t: t.pop(KEY)), ValueError, r"got \['lora_B'\] alone"),
+    "unknown layer": (
+        lambda f: edit_weights(
+            f, lambda t: [t.update({k.replace("layers.0", "layers.9"): t.pop(k)}) for k in list(t) if "layers.0" in k]
+        ),
+        ValueError,
+        "has no linear layer model.layers.9.self_attn.q_proj",
+    ),
+    "unknown matrix": (
+        lambda f: edit_weights(f, lambda t: t.update({KEY.replace("lora_A", "lora_C"): t.pop(KEY)})),
+        ValueError,
+        "must hold lora_A and lora_B only",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_adapter_is_refused_and_the_model_is_unchanged(saved, name):
+    base, folder = saved
+    damage, error, message = DAMAGE[name]
+    damage(folder)
+    with pytest.raises(error, match=message):
+        load_adapter(base, folder)
+    assert not surgery.switches(base)
+
+
+def test_an_adapter_of_another_kind_is_not_poured_into_one_of_the_same_name(saved):
+    base, folder = saved
+    surgery.add_lora(base, ["q_proj", "v_proj"], r=4, lora_alpha=16)
+    with pytest.raises(ValueError, match="must fit adapter 'default'.*'lora_alpha': 16"):
+        load_adapter(base, folder)
+
+
+def test_saving_an_unknown_adapter_is_refused(tiny, tmp_path):
+    surgery.add_lora(tiny, ["q_proj"], r=4, lora_alpha=8)
+    with pytest.raises(ValueError, match=r"adapter_name must be one of \['default'\], got 'other'"):
+        save_adapter(tiny, tmp_path / "a", adapter_name="other")
+    assert not (tmp_path / "a").exists()

@@ -1,0 +1,137 @@
+"""`load_events`: the course's files, a learner's own file, and what it says about a bad one."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_edu.llm import datasets
+from lora_edu.llm.datasets import EVENT_FIELDS, load_events
+
+SENTENCE = "Ana runs the yoga class in Room 3 on Monday at 14:30."
+EVENT = {"who": "Ana", "what": "yoga class", "where": "Room 3", "day": "Monday", "time": "14:30"}
+GOOD = {"sentence": SENTENCE, "event": EVENT}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return a function that writes lines, dicts or text, to a file and returns its path."""
+
+    def write(*lines):
+        path = tmp_path / "own.jsonl"
+        texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+        path.write_text("\n".join(texts), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("split, n, keys", [("train", 1600, set()), ("test", 300, {"unseen_pattern"})])
+def test_course_files(split, n, keys):
+    events = load_events(split)
+    assert len(events) == n
+    assert all(line.keys() == {"sentence", "event"} | keys for line in events)
+    assert all(tuple(line["event"]) == EVENT_FIELDS for line in events)
+
+
+def test_default_is_train():
+    assert load_events() == load_events("train")
+
+
+def test_own_file(write):
+    marked = {**GOOD, "unseen_pattern": True}
+    path = write(GOOD, "", marked, "  ", "")
+    assert load_events("test", path) == load_events(path=str(path)) == [GOOD, marked]
+
+
+def test_byte_order_mark_is_no_content(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps(GOOD), encoding="utf-8-sig")
+    assert load_events(path=path) == [GOOD]
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
+
+
+@given(st.lists(st.fixed_dictionaries(dict.fromkeys(EVENT_FIELDS, words)), min_size=1, max_size=4))
+def test_any_text_survives(tmp_path_factory, events):
+    path = tmp_path_factory.mktemp("any") / "own.jsonl"
+    lines = [{"sentence": " ".join(event.values()), "event": event} for event in events]
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    path.write_text(text, encoding="utf-8", newline="\n")
+    assert load_events(path=path) == lines
+
+
+def without(mapping, key):
+    return {k: v for k, v in mapping.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("{", "line 2 must be one JSON object, got '{'"),
+        ([1], r"line 2 must be a JSON object, got \[1\]"),
+        (without(GOOD, "event"), "line 2 must be a JSON object with the keys sentence, event and, if wanted"),
+        (
+            {**GOOD, "unseen": True},
+            "keys sentence, event and, if wanted, unseen_pattern, got .*'unseen': True",
+        ),
+        ({**GOOD, "sentence": " "}, "line 2: sentence must be text, got ' '"),
+        ({**GOOD, "sentence": 3}, "line 2: sentence must be text, got 3"),
+        ({**GOOD, "event": "yoga"}, "line 2: event must be a JSON object, got 'yoga'"),
+        (
+            {**GOOD, "event": without(EVENT, "day")},
+            "event must be a JSON object with the keys who, what, where",
+        ),
+        ({**GOOD, "event": {**EVENT, "why": "Ana"}}, "keys who, what, where, day, time, got .*'why'"),
+        (
+            {**GOOD, "event": {**EVENT, "who": "Bo"}},
+            "who must be copied from the sentence 'Ana runs.*got 'Bo'",
+        ),
+        ({**GOOD, "event": {**EVENT, "who": "ana"}}, "who must be copied from the sentence .*got 'ana'"),
+        ({**GOOD, "event": {**EVENT, "day": ""}}, "day must be copied from the sentence .*got ''"),
+        ({**GOOD, "event": {**EVENT, "time": 3}}, "time must be copied from the sentence .*got 3"),
+        ({**GOOD, "unseen_pattern": "no"}, "line 2: unseen_pattern must be true or false, got 'no'"),
+    ],
+)
+def test_bad_line_is_named(write, line, message):
+    path = write(GOOD, line)
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}, .*{message}"):
+        load_events(path=path)
+
+
+def test_file_without_lines(write):
+    with pytest.raises(ValueError, match=r"own.jsonl must hold at least one line, got none"):
+        load_events(path=write("", " "))
+
+
+def test_file_that_is_not_text(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"own.jsonl must be UTF-8 text, got other bytes"):
+        load_events(path=path)
+
+
+@pytest.mark.parametrize("split", ["validation", "Train", None])
+def test_unknown_split(split):
+    with pytest.raises(ValueError, match=f"split must be 'train' or 'test', got {split!r}"):
+        load_events(split)
+
+
+def test_path_of_wrong_type():
+    with pytest.raises(TypeError, match="path must be a str or a path, got 7"):
+        load_events(path=7)
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", ""])
+def test_path_without_file(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match="path must be an existing JSON Lines file, got"):
+        load_events(path=tmp_path / name)
+
+
+def test_package_without_repository(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "DATA", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"train.jsonl is missing: .*Clone the repository"):
+        load_events()

@@ -1,0 +1,146 @@
+"""The event data is what data/README.md says, and what tools/make_events.py writes."""
+
+import hashlib
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from string import Formatter
+
+import pytest
+
+from lora_edu.llm.datasets import EVENT_FIELDS, load_events
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+TRAIN, TEST = load_events("train"), load_events("test")
+SEEN = [line for line in TEST if not line["unseen_pattern"]]
+UNSEEN = [line for line in TEST if line["unseen_pattern"]]
+
+
+@pytest.fixture(scope="module")
+def generator():
+    """Return tools/make_events.py as a module."""
+    spec = importlib.util.spec_from_file_location("make_events", ROOT / "tools" / "make_events.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def values(lines, field):
+    return {line["event"][field] for line in lines}
+
+
+def names(lines):
+    """Return the first names and surnames in `who`, titles left out."""
+    return {word for who in values(lines, "who") for word in who.split()} - {"Dr", "Ms", "Mr", "Professor"}
+
+
+def row(title, count):
+    """Return a row of the README's table."""
+    return f"| {title} | {count(TRAIN):,} | {count(TEST):,} |"
+
+
+def patterns_of(generator, lines, patterns):
+    """Return the patterns that read `lines`, each line exactly."""
+    regexes = {pattern: generator.regex_of(pattern) for pattern in patterns}
+    return [
+        next((pattern for pattern, regex in regexes.items() if regex.fullmatch(line["sentence"])), None)
+        for line in lines
+    ]
+
+
+@pytest.mark.parametrize(
+    "title, count",
+    [
+        ("lines", len),
+        ("different persons (`who`)", lambda lines: len(values(lines, "who"))),
+        ("first names and surnames in them", lambda lines: len(names(lines))),
+        ("different activities (`what`)", lambda lines: len(values(lines, "what"))),
+        ("different places (`where`)", lambda lines: len(values(lines, "where"))),
+        ("longest sentence, in characters", lambda lines: max(len(line["sentence"]) for line in lines)),
+    ],
+)
+def test_readme_counts(title, count):
+    assert row(title, count) in README
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_readme_sha256(split):
+    content = (ROOT / "data" / "events" / f"{split}.jsonl").read_bytes()
+    assert f"| events/{split}.jsonl | `{hashlib.sha256(content).hexdigest()}` |" in README
+
+
+def test_enough_of_everything():
+    assert len(TRAIN) >= 1500 and len(SEEN) == 200 and len(UNSEEN) == 100
+    assert len(names(TRAIN)) >= 300 and len(values(TRAIN, "where")) >= 150
+    assert len({line["sentence"] for line in TRAIN + TEST}) == len(TRAIN) + len(TEST)
+
+
+def test_patterns(generator):
+    train = set(patterns_of(generator, TRAIN, generator.PATTERNS))
+    seen = set(patterns_of(generator, SEEN, generator.PATTERNS))
+    unseen = set(patterns_of(generator, UNSEEN, generator.UNSEEN_PATTERNS))
+    assert train == seen == set(generator.PATTERNS)
+    assert unseen == set(generator.UNSEEN_PATTERNS)
+    assert len(train) >= 25 and len(unseen) >= 8
+    assert f"| patterns | {len(train)} | the same {len(seen)}, and {len(unseen)} of its own |" in README
+
+
+def test_unseen_patterns_are_not_in_train(generator):
+    assert set(patterns_of(generator, UNSEEN, generator.PATTERNS)) == {None}
+    assert set(patterns_of(generator, TRAIN, generator.UNSEEN_PATTERNS)) == {None}
+
+
+@pytest.mark.parametrize("kind", ["PATTERNS", "UNSEEN_PATTERNS"])
+def test_each_pattern_says_each_field_once(generator, kind):
+    for pattern in getattr(generator, kind):
+        slots = [slot for _, slot, _, _ in Formatter().parse(pattern) if slot]
+        fields = re.findall(r"\?P<(\w+)>", " ".join(generator.SLOTS[slot] for slot in slots))
+        assert sorted(fields) == sorted(EVENT_FIELDS), pattern
+
+
+@pytest.mark.parametrize("part", ["names", "what", "where"])
+def test_nothing_of_test_is_in_train(part):
+    test, train = (names(lines) if part == "names" else values(lines, part) for lines in (TEST, TRAIN))
+    text = "\n".join(line["sentence"] for line in TRAIN)
+    found = [value for value in test if re.search(rf"\b{re.escape(value)}\b", text, re.IGNORECASE)]
+    within = [(a, b) for a in train for b in test if re.search(rf"\b{re.escape(a)}\b", b, re.IGNORECASE)]
+    assert found == [] and within == []
+
+
+def test_sentences_are_ascii():
+    assert [line["sentence"] for line in TRAIN + TEST if not line["sentence"].isascii()] == []
+
+
+def test_baseline_needs_known_patterns(generator):
+    seen, unseen = generator.regex_exact_match(SEEN), generator.regex_exact_match(UNSEEN)
+    assert seen >= 0.9 and unseen <= 0.2
+    assert f"| {seen:.1%} of {len(SEEN)} | {unseen:.1%} of {len(UNSEEN)} |" in README
+
+
+def run(generator, monkeypatch, *flags):
+    monkeypatch.setattr(sys, "argv", ["make_events.py", *flags])
+    return generator.main()
+
+
+def test_files_are_what_the_generator_writes(generator, monkeypatch):
+    assert run(generator, monkeypatch, "--check") == 0
+
+
+def test_check_finds_a_changed_file(generator, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(generator, "FOLDER", tmp_path / "events")
+    assert run(generator, monkeypatch) == 0
+    assert run(generator, monkeypatch, "--check") == 0
+    (tmp_path / "events" / "test.jsonl").write_text("{}\n")
+    assert run(generator, monkeypatch, "--check") == 1
+    assert "data/events/test.jsonl is not what this script writes" in capsys.readouterr().err
+
+
+def test_baseline_command(generator, monkeypatch, capsys):
+    assert run(generator, monkeypatch, "--baseline") == 0
+    printed = capsys.readouterr().out
+    assert all(
+        f"{generator.regex_exact_match(lines):.1%} of {len(lines)}" in printed for lines in (SEEN, UNSEEN)
+    )

@@ -1,0 +1,349 @@
+"""The repository around the package: set-up and its errors, the commands, and what must agree with what."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tools import run_course, set_repo, setup_env, working_copies
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SLUG = set_repo.present_slug(ROOT)
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def write_notebook(path, *sources):
+    cells = [new_code_cell(source, id=f"cell-{number}") for number, source in enumerate(sources)]
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+# --- set-up ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def set_up(tmp_path):
+    """Run the set-up script in a bare copy of the repository, with changes to its environment."""
+    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def run(*command, **environment):
+        return subprocess.run(
+            [sys.executable, *(command or ("tools/setup_env.py", "course"))],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_an_old_python_can_read_the_set_up_script():
+    ast.parse(read("tools/setup_env.py"), feature_version=(3, 6))
+
+
+def test_set_up_names_the_python_that_is_too_old(set_up):
+    old = "import runpy, sys; sys.version_info = (3, 9, 18); runpy.run_path('tools/setup_env.py', run_name='__main__')"
+    result = set_up("-c", old)
+    assert result.returncode == 1
+    assert "Python 3.11 or newer is needed. This is Python 3.9" in result.stderr
+    assert "make PYTHON=" in result.stderr
+
+
+def test_set_up_without_the_venv_module(set_up, tmp_path):
+    (tmp_path / "ensurepip.py").write_text("raise ImportError('No module named ensurepip')")
+    result = set_up(PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    assert "cannot make virtual environments" in result.stderr
+    assert "sudo apt install python3-venv" in result.stderr
+
+
+def test_set_up_without_a_network(set_up, tmp_path):
+    result = set_up(PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path / "empty"), UV_OFFLINE="1")
+    assert result.returncode == 1
+    assert "the network is down or the package index cannot be reached" in result.stderr
+    assert json.loads((tmp_path / ".venv" / "lora_edu.json").read_text())["ready"] == {}
+
+
+def test_set_up_on_a_full_disk(capsys):
+    free_gb = shutil.disk_usage(ROOT).free / 1e9
+    with pytest.raises(
+        SystemExit, match=f"disk is too full: {free_gb + 100:.1f} GB are needed in .* GB are free"
+    ):
+        setup_env.check_disk(needed_gb=round(free_gb + 100, 1))
+
+
+def test_set_up_is_done_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(setup_env, "STAMP", tmp_path / "lora_edu.json")
+    monkeypatch.setattr(setup_env, "check_disk", lambda: pytest.fail("set-up began"))
+    setup_env.write_stamp(dict.fromkeys(setup_env.INCLUDED["test"], setup_env.wanted_packages()))
+    setup_env.install("test")
+    setup_env.install("course")
+    setup_env.write_stamp({"course": "another set of packages"})
+    with pytest.raises(pytest.fail.Exception, match="set-up began"):
+        setup_env.install("course")
+
+
+# --- make course ----------------------------------------------------------------------------------------------
+
+
+def test_course_runs_every_notebook_and_writes_pages(tmp_path, capsys):
+    first = write_notebook(tmp_path / "00_first.ipynb", "print('seen on the page')")
+    second = write_notebook(
+        tmp_path / "01_second.ipynb", "import os\nprint(os.environ['LORA_EDU_RUNS'])", "6 * 7"
+    )
+    output = tmp_path / "course"
+    run_course.run_course([first, second], output)
+
+    assert "seen on the page" in (output / "00_first.html").read_text()
+    assert str(output / "runs") in (output / "01_second.html").read_text()
+    assert re.findall('href="([^"]*)"', (output / "index.html").read_text()) == [
+        "00_first.html",
+        "01_second.html",
+    ]
+    assert "01_second.ipynb: 2 cells" in capsys.readouterr().out
+    assert nbformat.read(first, as_version=4).cells[0].outputs == []  # the notebook itself stays as it was
+
+
+@pytest.mark.parametrize(
+    ("failing_cell", "reason"),
+    [("1 / 0", "ZeroDivisionError"), ("import os\nos._exit(1)", "Kernel died")],
+)
+def test_course_names_the_failing_notebook_and_cell(tmp_path, failing_cell, reason):
+    good = write_notebook(tmp_path / "00_good.ipynb", "1 + 1")
+    bad = write_notebook(tmp_path / "01_bad.ipynb", "1 + 1", failing_cell)
+    output = tmp_path / "course"
+    with pytest.raises(run_course.NotebookFailed, match=r"01_bad.ipynb, code cell 2 of 2 failed") as failure:
+        run_course.run_course([good, bad], output)
+    assert reason in str(failure.value)
+    assert sorted(path.name for path in output.iterdir()) == ["00_good.html"]
+
+
+def test_a_widgets_page_shows_its_static_picture():
+    views = {run_course.WIDGET_VIEW: {"model_id": "0"}, "text/plain": "the static picture"}
+    cell = new_code_cell("explore()", outputs=[new_output("display_data", views)])
+    page, _ = run_course.page_exporter().from_notebook_node(
+        new_notebook(cells=[cell, new_markdown_cell("End.")])
+    )
+    assert "the static picture" in page
+    assert "model_id" not in page
+
+
+# --- make lab -------------------------------------------------------------------------------------------------
+
+
+def test_working_copies_never_overwrite_a_learner(tmp_path, capsys):
+    notebooks, work = tmp_path / "notebooks", tmp_path / "work"
+    notebooks.mkdir()
+    source, mine = notebooks / "01_rank.ipynb", work / "01_rank.ipynb"
+
+    def copied():
+        return [path.name for path in working_copies.copy_notebooks(notebooks, work)]
+
+    source.write_text("first edition")
+    assert copied() == ["01_rank.ipynb"]
+    assert copied() == []
+
+    source.write_text("second edition")  # the learner has changed nothing: the copy follows
+    assert copied() == ["01_rank.ipynb"]
+    assert mine.read_text() == "second edition"
+
+    mine.write_text("my answers")
+    assert copied() == []
+    source.write_text("third edition")
+    assert copied() == ["01_rank.new1.ipynb"]
+    assert copied() == []
+    assert "01_rank.ipynb has your changes" in capsys.readouterr().out
+
+    (work / "01_rank.new1.ipynb").write_text("my other answers")
+    source.write_text("fourth edition")
+    assert copied() == ["01_rank.new2.ipynb"]
+    assert mine.read_text() == "my answers"
+    assert (work / "01_rank.new1.ipynb").read_text() == "my other answers"
+
+    mine.unlink()  # how a learner starts over
+    assert copied() == ["01_rank.ipynb"]
+    assert mine.read_text() == "fourth edition"
+
+
+# --- make repo ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of this repository's files under git."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.splitlines()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_one_command_names_the_repository_everywhere(checkout):
+    named = [file for file, text in set_repo.text_files(checkout).items() if SLUG in text]
+    assert {checkout / "README.md", checkout / "pyproject.toml", checkout / "CITATION.cff"} <= set(named)
+
+    assert sorted(set_repo.set_repo(checkout, "ada/new-course")) == sorted(named)
+    assert set_repo.present_slug(checkout) == "ada/new-course"
+    assert not [file for file, text in set_repo.text_files(checkout).items() if SLUG in text]
+
+    set_repo.set_repo(checkout, SLUG)
+    assert all(file.read_bytes() == (ROOT / file.relative_to(checkout)).read_bytes() for file in named)
+
+
+def test_a_longer_name_that_contains_the_slug_stays(checkout):
+    longer = f"{SLUG}-fork and another{SLUG}; but github.com/{SLUG}.git is ours"
+    (checkout / "note.md").write_text(longer)
+    set_repo.set_repo(checkout, "ada/new-course")
+    assert (checkout / "note.md").read_text() == longer.replace(f"com/{SLUG}", "com/ada/new-course")
+
+
+@pytest.mark.parametrize("slug", ["", "course", "a/b/c", "https://github.com/a/b", "a b/c"])
+def test_a_malformed_name_is_refused(checkout, slug):
+    with pytest.raises(ValueError, match="REPO must be of the form owner/name"):
+        set_repo.set_repo(checkout, slug)
+
+
+# --- CI=true --------------------------------------------------------------------------------------------------
+
+SKIPS = {
+    "a plain skip": "def test_it():\n    pytest.skip('no browser')\n",
+    "a skip mark": "@pytest.mark.skip(reason='later')\ndef test_it(): pass\n",
+    "a missing module": "pytest.importorskip('no_such_module')\ndef test_it(): pass\n",
+}
+ALLOWED = {
+    "a gpu test": "@pytest.mark.gpu\ndef test_it():\n    pytest.skip('no CUDA device')\n",
+    "an expected failure": "@pytest.mark.xfail(reason='known', strict=True)\ndef test_it(): assert 0\n",
+}
+
+
+def pytest_status(folder, body, ci, *options):
+    """Exit status of a pytest run over one file, with the guard that `make test` loads."""
+    file = folder / "test_it.py"
+    file.write_text(f"import pytest\n{body}")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "tests.ci_guard",
+        "--rootdir",
+        str(folder),
+        *options,
+    ]
+    environment = {**os.environ, "CI": ci, "PYTEST_ADDOPTS": "-W ignore -p no:cacheprovider"}
+    return subprocess.run([*command, str(file)], cwd=ROOT, env=environment, capture_output=True).returncode
+
+
+@pytest.mark.parametrize("body", SKIPS.values(), ids=SKIPS)
+def test_ci_refuses_a_skip(tmp_path, body):
+    assert pytest_status(tmp_path, body, "true") != 0
+    assert pytest_status(tmp_path, body, "") in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+
+
+def test_ci_refuses_a_skip_in_a_worker_process(tmp_path):
+    assert pytest_status(tmp_path, SKIPS["a plain skip"], "true", "-n", "1") == pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.mark.parametrize("body", ALLOWED.values(), ids=ALLOWED)
+def test_ci_lets_pass(tmp_path, body):
+    assert pytest_status(tmp_path, body, "true") == pytest.ExitCode.OK
+
+
+# --- what must agree with what --------------------------------------------------------------------------------
+
+
+def normalized(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins():
+    """Package -> version, from constraints.txt (the last line of each package)."""
+    lines = [line for line in read("constraints.txt").splitlines() if not line.startswith("#")]
+    return dict(re.match(r"([\w.-]+)==(\S+)", line).groups() for line in lines)
+
+
+def test_every_requirement_is_pinned():
+    project = PYPROJECT["project"]
+    requirements = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    names = {normalized(re.match(r"[\w.-]+", requirement).group()) for requirement in requirements}
+    assert names - {"lora-edu"} <= set(pins())
+
+
+def test_constraints_hold_for_every_platform():
+    text = read("constraints.txt")
+    assert "make constraints" in text.split("\n", 2)[1]
+    assert not re.search(r"://|--|\+cpu|\+cu|^nvidia", text, re.MULTILINE)
+
+
+def test_the_pythons_agree():
+    minimum = ".".join(map(str, setup_env.MINIMUM_PYTHON))
+    assert PYPROJECT["project"]["requires-python"] == f">={minimum}"
+    assert f'"{minimum}"' in read(".github/workflows/test.yml")
+    for name in ("environment.yml", "binder/environment.yml"):
+        # One exact minor version: Binder reads a range as something else.
+        assert re.search(r"^  - python=3\.12$", read(name), re.MULTILINE)
+
+
+def test_binder_installs_with_the_same_uv():
+    assert f"uv=={setup_env.UV_VERSION}\n" in read("binder/postBuild")
+
+
+@pytest.mark.parametrize("name", [".ci/run", "binder/postBuild", "binder/start"])
+def test_scripts_are_executable(name):
+    assert os.access(ROOT / name, os.X_OK)
+
+
+def test_citation_and_readme_name_this_repository_and_version():
+    assert f"version: {PYPROJECT['project']['version']}\n" in read("CITATION.cff")
+    assert f"https://github.com/{SLUG}\n" in read("CITATION.cff")
+    badges = re.findall(
+        r"(?:colab\.research\.google\.com/github|mybinder\.org/v2/gh)/([^/]+/[^/]+)/", read("README.md")
+    )
+    assert badges and set(badges) == {SLUG}
+
+
+def test_help_and_readme_list_the_commands():
+    listed = subprocess.run(["make", "--silent", "help"], cwd=ROOT, capture_output=True, text=True).stdout
+    offered = {line.split()[0] for line in listed.splitlines()}
+    assert {
+        "course",
+        "test",
+        "lab",
+        "check",
+        "test-gpu",
+        "notebooks",
+        "constraints",
+        "repo",
+        "clean",
+    } <= offered
+    named = set(re.findall(r"\bmake ([a-z-]+)", read("README.md") + read("CONTRIBUTING.md")))
+    assert {"course", "test", "lab"} <= named <= offered
+
+
+def test_relative_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(([^)#:]+)\)", read("README.md") + read("CONTRIBUTING.md"))
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -1,0 +1,371 @@
+"""Build the notebooks people open from the sources people edit.
+
+    python tools/build_notebooks.py [--check] [--force] [NN ...]
+
+One source, ``notebooks/src/NN_name.py`` (jupytext's py:percent format), makes two executed notebooks:
+``notebooks/NN_name.ipynb`` for the learner and ``notebooks/solutions/NN_name.ipynb`` with the answers filled
+in. A notebook whose cells already equal its source is skipped; ``--force`` executes it again, for a change
+that lies in the package. ``--check`` executes nothing and fails when a notebook and its source differ.
+
+What a source holds
+-------------------
+The first cell is Markdown and starts with the title (``# ...``); the builder adds the badges below it. Before
+the first code cell the builder puts the set-up cell. A source repeats neither. The other cells mean what
+their tags say::
+
+    # %% tags=["exercise"]      the learner's stub; left out of the solutions
+    # %% tags=["solution"]      the code that replaces the stub; folded text in the learner's notebook
+    # %% [markdown] tags=["hint"]   folded text in both
+    # %% tags=["measured"]      time, memory or progress: the stored output stays while the cell's source is
+                                unchanged, and nbval does not compare it; delete the notebook to measure anew
+    # %% tags=["nbval-ignore-output"]   executed anew each time, not compared by nbval
+
+Each exercise cell is followed by its solution (a hint may stand between), then usually by its ``check``. Code
+further down must not need the learner's answer, since the learner's notebook is executed with the stub.
+
+What is normalised, so that a rebuild on one machine changes no byte: cell ids (a hash of the cell's source),
+execution counts, timings, the kernel's version, widget views and state, and text streams (joined, carriage
+returns applied).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parents[1]
+TAGS = {"exercise", "solution", "hint", "measured", "nbval-ignore-output", "raises-exception"}
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+CELL_TIMEOUT_SECONDS = 1800
+# Progress bars and notices would differ from run to run.
+KERNEL_ENVIRONMENT = {
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+BADGES = """\
+[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
+(https://colab.research.google.com/github/{slug}/blob/main/{path})
+[![Launch Binder](https://mybinder.org/badge_logo.svg)]\
+(https://mybinder.org/v2/gh/{slug}/HEAD?urlpath=lab/tree/{path})"""
+
+SETUP = """\
+# Finds the course, or fetches it (Colab). Installs only what is missing.
+import subprocess
+import sys
+from pathlib import Path
+
+clone = Path.cwd() / "{name}"
+folders = [Path.cwd(), *Path.cwd().parents, clone]
+root = next((folder for folder in folders if (folder / "lora_edu" / "__init__.py").is_file()), clone)
+if not root.exists():
+    subprocess.run(["git", "clone", "--depth=1", "https://github.com/{slug}", str(clone)], check=True)
+sys.path.insert(0, str(root))
+from lora_edu.classroom.doctor import ensure_packages
+
+ensure_packages()"""
+
+
+class BuildError(Exception):
+    """A source that breaks the rules above, or a cell that failed."""
+
+
+# ---------------------------------------------------------------- from source to cells
+
+
+def repository_slug(pyproject: Path = ROOT / "pyproject.toml") -> str:
+    """``owner/name`` of the repository, from ``[project.urls]``."""
+    url = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    return url.removeprefix("https://github.com/").removesuffix(".git").strip("/")
+
+
+def tags_of(cell: NotebookNode) -> list[str]:
+    return list(cell.metadata.get("tags", []))
+
+
+def fold(summary: str, body: str) -> str:
+    """Markdown that opens on a click, on GitHub too."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
+
+
+def read_source(source: Path) -> list[NotebookNode]:
+    """The cells of a source, checked against the rules in this module's docstring."""
+    cells = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent").cells
+    if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
+        raise BuildError(f"{source.name}: the first cell must be Markdown and start with '# title'")
+    for number, cell in enumerate(cells, start=1):
+        if unknown := set(tags_of(cell)) - TAGS:
+            raise BuildError(
+                f"{source.name}, cell {number}: unknown tags {sorted(unknown)}; known are {sorted(TAGS)}"
+            )
+    roles = [role for cell in cells for role in tags_of(cell) if role in ("exercise", "solution")]
+    if roles != ["exercise", "solution"] * (len(roles) // 2):
+        raise BuildError(f"{source.name}: each exercise cell needs one solution cell after it, found {roles}")
+    return cells
+
+
+def product_cells(cells: Sequence[NotebookNode], solutions: bool) -> Iterable[NotebookNode]:
+    """The cells of one product: stub and folded solution, or the solution alone."""
+    for cell in cells:
+        tags = tags_of(cell)
+        if "exercise" in tags and solutions:
+            continue
+        if "solution" in tags and not solutions:
+            yield new_markdown_cell(fold("Solution", f"```python\n{cell.source}\n```"))
+        elif "hint" in tags:
+            yield new_markdown_cell(fold("Hint", cell.source))
+        elif cell.cell_type == "markdown":
+            yield new_markdown_cell(cell.source)
+        else:
+            kept = [*tags, "nbval-ignore-output"] if "measured" in tags else tags
+            yield new_code_cell(cell.source, metadata={"tags": kept} if kept else {})
+
+
+def add_ids(cells: Sequence[NotebookNode], number: str) -> None:
+    """Give each cell an id that changes only when its own source does."""
+    seen: dict[str, int] = {}
+    for cell in cells:
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
+        seen[digest] = seen.get(digest, 0) + 1
+        cell.id = f"{number}-{digest}" + (f"-{seen[digest]}" if seen[digest] > 1 else "")
+
+
+def compose(source: Path, path: str, slug: str) -> NotebookNode:
+    """The notebook that `source` stands for, not yet executed.
+
+    Parameters
+    ----------
+    source : Path
+        ``notebooks/src/NN_name.py``.
+    path : str
+        Where the product lies in the repository; the badges point there.
+    slug : str
+        ``owner/name`` of the repository.
+    """
+    cells = list(product_cells(read_source(source), solutions="/solutions/" in path))
+    number = source.stem.split("_")[0]
+    add_ids(cells, number)
+    # Badges and set-up come after the ids: theirs must not change when the repository's name does.
+    title, _, rest = cells[0].source.partition("\n")
+    cells[0].source = f"{title}\n\n{BADGES.format(slug=slug, path=path)}\n\n{rest.strip()}".rstrip()
+    first_code = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), len(cells))
+    setup = new_code_cell(SETUP.format(slug=slug, name=slug.split("/")[-1]), id=f"{number}-setup")
+    cells.insert(first_code, setup)
+    return new_notebook(
+        cells=cells,
+        metadata={
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+    )
+
+
+# ---------------------------------------------------------------- execution
+
+
+def execute(notebook: NotebookNode, name: str, folder: Path) -> None:
+    """Run every code cell in `folder`, in place; a failure names the notebook and the cell."""
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT_SECONDS,
+        kernel_name="python3",
+        record_timing=False,
+        store_widget_state=False,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not its notice about TCP
+        resources={"metadata": {"path": str(folder)}},
+    )
+    with client.setup_kernel(env={**os.environ, **KERNEL_ENVIRONMENT}):
+        for index, cell in enumerate(notebook.cells):
+            if cell.cell_type != "code":
+                continue
+            print(f"\r{name}: cell {index + 1} of {len(notebook.cells)}", end="", file=sys.stderr, flush=True)
+            try:
+                client.execute_cell(cell, index)
+            except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+                reason = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+                raise BuildError(f"{name}, cell {index + 1} ({cell.id}) failed:\n{reason}") from error
+    print(file=sys.stderr)
+
+
+# ---------------------------------------------------------------- normalisation
+
+
+def apply_carriage_returns(text: str) -> str:
+    """What a terminal still shows: text after a carriage return overwrites the line from its start."""
+
+    def visible(line: str) -> str:
+        shown = ""
+        for part in line.split("\r"):
+            shown = part + shown[len(part) :]
+        return shown
+
+    return "\n".join(visible(line) for line in text.split("\n"))
+
+
+def join_streams(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
+    """One output for stdout and one for stderr wherever a row of stream outputs stands.
+
+    The kernel cuts streams by the clock, so the cuts and the interleaving differ from run to run.
+    """
+    joined: list[NotebookNode] = []
+    for is_stream, group in itertools.groupby(outputs, key=lambda output: output.output_type == "stream"):
+        if not is_stream:
+            joined.extend(group)
+            continue
+        texts = {"stdout": "", "stderr": ""}
+        for output in group:
+            texts[output.name] += output.text
+        joined += [
+            new_output("stream", name=name, text=apply_carriage_returns(text))
+            for name, text in texts.items()
+            if text
+        ]
+    return joined
+
+
+def without_widget_views(outputs: Sequence[NotebookNode]) -> list[NotebookNode]:
+    """Keep of a widget what can be seen without a kernel: its picture or its text."""
+    for output in outputs:
+        if "data" in output:
+            output.data.pop(WIDGET_VIEW, None)
+            output.metadata.pop(WIDGET_VIEW, None)
+    return [output for output in outputs if output.get("data", True)]
+
+
+def normalise(notebook: NotebookNode) -> None:
+    """Remove, in place, all that differs between two runs on one machine (see the module's docstring)."""
+    notebook.metadata.pop("widgets", None)
+    code_cells = (cell for cell in notebook.cells if cell.cell_type == "code")
+    for count, cell in enumerate(code_cells, start=1):
+        cell.execution_count = count
+        cell.metadata.pop("execution", None)
+        cell.outputs = without_widget_views(join_streams(cell.outputs))
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+
+
+def keep_measured_outputs(notebook: NotebookNode, stored: NotebookNode | None) -> None:
+    """Put the stored outputs back into ``measured`` cells whose source, and so whose id, is unchanged."""
+    kept = {cell.id: cell.outputs for cell in (stored.cells if stored else []) if "measured" in tags_of(cell)}
+    for cell in notebook.cells:
+        if "measured" in tags_of(cell) and cell.id in kept:
+            cell.outputs = kept[cell.id]
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = cell.execution_count
+
+
+# ---------------------------------------------------------------- products
+
+
+def differences(stored: NotebookNode | None, composed: NotebookNode) -> str | None:
+    """In words, the first place where a stored notebook is not what its source says; None if it is."""
+    if stored is None:
+        return "it does not exist"
+
+    def view(cell: NotebookNode) -> tuple[str, str, str, list[str]]:
+        return cell.get("id", ""), cell.cell_type, cell.source, tags_of(cell)
+
+    pairs = itertools.zip_longest(map(view, stored.cells), map(view, composed.cells))
+    for number, (old, new) in enumerate(pairs, start=1):
+        if old != new:
+            return f"cell {number} ({(new or old or ('',))[0]}) is not what the source says"
+    return None
+
+
+def read_notebook(target: Path) -> NotebookNode | None:
+    return nbformat.read(target, as_version=4) if target.exists() else None
+
+
+def write_atomically(notebook: NotebookNode, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.validate(notebook)
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    partial.replace(target)
+
+
+def products(source: Path, root: Path) -> list[Path]:
+    notebooks = root / "notebooks"
+    return [notebooks / f"{source.stem}.ipynb", notebooks / "solutions" / f"{source.stem}.ipynb"]
+
+
+def selected_sources(numbers: Sequence[str], root: Path) -> list[Path]:
+    sources = sorted((root / "notebooks" / "src").glob("[0-9][0-9]_*.py"))
+    if missing := [number for number in numbers if not any(s.stem.startswith(f"{number}_") for s in sources)]:
+        raise BuildError(f"no source notebooks/src/{missing[0]}_*.py; there are {[s.stem for s in sources]}")
+    return [s for s in sources if not numbers or s.stem.split("_")[0] in numbers]
+
+
+def build(source: Path, target: Path, root: Path = ROOT, force: bool = False) -> bool:
+    """Bring one notebook up to date; True if it was executed."""
+    path = target.relative_to(root).as_posix()
+    notebook, stored = compose(source, path, repository_slug(root / "pyproject.toml")), read_notebook(target)
+    if not force and differences(stored, notebook) is None:
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    execute(notebook, path, target.parent)
+    normalise(notebook)
+    keep_measured_outputs(notebook, stored)
+    write_atomically(notebook, target)
+    return True
+
+
+def check(sources: Sequence[Path], root: Path = ROOT) -> list[str]:
+    """One line for each notebook that differs from its source or has none."""
+    slug = repository_slug(root / "pyproject.toml")
+    problems = []
+    for source in sources:
+        for target in products(source, root):
+            path = target.relative_to(root).as_posix()
+            if difference := differences(read_notebook(target), compose(source, path, slug)):
+                problems.append(f"{path}: {difference}")
+    known = {target for source in selected_sources([], root) for target in products(source, root)}
+    found = {*(root / "notebooks").glob("*.ipynb"), *(root / "notebooks" / "solutions").glob("*.ipynb")}
+    return problems + [
+        f"{path.relative_to(root).as_posix()}: it has no source" for path in sorted(found - known)
+    ]
+
+
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    parser = argparse.ArgumentParser(description="Build the notebooks from notebooks/src.")
+    parser.add_argument("numbers", nargs="*", metavar="NN", help="two digits each; all notebooks if none")
+    parser.add_argument(
+        "--check", action="store_true", help="execute nothing; fail where notebook and source differ"
+    )
+    parser.add_argument("--force", action="store_true", help="execute also what is up to date")
+    options = parser.parse_args(arguments)
+    try:
+        sources = selected_sources(options.numbers, root)
+        if options.check:
+            problems = check(sources, root)
+            print("\n".join(problems) or f"{len(sources)} sources and their notebooks agree")
+            return 1 if problems else 0
+        for source in sources:
+            for target in products(source, root):
+                executed = build(source, target, root, options.force)
+                print(f"{target.relative_to(root)}: {'built' if executed else 'up to date'}")
+    except BuildError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
