@@ -3,6 +3,10 @@ PYTHON ?= python3
 PY := .venv/bin/python
 # Two processes fit the smallest machine that runs the tests: 2 cores, 8 GB.
 WORKERS ?= 2
+# One thread a process, and kernels without progress bars, as tools/build_notebooks.py runs them.
+TEST_ENV := OMP_NUM_THREADS=1 TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false
+# For a machine without a screen: make lab LAB_ARGS=--no-browser
+LAB_ARGS ?=
 
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # The language-model notebooks run once, as learners get them: their solutions repeat the same fine-tunes.
@@ -19,10 +23,10 @@ course: set-up-course ## run the whole course, fine-tune included; pages in buil
 
 lab: set-up-course ## open JupyterLab on your own copies of the notebooks, in work/
 	$(PY) tools/working_copies.py
-	$(PY) -m jupyterlab --ServerApp.root_dir=work
+	$(PY) -m jupyterlab --ServerApp.root_dir=work $(LAB_ARGS)
 
 test: check ## everything CI runs: make check, the tests, every notebook compared with its stored output
-	OMP_NUM_THREADS=1 $(PY) -m pytest -p tests.ci_guard -n $(WORKERS) --dist loadfile \
+	$(TEST_ENV) $(PY) -m pytest -p tests.ci_guard -n $(WORKERS) --dist loadfile \
 		--nbval --nbval-current-env --nbval-cell-timeout=900 $(NOTEBOOKS) $(SOLUTIONS) tests
 
 check: set-up-test ## style, types, and the direction of imports

@@ -1,6 +1,7 @@
 """The repository around the package: set-up and its errors, the commands, and what must agree with what."""
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -31,7 +32,7 @@ def write_notebook(path, *sources):
     return path
 
 
-# --- set-up ---------------------------------------------------------------------------------------------------
+# --- set-up --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -58,7 +59,11 @@ def test_an_old_python_can_read_the_set_up_script():
 
 
 def test_set_up_names_the_python_that_is_too_old(set_up):
-    old = "import runpy, sys; sys.version_info = (3, 9, 18); runpy.run_path('tools/setup_env.py', run_name='__main__')"
+    old = (
+        "import runpy, sys\n"
+        "sys.version_info = (3, 9, 18)\n"
+        "runpy.run_path('tools/setup_env.py', run_name='__main__')"
+    )
     result = set_up("-c", old)
     assert result.returncode == 1
     assert "Python 3.11 or newer is needed. This is Python 3.9" in result.stderr
@@ -80,7 +85,7 @@ def test_set_up_without_a_network(set_up, tmp_path):
     assert json.loads((tmp_path / ".venv" / "lora_edu.json").read_text())["ready"] == {}
 
 
-def test_set_up_on_a_full_disk(capsys):
+def test_set_up_on_a_full_disk():
     free_gb = shutil.disk_usage(ROOT).free / 1e9
     with pytest.raises(
         SystemExit, match=f"disk is too full: {free_gb + 100:.1f} GB are needed in .* GB are free"
@@ -99,24 +104,55 @@ def test_set_up_is_done_once(tmp_path, monkeypatch):
         setup_env.install("course")
 
 
-# --- make course ----------------------------------------------------------------------------------------------
+def test_an_environment_of_another_python_is_made_anew(tmp_path, monkeypatch):
+    venv = tmp_path / ".venv"
+    monkeypatch.setattr(setup_env, "VENV", venv)
+    monkeypatch.setattr(setup_env, "STAMP", venv / "lora_edu.json")
+    installed = venv / "installed"
+    venv.mkdir()
+    installed.touch()
+    setup_env.make_venv({})  # a first run that was stopped, or the learner's own environment
+    setup_env.make_venv(setup_env.read_stamp())
+    assert installed.exists()
+    python, *place = setup_env.made_for()
+    setup_env.make_venv({"made_for": [f"{python}.old", *place]})
+    assert not installed.exists()
+    assert (venv / "bin" / "pip").exists()
 
 
-def test_course_runs_every_notebook_and_writes_pages(tmp_path, capsys):
-    first = write_notebook(tmp_path / "00_first.ipynb", "print('seen on the page')")
-    second = write_notebook(
-        tmp_path / "01_second.ipynb", "import os\nprint(os.environ['LORA_EDU_RUNS'])", "6 * 7"
-    )
+# --- make course ---------------------------------------------------------------------------------------
+
+
+RECORD = {
+    "exact_match_before": 0.02,
+    "exact_match_before_few_shot": 0.5,
+    "exact_match": 0.875,
+    "exact_match_unseen": None,
+    "n": {"before": 50, "seen": 200, "unseen": 0},
+    "seconds": {"train": 100.0, "answers": 30.0},
+    "peak_memory_bytes": 2**30,
+}
+FINE_TUNE = f"""
+import json, os, pathlib
+run = pathlib.Path(os.environ["LORA_EDU_RUNS"], "qlora")
+run.mkdir(parents=True)
+(run / "run.json").write_text(json.dumps({RECORD!r}))
+"""
+
+
+def test_course_writes_pages_and_prints_before_and_after(tmp_path, capsys):
+    first = write_notebook(tmp_path / "00_first.ipynb", "print('seen on ' + 'the page')")
+    second = write_notebook(tmp_path / "01_second.ipynb", "6 * 7", FINE_TUNE)
     output = tmp_path / "course"
     run_course.run_course([first, second], output)
 
     assert "seen on the page" in (output / "00_first.html").read_text()
-    assert str(output / "runs") in (output / "01_second.html").read_text()
-    assert re.findall('href="([^"]*)"', (output / "index.html").read_text()) == [
-        "00_first.html",
-        "01_second.html",
-    ]
-    assert "01_second.ipynb: 2 cells" in capsys.readouterr().out
+    links = re.findall('href="([^"]*)"', (output / "index.html").read_text())
+    assert links == ["00_first.html", "01_second.html"]
+    printed = capsys.readouterr().out
+    assert "01_second.ipynb, code cell 2 of 2" in printed
+    assert re.search(r"base model +2% +of 50", printed)
+    assert re.search(r"fine-tuned, seen patterns +88% +of 200", printed)
     assert nbformat.read(first, as_version=4).cells[0].outputs == []  # the notebook itself stays as it was
 
 
@@ -144,7 +180,7 @@ def test_a_widgets_page_shows_its_static_picture():
     assert "model_id" not in page
 
 
-# --- make lab -------------------------------------------------------------------------------------------------
+# --- make lab ------------------------------------------------------------------------------------------
 
 
 def test_working_copies_never_overwrite_a_learner(tmp_path, capsys):
@@ -181,7 +217,7 @@ def test_working_copies_never_overwrite_a_learner(tmp_path, capsys):
     assert mine.read_text() == "fourth edition"
 
 
-# --- make repo ------------------------------------------------------------------------------------------------
+# --- make repo -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -201,12 +237,12 @@ def checkout(tmp_path):
 
 
 def test_one_command_names_the_repository_everywhere(checkout):
-    named = [file for file, text in set_repo.text_files(checkout).items() if SLUG in text]
+    named = [file for file, text in set_repo.text_files(checkout).items() if SLUG.encode() in text]
     assert {checkout / "README.md", checkout / "pyproject.toml", checkout / "CITATION.cff"} <= set(named)
 
     assert sorted(set_repo.set_repo(checkout, "ada/new-course")) == sorted(named)
     assert set_repo.present_slug(checkout) == "ada/new-course"
-    assert not [file for file, text in set_repo.text_files(checkout).items() if SLUG in text]
+    assert not [file for file, text in set_repo.text_files(checkout).items() if SLUG.encode() in text]
 
     set_repo.set_repo(checkout, SLUG)
     assert all(file.read_bytes() == (ROOT / file.relative_to(checkout)).read_bytes() for file in named)
@@ -225,7 +261,7 @@ def test_a_malformed_name_is_refused(checkout, slug):
         set_repo.set_repo(checkout, slug)
 
 
-# --- CI=true --------------------------------------------------------------------------------------------------
+# --- CI=true -------------------------------------------------------------------------------------------
 
 SKIPS = {
     "a plain skip": "def test_it():\n    pytest.skip('no browser')\n",
@@ -242,19 +278,12 @@ def pytest_status(folder, body, ci, *options):
     """Exit status of a pytest run over one file, with the guard that `make test` loads."""
     file = folder / "test_it.py"
     file.write_text(f"import pytest\n{body}")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "tests.ci_guard",
-        "--rootdir",
-        str(folder),
-        *options,
-    ]
-    environment = {**os.environ, "CI": ci, "PYTEST_ADDOPTS": "-W ignore -p no:cacheprovider"}
-    return subprocess.run([*command, str(file)], cwd=ROOT, env=environment, capture_output=True).returncode
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.ci_guard", "--rootdir", folder, *options, file],
+        cwd=ROOT,
+        env={**os.environ, "CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+    ).returncode
 
 
 @pytest.mark.parametrize("body", SKIPS.values(), ids=SKIPS)
@@ -264,7 +293,10 @@ def test_ci_refuses_a_skip(tmp_path, body):
 
 
 def test_ci_refuses_a_skip_in_a_worker_process(tmp_path):
-    assert pytest_status(tmp_path, SKIPS["a plain skip"], "true", "-n", "1") == pytest.ExitCode.TESTS_FAILED
+    assert (
+        pytest_status(tmp_path, SKIPS["a plain skip"], "true", "-p", "xdist", "-n", "1")
+        == pytest.ExitCode.TESTS_FAILED
+    )
 
 
 @pytest.mark.parametrize("body", ALLOWED.values(), ids=ALLOWED)
@@ -272,7 +304,7 @@ def test_ci_lets_pass(tmp_path, body):
     assert pytest_status(tmp_path, body, "true") == pytest.ExitCode.OK
 
 
-# --- what must agree with what --------------------------------------------------------------------------------
+# --- what must agree with what -------------------------------------------------------------------------
 
 
 def normalized(name):
@@ -287,7 +319,7 @@ def pins():
 
 def test_every_requirement_is_pinned():
     project = PYPROJECT["project"]
-    requirements = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    requirements = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
     names = {normalized(re.match(r"[\w.-]+", requirement).group()) for requirement in requirements}
     assert names - {"lora-edu"} <= set(pins())
 
@@ -309,6 +341,14 @@ def test_the_pythons_agree():
 
 def test_binder_installs_with_the_same_uv():
     assert f"uv=={setup_env.UV_VERSION}\n" in read("binder/postBuild")
+
+
+def test_binder_starts_with_the_model_that_it_was_built_with():
+    show = ["binder/start", sys.executable, "-c", "import os; print(os.environ['LORA_EDU_CACHE'])"]
+    environment = {**os.environ, "NB_PYTHON_PREFIX": "/srv/env"}
+    started = subprocess.run(show, cwd=ROOT, env=environment, capture_output=True, text=True).stdout.strip()
+    built = re.search(r'^LORA_EDU_CACHE="(.*?)"', read("binder/postBuild"), re.MULTILINE).group(1)
+    assert started == built.replace("$NB_PYTHON_PREFIX", "/srv/env")
 
 
 @pytest.mark.parametrize("name", [".ci/run", "binder/postBuild", "binder/start"])

@@ -70,11 +70,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-clone = Path.cwd() / "{name}"
+url = "https://github.com/{slug}"
+clone = Path.cwd() / url.split("/")[-1]
 folders = [Path.cwd(), *Path.cwd().parents, clone]
 root = next((folder for folder in folders if (folder / "lora_edu" / "__init__.py").is_file()), clone)
 if not root.exists():
-    subprocess.run(["git", "clone", "--depth=1", "https://github.com/{slug}", str(clone)], check=True)
+    subprocess.run(["git", "clone", "--depth=1", url, str(clone)], check=True)
 sys.path.insert(0, str(root))
 from lora_edu.classroom.doctor import ensure_packages
 
@@ -164,7 +165,7 @@ def compose(source: Path, path: str, slug: str) -> NotebookNode:
     title, _, rest = cells[0].source.partition("\n")
     cells[0].source = f"{title}\n\n{BADGES.format(slug=slug, path=path)}\n\n{rest.strip()}".rstrip()
     first_code = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), len(cells))
-    setup = new_code_cell(SETUP.format(slug=slug, name=slug.split("/")[-1]), id=f"{number}-setup")
+    setup = new_code_cell(SETUP.format(slug=slug), id=f"{number}-setup")
     cells.insert(first_code, setup)
     return new_notebook(
         cells=cells,

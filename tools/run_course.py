@@ -29,23 +29,22 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 class Progress:
     """One line that is rewritten on a terminal; now and then a new line in a log."""
 
-    def __init__(self, stream=sys.stdout):
-        self.stream = stream
+    def __init__(self):
         self.last = time.monotonic()
 
     def show(self, text: str) -> None:
         """Say where the run is."""
-        if self.stream.isatty():
+        if sys.stdout.isatty():
             width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[K{text[:width]}", end="", file=self.stream, flush=True)
+            print(f"\r\x1b[K{text[:width]}", end="", flush=True)
         elif time.monotonic() - self.last > QUIET_SECONDS:
-            print(text, file=self.stream, flush=True)
+            print(text, flush=True)
             self.last = time.monotonic()
 
     def finish(self, text: str) -> None:
         """Replace the running line by one that stays."""
-        start = "\r\x1b[K" if self.stream.isatty() else ""
-        print(f"{start}{text}", file=self.stream, flush=True)
+        start = "\r\x1b[K" if sys.stdout.isatty() else ""
+        print(f"{start}{text}", flush=True)
         self.last = time.monotonic()
 
 
@@ -98,6 +97,7 @@ def execute(path: Path, progress: Progress) -> NotebookNode:
         progress,
         timeout=CELL_TIMEOUT,
         store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],  # a kernel warns at each start that TCP is not encrypted
         resources={"metadata": {"path": str(path.parent)}},
     )
     start = time.monotonic()
@@ -105,7 +105,7 @@ def execute(path: Path, progress: Progress) -> NotebookNode:
         client.execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         raise NotebookFailed(f"{client.where()} failed:\n{error}") from error
-    progress.finish(f"{path.name}: {len(client.code_cells)} cells, {time.monotonic() - start:.0f} s")
+    progress.finish(f"{client.where()}, {time.monotonic() - start:.0f} s")
     return notebook
 
 

@@ -19,8 +19,8 @@ def present_slug(root: Path) -> str:
     return project["urls"]["Repository"].removeprefix("https://github.com/")
 
 
-def text_files(root: Path) -> dict[Path, str]:
-    """The text of every file that git tracks or would track."""
+def text_files(root: Path) -> dict[Path, bytes]:
+    """The content of every text file that git tracks or would track."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,
@@ -28,12 +28,9 @@ def text_files(root: Path) -> dict[Path, str]:
         capture_output=True,
         text=True,
     ).stdout
-    texts = {}
-    for name in filter(None, listed.split("\0")):
-        content = (root / name).read_bytes() if (root / name).is_file() else b"\0"
-        if b"\0" not in content:
-            texts[root / name] = content.decode("utf-8")
-    return texts
+    files = [root / name for name in listed.split("\0") if (root / name).is_file()]
+    contents = {file: file.read_bytes() for file in files}
+    return {file: content for file, content in contents.items() if b"\0" not in content}
 
 
 def set_repo(root: Path, slug: str) -> list[Path]:
@@ -47,12 +44,12 @@ def set_repo(root: Path, slug: str) -> list[Path]:
     if not SLUG.fullmatch(slug):
         raise ValueError(f"REPO must be of the form owner/name, as GitHub writes it; got {slug!r}")
     # Not inside a longer name: "me/lora" is no part of "me/lora-course".
-    present = re.compile(rf"(?<![\w.-]){re.escape(present_slug(root))}(?![\w-])")
+    present = re.compile(rf"(?<![\w.-]){re.escape(present_slug(root))}(?![\w-])".encode())
     changed = []
-    for file, text in text_files(root).items():
-        replaced = present.sub(slug, text)
-        if replaced != text:
-            file.write_bytes(replaced.encode("utf-8"))  # bytes: line endings stay as they are
+    for file, content in text_files(root).items():
+        replaced = present.sub(slug.encode(), content)
+        if replaced != content:
+            file.write_bytes(replaced)
             changed.append(file)
     return changed
 

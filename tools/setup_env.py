@@ -110,8 +110,8 @@ def make_venv(stamp):
 
 
 def made_for():
-    """What a virtual environment cannot survive a change of: the Python version and its own place."""
-    return [platform.python_version(), str(ROOT)]
+    """What a virtual environment cannot survive a change of: its Python, and its own place."""
+    return [platform.python_version(), sys.base_prefix, str(ROOT)]
 
 
 def wanted_packages():

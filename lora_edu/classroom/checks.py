@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import math
 import re
+import reprlib
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class Status(str):
         pass
 
 
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 70
 PASS, HINT, NOT_ATTEMPTED = Status("pass"), Status("hint"), Status("not attempted")
 
 
@@ -115,7 +118,8 @@ def outcomes(function: Callable, exercise: Exercise) -> list:
 
 def _shorten(value: Any) -> str:
     """A value in one short line; without memory addresses, so that the text is the same at each run."""
-    return textwrap.shorten(re.sub(r" at 0x[0-9a-f]+", "", repr(value)), width=70, placeholder=" ...")
+    text = _REPR.repr(value)  # unlike repr, does not raise when the value's own __repr__ does
+    return textwrap.shorten(re.sub(r" at 0x[0-9a-f]+", "", text), width=70, placeholder=" ...")
 
 
 def _first_difference(exercise: Exercise, got: list, expected: list) -> str:
@@ -126,10 +130,10 @@ def _first_difference(exercise: Exercise, got: list, expected: list) -> str:
     return f"For ({arguments}) it returns {_shorten(got[index])}, not {_shorten(expected[index])}."
 
 
-def _is_stub(results: list) -> bool:
-    return all(
-        result is None or result is ... or result == Raised("NotImplementedError") for result in results
-    )
+def _is_empty(result: Any) -> bool:
+    if isinstance(result, Raised):
+        return result.name == "NotImplementedError"
+    return result is None or result is ...
 
 
 def examine(exercise: Exercise, function: Any) -> tuple[Status, str]:
@@ -140,7 +144,7 @@ def examine(exercise: Exercise, function: Any) -> tuple[Status, str]:
         return HINT, f"Pass the function itself, not its result. This is of type {type(function).__name__}."
     with torch.random.fork_rng(devices=[]):  # a check must not move the learner's random numbers
         got, expected = outcomes(function, exercise), outcomes(exercise.solution, exercise)
-        if _is_stub(got):
+        if all(map(_is_empty, got)):
             return NOT_ATTEMPTED, "The function returns nothing yet. Fill it in, run its cell, then this one."
         if not all(map(same, got, expected)):
             for wrong in exercise.wrong_answers:

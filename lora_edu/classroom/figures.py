@@ -43,7 +43,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "lines.linewidth": 2.2,
     "lines.markersize": 7,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
 }
 
 
@@ -265,7 +265,8 @@ def before_after(
         alt=alt,
         ax=ax,
     )
-    picture.set_ylim(0, 1.15)
-    picture.set_yticks(np.linspace(0, 1, 6))
-    picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    with mpl.rc_context(STYLE):  # new ticks
+        picture.set_ylim(0, 1.15)
+        picture.set_yticks(np.linspace(0, 1, 6))
+        picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     return picture

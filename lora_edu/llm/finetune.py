@@ -81,7 +81,6 @@ class FinetuneConfig:
     lora_alpha: float = _help("the update is scaled by lora_alpha / r", 16.0)
     lora_dropout: float = _help("dropout on the adapter's input, 0 to 1", 0.0)
     use_rslora: bool = _help("scale by lora_alpha / sqrt(r) instead", False)
-    init_adapter: str | None = _help("start from this adapter (PEFT format) instead of a fresh one", None)
     steps: int = _help("optimizer steps", 60)
     learning_rate: float | None = _help("peak; default 5e-4 for adapters, 2e-5 for full", None)
     warmup_steps: int = _help("steps over which the learning rate rises", 3)
@@ -154,8 +153,6 @@ class _Peft:
     def attach(self, model: Any, config: FinetuneConfig) -> Any:
         if config.method == "qlora":
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        if config.init_adapter:
-            return PeftModel.from_pretrained(model, config.init_adapter, is_trainable=True)
         lora = LoraConfig(
             r=config.r,
             lora_alpha=cast(int, config.lora_alpha),
@@ -189,11 +186,6 @@ class _Scratch:
         return load_base_model(config.model, _dtype(config))
 
     def attach(self, model: Any, config: FinetuneConfig) -> Any:
-        if config.init_adapter:
-            if config.method == "qlora":
-                surgery.quantize_linear_layers(model)
-            model.requires_grad_(False)
-            return load_adapter(model, config.init_adapter)
         add = surgery.add_qlora if config.method == "qlora" else surgery.add_lora
         return add(
             model,

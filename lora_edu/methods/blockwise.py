@@ -8,15 +8,14 @@ Blocks run over the weights in row-major order; the last one may be shorter. The
 
 References
 ----------
-Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", arXiv 2110.02861, section 2.
+Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization", arXiv 2110.02861, section 2.1.
 """
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from lora_edu.methods import _validate
-from lora_edu.methods.codebook import nearest_level
 
 # bitsandbytes' smallest divisor: with it an all-zero block becomes zeros instead of NaN.
 _TINY = 1e-38
@@ -120,8 +119,8 @@ def dequantize_minmax(
     Raises
     ------
     TypeError, ValueError
-        ``indices`` is no uint8 tensor or holds a value above 15, ``low`` or ``step`` does not have one constant
-        a block, or ``blocksize`` is below 1.
+        ``indices`` is no uint8 tensor or holds a value above 15, ``low`` or ``step`` does not have one
+        constant a block, or ``blocksize`` is below 1.
     """
     _check_indices(indices, 16)
     _validate.tensor("low", low)
@@ -129,6 +128,14 @@ def dequantize_minmax(
     flat = indices.flatten().float()
     W = _spread("low", low, flat, blocksize) + _spread("step", step, flat, blocksize) * flat
     return W.view(indices.shape)
+
+
+def nearest_level(x: Float[Tensor, "*shape"], code: Float[Tensor, "levels"]) -> Int[Tensor, "*shape"]:
+    """Index of the level nearest to each ``x``; a value midway between two takes the lower one.
+
+    Counting the midpoints below ``x`` is enough, because ``code`` ascends.
+    """
+    return torch.bucketize(x, (code[:-1] + code[1:]) / 2, out_int32=True)
 
 
 def normalize_blocks(

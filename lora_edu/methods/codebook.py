@@ -7,7 +7,7 @@ replaced by the nearest level and stored as that level's index.
 from statistics import NormalDist
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from lora_edu.methods import _validate
@@ -69,11 +69,10 @@ def nf4_code() -> Float[Tensor, "16"]:
 def derive_nf4_code() -> Float[Tensor, "16"]:
     """NF4 from the quantiles of N(0, 1): within 2e-7 of the published table.
 
-    Each side is cut at evenly spaced probabilities from ``offset`` down to one half, the median itself left
-    out; the larger side gives 8 levels, the smaller one 7, zero is added, and all are divided by the largest.
-    ``offset`` lies halfway between 1 - 1/30 and 1 - 1/32: the outermost quantile is the middle of the last bin
-    when the side has 15 or 16 half-bins. Taken literally, the paper's equation 4 asks for the quantile of 0,
-    which is minus infinity; this is what its authors' code does.
+    Each side is cut at evenly spaced probabilities between ``offset`` and one half, the half itself left out:
+    8 levels on one side, 7 on the other, and zero; all are divided by the largest. ``offset`` is the mean of
+    1 - 1/30 and 1 - 1/32. The paper's equation 4, taken literally, would ask for the quantile of 0, which is
+    minus infinity; this construction is the one in its authors' code.
 
     References
     ----------
@@ -88,10 +87,10 @@ def derive_nf4_code() -> Float[Tensor, "16"]:
 
 
 def fp4_code() -> Float[Tensor, "15"]:
-    """4-bit floating point as bitsandbytes defines it: ± {0, 1/192, 1/6, 1/4, 1/3, 1/2, 2/3, 1}, fifteen levels.
+    """4-bit floating point as bitsandbytes defines it: 0 and ± {1/192, 1/6, 1/4, 1/3, 1/2, 2/3, 1}.
 
     One sign bit, two exponent bits, one mantissa bit. Sixteen bit patterns name fifteen numbers, as zero has
-    two. The smallest level differs from the OCP E2M1 format, where it is 1/12.
+    two. In the OCP format E2M1 the smallest level is 1/12 instead.
     """
     positive = torch.tensor([1 / 192, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1])
     return torch.cat([-positive.flip(0), torch.zeros(1), positive])
@@ -100,13 +99,13 @@ def fp4_code() -> Float[Tensor, "15"]:
 def dynamic_code() -> Float[Tensor, "256"]:
     """The 8-bit map of bitsandbytes for scales: fine near zero, coarse near one.
 
-    For each decimal exponent e = -6 … 0 the interval [0.1, 1] * 10**e is cut into 2**(e + 6) equal parts, whose
-    middles are levels, with both signs: the larger the exponent, the more bits are left for the fraction. Zero
+    For each exponent e = -6 … 0 the interval [0.1, 1] * 10**e is cut into 2**(e + 6) equal parts, whose
+    middles are levels, with both signs: the larger the number, the more bits are left for its fraction. Zero
     and one complete the 256.
 
     References
     ----------
-    Dettmers 2015, "8-Bit Approximations for Parallelism in Deep Learning", arXiv 1511.04561, section 2.
+    Dettmers 2015, "8-Bit Approximations for Parallelism in Deep Learning", arXiv 1511.04561.
     """
     levels = [torch.tensor([0.0, 1.0])]
     for bits in range(7):
@@ -114,11 +113,3 @@ def dynamic_code() -> Float[Tensor, "256"]:
         middles = 10 ** (bits - 6) * ((edges[:-1] + edges[1:]) / 2)
         levels += [middles, -middles]
     return torch.cat(levels).sort().values
-
-
-def nearest_level(x: Float[Tensor, "*shape"], code: Float[Tensor, "levels"]) -> Int[Tensor, "*shape"]:
-    """Index of the level nearest to each ``x``; a value midway between two takes the lower one.
-
-    Counting the midpoints below ``x`` is enough, because ``code`` ascends.
-    """
-    return torch.bucketize(x, (code[:-1] + code[1:]) / 2, out_int32=True)

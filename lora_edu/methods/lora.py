@@ -2,8 +2,8 @@ r"""Low-rank adaptation: a frozen linear layer plus a small trainable update.
 
 .. math:: y = W x + b + \frac{\alpha}{r}\, B (A x)
 
-``W`` (out, in) stays as it is. Only ``A`` (r, in) and ``B`` (out, r) train: r * (in + out) numbers in place of
-in * out. ``B`` starts at zero, so the wrapped layer starts as the base layer.
+``W`` (out, in) stays as it is. Only ``A`` (r, in) and ``B`` (out, r) train: r * (in + out) numbers in place
+of in * out. ``B`` starts at zero, so the wrapped layer starts as the base layer.
 """
 
 import math
@@ -24,8 +24,8 @@ class LoRALinear(nn.Module):
     Parameters
     ----------
     base_layer
-        ``nn.Linear``, ``NF4Linear`` or any module with ``in_features``, ``out_features`` and a linear map as its
-        forward. Its parameters are frozen.
+        ``nn.Linear``, ``NF4Linear`` or any module with ``in_features``, ``out_features`` and a linear map as
+        its forward. Its parameters are frozen.
     r
         Rank of the update, 1 … min(in_features, out_features). Dimensionless.
     lora_alpha

@@ -1,10 +1,10 @@
-r"""NF4 as bitsandbytes stores it: two codes a byte, one scale a block, and the scales quantized in their turn.
+r"""NF4 as bitsandbytes stores it: two codes a byte, one scale a block, the scales quantized in their turn.
 
 .. math:: W \approx c_{i} \cdot a, \qquad a \approx c^{(8)}_{j} \cdot a' + \bar a
 
-``c`` are the 16 NF4 levels, ``i`` 4-bit codes, ``a`` the absmax of each block of 64 weights. Double quantization
-stores ``a`` less its mean as 8-bit codes ``j`` with an absmax ``a'`` for each 256 of them: 4.5 bits a weight
-become 4.127.
+``c`` are the 16 NF4 levels, ``i`` 4-bit codes, ``a`` the absmax of each block of 64 weights. Double
+quantization stores ``a`` less its mean as 8-bit codes ``j`` with an absmax ``a'`` for each 256 of them: 4.5
+bits a weight become 4.127.
 
 References
 ----------
@@ -22,14 +22,16 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from lora_edu.methods import _validate
-from lora_edu.methods.blockwise import normalize_blocks
-from lora_edu.methods.codebook import dynamic_code, nearest_level, nf4_code
+from lora_edu.methods.blockwise import nearest_level, normalize_blocks
+from lora_edu.methods.codebook import dynamic_code, nf4_code
 from lora_edu.methods.packing import pack_4bit
 
 # Scales of the first level that share one of the second, as in the paper.
 NESTED_BLOCKSIZE = 256
-# Weights handled at a time on a CPU: their temporary copies then stay in its cache.
-CHUNK = 2**19
+# Weights handled at a time, so that temporary copies are small and, on a CPU, stay in its cache.
+QUANTIZE_CHUNK = 2**18
+DEQUANTIZE_CHUNK = 2**20
+GPU_CHUNK = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +100,10 @@ def quantize_nf4(
     flat = W.detach().flatten()
     packed = torch.empty(-(-flat.numel() // 2), dtype=torch.uint8, device=W.device)
     absmax = torch.empty(-(-flat.numel() // blocksize), dtype=torch.float32, device=W.device)
-    for start, stop in _chunks(flat.numel(), math.lcm(blocksize, 2), W.device):
+    for start, stop in _chunks(flat.numel(), math.lcm(blocksize, 2), QUANTIZE_CHUNK, W.device):
         x, absmax[start // blocksize : -(-stop // blocksize)] = normalize_blocks(flat[start:stop], blocksize)
         padded = torch.cat([x, x.new_zeros(1)]) if len(x) % 2 else x
-        packed[start // 2 : -(-stop // 2)] = pack_4bit(_nearest_nf4(padded))
+        packed[start // 2 : -(-stop // 2)] = pack_4bit(nearest_nf4_level(padded))
     state = QuantState(W.shape, W.dtype, blocksize, absmax)
     return packed, _quantize_scales(state) if double_quant else state
 
@@ -150,7 +152,7 @@ def dequantize_nf4(
     flat, absmax = out.view(-1), scales(s)
     # _decode writes two float32 at a time, so the first of them must lie on an even place in its storage.
     direct = s.dtype == torch.float32 and out.storage_offset() % 2 == 0
-    for start, stop in _chunks(flat.numel(), math.lcm(s.blocksize, 2), out.device):
+    for start, stop in _chunks(flat.numel(), math.lcm(s.blocksize, 2), DEQUANTIZE_CHUNK, out.device):
         part = flat[start:stop]
         decoded = part if direct else torch.empty(part.shape, dtype=torch.float32, device=out.device)
         _decode(packed, absmax, s.blocksize, start, decoded)
@@ -162,10 +164,10 @@ def dequantize_nf4(
 def dequantized_panels(
     packed: UInt8[Tensor, "bytes"], quant_state: QuantState, dtype: torch.dtype
 ) -> Iterator[tuple[slice, Float[Tensor, "rows in"]]]:
-    """A matrix as a series of panels of whole rows: ``(rows, W[rows])``, each panel in the memory of the last.
+    """A matrix in panels of whole rows: ``(rows, W[rows])``, each panel in the memory of the one before.
 
-    A product with one panel after the other never holds the whole matrix, and on a CPU is faster than a product
-    with all of it, because the panel stays in the cache.
+    A product with one panel after the other never holds the whole matrix. On a CPU it is also faster than
+    dequantizing all of it, because the panel stays in the cache.
     """
     s = quant_state
     height, width = s.shape
@@ -173,7 +175,7 @@ def dequantized_panels(
     absmax = scales(s)
     memory = torch.empty(0, device=packed.device)
     # A panel starts a block and a byte, so its weights are counted in multiples of both and of a row.
-    for start, stop in _chunks(height * width, math.lcm(unit, width), packed.device):
+    for start, stop in _chunks(height * width, math.lcm(unit, width), DEQUANTIZE_CHUNK, packed.device):
         if memory.numel() == 0:
             memory = torch.empty(stop - start, dtype=torch.float32, device=packed.device)
         panel = memory[: stop - start]
@@ -205,16 +207,16 @@ def bits_per_parameter(quant_state: QuantState) -> float:
     return 8 * (-(-numel // 2) + sum(t.nbytes for t in constants)) / numel
 
 
-def _chunks(numel: int, unit: int, device: torch.device) -> Iterator[tuple[int, int]]:
-    """Cut ``numel`` weights into ranges of a multiple of ``unit``, about ``CHUNK`` long; on a GPU into one."""
-    step = max(1, (CHUNK if device.type == "cpu" else numel) // unit) * unit
+def _chunks(numel: int, unit: int, size: int, device: torch.device) -> Iterator[tuple[int, int]]:
+    """Cut ``numel`` weights into ranges of whole units, each of at most ``size`` weights or else one unit."""
+    step = max(1, (size if device.type == "cpu" else GPU_CHUNK) // unit) * unit
     return ((start, min(start + step, numel)) for start in range(0, numel, step))
 
 
-def _nearest_nf4(x: Float[Tensor, "numel"]) -> UInt8[Tensor, "numel"]:
+def nearest_nf4_level(x: Float[Tensor, "numel"]) -> UInt8[Tensor, "numel"]:
     """``nearest_level(x, nf4_code())`` by a table, several times faster.
 
-    [-1, 1] is cut into 64 cells, so fine that none holds two midpoints: one comparison within the cell decides.
+    [-1, 1] is cut into 64 cells, so small that none holds two midpoints: one comparison in the cell decides.
     """
     first, midpoint = _cells(x.device)
     cell = x.add(1).mul_(32).int()
@@ -226,7 +228,7 @@ def _cells(device: torch.device) -> tuple[UInt8[Tensor, "65"], Float[Tensor, "65
     """For each cell: the level at its lower end, and the midpoint within it or else infinity."""
     code = nf4_code()
     midpoints = (code[:-1] + code[1:]) / 2
-    # The arithmetic of _nearest_nf4: it never descends, so x above a midpoint is never in a lower cell.
+    # The arithmetic of nearest_nf4_level: it never descends, so x above a midpoint is never in a lower cell.
     cell = midpoints.add(1).mul_(32).int()
     first = torch.searchsorted(cell, torch.arange(65, dtype=torch.int32)).to(torch.uint8)
     within = torch.full((65,), math.inf).index_copy(0, cell.long(), midpoints)
@@ -247,7 +249,7 @@ def _decode(
     levels = _byte_levels(out.device)
     torch.index_select(levels, 0, codes[:pairs].int(), out=out[: 2 * pairs].view(torch.int64))
     if odd:
-        out[-1] = levels[codes[pairs].int()].view(torch.float32)[0]
+        out[-1] = levels.view(torch.float32)[2 * codes[pairs].int()]
     _scale_blocks(out, absmax[start // blocksize :], blocksize)
 
 
@@ -289,8 +291,8 @@ def _quantize_scales(state: QuantState) -> QuantState:
 def _on_grid(x: Float[Tensor, "numel"]) -> Float[Tensor, "numel"]:
     """The nearest of 65,536 even steps in [-1, 1].
 
-    bitsandbytes looks 8-bit codes up by such a step on a CPU. float64 stands for its fused multiply-add, which
-    rounds once.
+    bitsandbytes looks 8-bit codes up by such a step on a CPU. float64 stands for its fused multiply-add,
+    which rounds once.
     """
     step = (((x + 1) * 0.5).double() * 65535 + 0.5).float().floor()
     return 2 * step / 65535 - 1

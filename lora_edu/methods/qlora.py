@@ -7,6 +7,7 @@ No gradient for the weight exists, and nothing as large as the weight is kept be
 QLoRA is ``LoRALinear(NF4Linear.from_linear(linear), r=8, lora_alpha=16)``.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
@@ -17,17 +18,23 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lora_edu.methods import _validate
+from lora_edu.methods.codebook import nf4_code
 from lora_edu.methods.nf4 import QuantState, dequantize_nf4, dequantized_panels, empty_nf4, quantize_nf4
 
-
 CONSTANTS = ("absmax", "nested_absmax", "nested_code", "offset")
-"""The tensors of a ``QuantState``."""
+"""The tensors of a ``QuantState``, which become buffers."""
+
+LAYOUT = ("shape", "dtype", "blocksize", "nested_blocksize")
+"""What else it holds."""
+
+BITSANDBYTES_FACTS = "weight.quant_state.bitsandbytes__nf4"
+"""Where a bitsandbytes state dict keeps what is no tensor: JSON, as bytes."""
 
 
 class NF4Linear(nn.Module):
     """A frozen linear layer with its weight in NF4.
 
-    ``NF4Linear.from_linear`` quantizes a layer. The constructor makes a layer of zeros, for ``load_state_dict``.
+    ``NF4Linear.from_linear`` quantizes a layer; the constructor makes one of zeros, for ``load_state_dict``.
     All it holds are buffers: they are saved, they move with the model, and no optimizer finds them.
 
     Parameters
@@ -101,25 +108,68 @@ class NF4Linear(nn.Module):
         given = type(linear).__name__
         _validate.require(isinstance(linear, nn.Linear), "linear", "an nn.Linear", given, TypeError)
         packed, quant_state = quantize_nf4(linear.weight, blocksize, double_quant)
-        layer = cls(
-            linear.in_features,
-            linear.out_features,
-            linear.bias is not None,
-            blocksize,
-            double_quant,
-            compute_dtype,
-            linear.weight.device,
-            linear.weight.dtype,
-        )
-        layer._store(packed, quant_state)
-        if linear.bias is not None:
-            layer.bias = linear.bias.detach().clone()
-        return layer.train(linear.training)
+        bias = None if linear.bias is None else linear.bias.detach().clone()
+        return cls._holding(packed, quant_state, bias, compute_dtype).train(linear.training)
 
     @property
     def quant_state(self) -> QuantState:
         """What ``dequantize_nf4(self.packed, self.quant_state)`` wants."""
-        return replace(self._state, **{name: getattr(self, name) for name in CONSTANTS})
+        return QuantState(**self._layout, **{name: getattr(self, name) for name in CONSTANTS})
+
+    @classmethod
+    def from_bitsandbytes(
+        cls, state_dict: dict[str, Tensor], compute_dtype: torch.dtype | None = None
+    ) -> Self:
+        """The layer whose ``bitsandbytes.nn.Linear4bit.state_dict()`` this is, bit for bit.
+
+        Raises
+        ------
+        ValueError
+            An entry is missing, or the weight is not NF4.
+        """
+        missing = {"weight", "weight.absmax", BITSANDBYTES_FACTS} - state_dict.keys()
+        allowed = f"an NF4 layer's, with {sorted(missing)}"
+        _validate.require(not missing, "state_dict", allowed, sorted(state_dict))
+        facts = json.loads(bytes(state_dict[BITSANDBYTES_FACTS].tolist()))
+        offset = facts.get("nested_offset")
+        packed = state_dict["weight"].flatten()
+        quant_state = QuantState(
+            torch.Size(facts["shape"]),
+            getattr(torch, facts["dtype"]),
+            facts["blocksize"],
+            state_dict["weight.absmax"],
+            state_dict.get("weight.nested_absmax"),
+            facts.get("nested_blocksize"),
+            state_dict.get("weight.nested_quant_map"),
+            None if offset is None else torch.tensor(offset, dtype=torch.float32, device=packed.device),
+        )
+        return cls._holding(packed, quant_state, state_dict.get("bias"), compute_dtype)
+
+    def to_bitsandbytes(self) -> dict[str, Tensor]:
+        """What ``bitsandbytes.nn.Linear4bit.state_dict()`` would be: ``from_bitsandbytes`` reversed."""
+        s = self.quant_state
+        facts = {
+            "quant_type": "nf4",
+            "blocksize": s.blocksize,
+            "dtype": str(s.dtype).removeprefix("torch."),
+            "shape": list(s.shape),
+        }
+        tensors = {
+            "weight": self.packed[:, None],
+            "bias": self.bias,
+            "weight.absmax": s.absmax,
+            "weight.quant_map": nf4_code().to(s.absmax.device),
+            "weight.nested_absmax": s.nested_absmax,
+            "weight.nested_quant_map": s.nested_code,
+        }
+        if s.offset is not None:
+            facts |= {
+                "nested_blocksize": s.nested_blocksize,
+                "nested_dtype": "float32",
+                "nested_offset": s.offset.item(),
+            }
+        tensors[BITSANDBYTES_FACTS] = torch.tensor(list(json.dumps(facts).encode()), dtype=torch.uint8)
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def dequantize(self, dtype: torch.dtype | None = None) -> Float[Tensor, "out in"]:
         """The weight, in ``dtype``, else ``compute_dtype``, else the dtype that was quantized."""
@@ -145,11 +195,32 @@ class NF4Linear(nn.Module):
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows of this layer."""
-        bias, blocksize = self.bias is not None, self._state.blocksize
+        bias, blocksize = self.bias is not None, self._layout["blocksize"]
         return f"in_features={self.in_features}, out_features={self.out_features}, {bias=}, {blocksize=}"
 
+    @classmethod
+    def _holding(
+        cls, packed: Tensor, quant_state: QuantState, bias: Tensor | None, compute_dtype: torch.dtype | None
+    ) -> Self:
+        s = quant_state
+        out_features, in_features = s.shape
+        nested = s.nested_absmax is not None
+        layer = cls(
+            in_features,
+            out_features,
+            bias is not None,
+            s.blocksize,
+            nested,
+            compute_dtype,
+            packed.device,
+            s.dtype,
+        )
+        layer._store(packed, s)
+        layer.bias = bias
+        return layer
+
     def _store(self, packed: Tensor, quant_state: QuantState) -> None:
-        self._state = quant_state
+        self._layout = {name: getattr(quant_state, name) for name in LAYOUT}
         self.register_buffer("packed", packed)
         for name in CONSTANTS:
             self.register_buffer(name, getattr(quant_state, name))
@@ -178,7 +249,9 @@ class _MatMulNF4(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad_y: Tensor
+    ) -> tuple[Tensor, None, None]:
         (packed,) = ctx.saved_tensors
         # The panels' shares are summed in float32, so that a 16-bit gradient is rounded once.
         grad_x = grad_y.new_zeros(grad_y.shape[0], ctx.quant_state.shape[1], dtype=torch.float32)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lora_edu.classroom import exercises
-from lora_edu.classroom.checks import HINT, NOT_ATTEMPTED, PASS, Exercise, check, load_exercises, same
+from lora_edu.classroom.checks import HINT, NOT_ATTEMPTED, PASS, check, load_exercises, same
 
 NOTEBOOKS = [module.name.removeprefix("n") for module in pkgutil.iter_modules(exercises.__path__)]
 EXERCISES = {key: value for number in NOTEBOOKS for key, value in load_exercises(number).items()}
@@ -130,12 +130,8 @@ def test_same(a, b, expected):
     assert same(a, b) is expected
 
 
-def test_cases_are_fresh_at_each_call():
-    exercise = Exercise(solution=sum, cases=lambda: [([1, 2],)])
-    assert list(exercise.cases())[0][0] is not list(exercise.cases())[0][0]
-    for real in EXERCISES.values():
-        assert all(
-            a is not b
-            for x, y in zip(real.cases(), real.cases(), strict=True)
-            for a, b in zip(x, y, strict=True)
-        )
+@pytest.mark.parametrize("key", EXERCISES)
+def test_cases_are_fresh_at_each_call(key):
+    cases = EXERCISES[key].cases
+    for first, second in zip(cases(), cases(), strict=True):
+        assert all(a is not b for a, b in zip(first, second, strict=True))

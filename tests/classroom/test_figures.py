@@ -63,6 +63,7 @@ def test_text_is_legible_on_a_projector(name):
     picture = FIGURES[name](alt=ALT, title="Title")
     figures.to_png(picture)
     texts = [picture.title, picture.xaxis.label, picture.yaxis.label, *picture.get_xticklabels()]
+    texts += picture.get_yticklabels()
     assert min(text.get_fontsize() for text in texts) >= 13
 
 

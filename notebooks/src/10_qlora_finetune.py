@@ -1,0 +1,339 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+
+# %% [markdown]
+# # 10 · A real QLoRA fine-tune
+#
+# A language model of 134.5 million parameters sits on your disk. It chats, but it cannot do the job below. In
+# about ten minutes of computing on two CPU cores it will.
+#
+# **You will** quantize a real model to 4 bits, train a small adapter over it, count what it gets right on
+# sentences it has never seen, and prove that the base model did not change.
+#
+# **You need** notebooks 04 (LoRA layers) and 09 (NF4 layers), or a rough idea of both. Python.
+#
+# **Time:** 45 minutes, of which the computer works about ten. **Memory:** under 2 GB.
+#
+# The libraries are the ones professionals use: [transformers](https://huggingface.co/docs/transformers) for the
+# model and the training loop, [bitsandbytes](https://huggingface.co/docs/bitsandbytes) for the 4-bit weights,
+# [peft](https://huggingface.co/docs/peft) for the adapter.
+
+# %%
+ensure_packages("bitsandbytes")
+
+from lora_edu.classroom import figures
+from lora_edu.classroom.checks import check
+from lora_edu.classroom.widgets import compare, predict
+from lora_edu.llm import extraction
+from lora_edu.llm.base_model import load_base_model
+from lora_edu.llm.datasets import load_events
+
+# %% [markdown]
+# ## 1. What can the base model do before we train it?
+#
+# The job: read a sentence about an event, write the event as JSON. Here is one line of the data.
+
+# %%
+test = load_events("test")
+test[0]
+
+# %% [markdown]
+# The values are copied from the sentence, letter by letter. A program that follows can rely on that. The people,
+# activities and places of the test sentences occur in no training sentence, so a model cannot know them by heart.
+#
+# The base model is SmolLM2-135M-Instruct ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)). It was trained to
+# follow instructions. This is the instruction it gets:
+
+# %%
+extraction.INSTRUCTION
+
+# %%
+predict(
+    "The base model is asked about 50 test sentences. How many events does it get exactly right?",
+    ["none", "about 10", "about 25", "nearly all"],
+    answer="none",
+    why="It answers in the style of a chat. Below you see what that looks like.",
+)
+
+# %% [markdown]
+# `quantization="nf4"` stores each linear layer in 4 bits, with double quantization (notebook 08). The embedding and
+# the norms stay wide.
+
+# %%
+base, tokenizer = load_base_model(quantization="nf4")
+sentences = [line["sentence"] for line in test[:3]]
+
+# %% tags=["nbval-ignore-output"]
+answers = extraction.generate_answers(base, tokenizer, sentences)
+compare(sentence=sentences, base_model=answers)
+
+# %%
+assert extraction.exact_match(answers, [line["event"] for line in test[:3]]) == 0
+
+# %% [markdown]
+# The model writes English, not events. Nothing is broken: a small model has seen little JSON, and a chat model's
+# first habit is to chat. Two cures are possible. One is to show worked examples in the prompt, which costs tokens at
+# every question. The other is to change the model. We shall measure both.
+#
+# ### Exercise 10.1 · Count what is right (two stars, 8 minutes)
+#
+# Write `exact_match(answers, references)`: the share, between 0 and 1, of answers that are JSON and equal their
+# reference. An answer that is no JSON at all is wrong, and must not stop the count.
+
+# %% tags=["exercise"]
+import json
+
+
+def exact_match(answers: list[str], references: list[dict]) -> float:
+    raise NotImplementedError
+
+
+# %% [markdown] tags=["hint"]
+# `json.loads(answer)` raises `json.JSONDecodeError` when the text is no JSON. Two dicts are equal when they have the
+# same keys and values, in any order.
+
+# %% tags=["solution"]
+import json
+
+
+def exact_match(answers: list[str], references: list[dict]) -> float:
+    def is_right(answer: str, reference: dict) -> bool:
+        try:
+            return json.loads(answer) == reference
+        except json.JSONDecodeError:
+            return False
+
+    return sum(map(is_right, answers, references)) / len(references)
+
+
+# %%
+check("10.1", exact_match)
+
+# %% [markdown]
+# ## 2. How much of the model will train?
+#
+# LoRA freezes the base and adds $B A$ beside each chosen weight: $y = W x + \frac{\alpha}{r} B A x$, with rank
+# $r = 8$ and $\alpha = 16$ ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1). QLoRA puts it beside
+# **all** linear layers, which it found necessary to match 16-bit training
+# ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), section 4).
+
+# %%
+predict(
+    "The model has 134.5 million parameters. What share will train?",
+    ["0.02 %", "2 %", "20 %"],
+    answer="2 %",
+    why="Each layer adds r x (in + out) numbers: 2.4 million in all.",
+)
+
+# %%
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+model = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+model = get_peft_model(model, config)
+model.print_trainable_parameters()
+
+# %% [markdown]
+# ### Exercise 10.2 · Count it yourself (one star, 5 minutes)
+#
+# Write `trainable_fraction(model)`: the share of all parameters that training will change, between 0 and 1. Every
+# parameter has `.numel()` and `.requires_grad`.
+
+# %% tags=["exercise"]
+from torch import nn
+
+
+def trainable_fraction(model: nn.Module) -> float:
+    raise NotImplementedError
+
+
+# %% [markdown] tags=["hint"]
+# Sum `p.numel()` over `model.parameters()` twice: once over those with `p.requires_grad`, once over all.
+
+# %% tags=["solution"]
+from torch import nn
+
+
+def trainable_fraction(model: nn.Module) -> float:
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return trainable / sum(p.numel() for p in model.parameters())
+
+
+# %%
+check("10.2", trainable_fraction)
+
+# %% [markdown]
+# Your function is right, and yet it gives another number for *this* model than peft does. Look at one 4-bit weight:
+
+# %%
+query = model.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight
+query.shape, query.dtype, query.quant_state.shape
+
+# %% [markdown]
+# The layer maps 576 numbers to 576, so $W$ has $576 \times 576 = 331{,}776$ of them. Stored are 165,888 **bytes**, two
+# 4-bit codes in each. Whoever counts `numel()` over a 4-bit model counts half of each linear layer. peft's own count
+# looks at the packed shape and doubles it. Count numbers, not bytes.
+
+# %%
+import gc
+
+trainable, total = model.get_nb_trainable_parameters()
+del base, model, query
+_ = gc.collect()  # the fine-tune below loads its own copy
+trainable, total
+
+# %% [markdown]
+# ## 3. Sixty steps: how far does the loss fall?
+#
+# An optimizer step sees four sentences, two at a time. Only the answer is scored: the prompt's tokens carry the label
+# -100, which the loss passes over. The last label is the end-of-turn token. Leave it out and the model never learns to
+# stop.
+
+# %%
+example = extraction.encode_example(tokenizer, load_events("train")[0])
+tokenizer.decode([label for label in example["labels"] if label != extraction.IGNORE])
+
+# %%
+predict(
+    "The loss starts near 2 nats a token. The model sees 240 sentences, once each. Where does it end?",
+    ["near 1", "near 0.3", "below 0.1"],
+    answer="below 0.1",
+    why="To copy from a sentence into a fixed form is easy once the form is known.",
+)
+
+# %% [markdown]
+# One call trains, asks, counts and records. The loop inside is transformers' `Trainer`. On a GPU the same cell runs in
+# bf16 or fp16. If the kernel dies, `resume=True` in place of `overwrite=True` goes on from the last checkpoint.
+
+# %% tags=["measured"]
+import os
+
+from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
+
+runs = os.environ.get("LORA_EDU_RUNS", "runs")
+config = FinetuneConfig(output=f"{runs}/qlora", method="qlora", r=8, steps=60, overwrite=True)
+run = finetune(config)
+print(summary(run.record))
+
+# %%
+losses = run.record["losses"]
+assert sum(losses[-5:]) / 5 < 0.1 < 1 < losses[0]
+
+# %% tags=["nbval-ignore-output"]
+figures.loss_curve({"QLoRA, r = 8": losses}, alt=f"The loss falls from {losses[0]:.1f} to {losses[-1]:.2f} nats a token.")
+
+# %% [markdown]
+# The first steps teach the form: an opening brace, the five keys, the quotes. They are the same in each answer, so the
+# loss drops fast. What remains is the copying, and there the curve is slow and bumpy. A low loss is a mean over tokens;
+# one wrong letter in a name costs the loss little and the event everything. So the loss is not the score.
+
+# %% [markdown]
+# ## 4. Did it learn the task, or the patterns?
+#
+# Of the 300 test sentences, 200 follow patterns of the training set, with new names and places. The other 100 are built
+# in ways that no training sentence is: "For the drone race, the Neptune Hotel replaces the Marble Arcade".
+
+# %%
+predict(
+    "A program of regular expressions, written from the training patterns, gets 100 % of the seen patterns. "
+    "How many of the unseen ones?",
+    ["0 %", "about 30 %", "about 70 %"],
+    answer="0 %",
+    why="A pattern matches or it does not. data/README.md has the command that measures it.",
+)
+
+# %% tags=["nbval-ignore-output"]
+record = run.record
+scores = [record[f"exact_match{part}"] for part in ("_before", "_before_few_shot", "", "_unseen")]
+groups = ["base", "base, three\nexamples", "tuned,\nseen patterns", "tuned,\nunseen patterns"]
+figures.bars(
+    {"exact match": scores},
+    groups=groups,
+    ylabel="share of events",
+    number_format="{:.0%}",
+    alt=f"Exact match: base {scores[0]:.0%}, with three examples in the prompt {scores[1]:.0%}, "
+    f"fine-tuned {scores[2]:.0%} on seen and {scores[3]:.0%} on unseen patterns.",
+)
+
+# %%
+assert scores[0] <= 0.1 and scores[2] >= 0.8 and scores[2] > scores[1] + 0.3
+
+# %% [markdown]
+# Three worked examples help the base a little, and each question then carries their tokens. The adapter does far more
+# on patterns it has met, and loses much on patterns it has not. That is the honest result of 240 sentences: it learned
+# the task in part and the patterns in full. More steps and more kinds of sentence narrow the gap.
+#
+# This is one seed. Other seeds differ by a few points; the recorded runs show the spread.
+
+# %% tags=["nbval-ignore-output"]
+shown = record["answers"][:3]
+compare(
+    sentence=[entry["sentence"] for entry in shown],
+    before=[entry["before"] for entry in shown],
+    after=[entry["answer"] for entry in shown],
+)
+
+# %% [markdown]
+# ## 5. Is the base model still there?
+#
+# The training loop could have touched anything. Did it?
+
+# %%
+predict(
+    "How many of the base model's 134.5 million weights changed?",
+    ["none", "about 2 %", "all, a little"],
+    answer="none",
+    why="They are frozen. The adapter is added beside them.",
+)
+
+# %%
+before, after = (record["base"][f"weights_sha256_{when}"] for when in ("before", "after"))
+before == after, record["base"]["adapter_off_difference"]
+
+# %% [markdown]
+# The hash of every base weight is the same before and after. With the adapter switched off, the logits differ by 0.0
+# from those before training: not nearly, exactly. So one base serves many tasks, and an adapter is all you hand on:
+
+# %%
+adapter = run.folder / "adapter"
+{file.name: f"{file.stat().st_size / 1e6:.1f} MB" for file in sorted(adapter.iterdir())}
+
+# %% [markdown]
+# 2.4 million float32 numbers are 9.8 MB. The base on disk is 269 MB in 16 bits. The folder is in peft's own format:
+# any program that knows peft can load it, over the same base.
+
+# %%
+from peft import PeftModel
+
+del run
+again = PeftModel.from_pretrained(load_base_model(quantization="nf4")[0], adapter)
+mine = "On Friday at 7 pm Ada Quill opens the comet night at the old observatory."
+print(extraction.generate_answers(again, tokenizer, [mine])[0])
+
+# %% [markdown]
+# Change the sentence and run the cell again. Break it: two people, two days, no time. The model always fills in five
+# values, because every sentence it learned from had five.
+#
+# ### When not to use it
+#
+# On a model this small, 4 bits save little: half of the memory in this run is Python and PyTorch, and a fifth of the
+# model is its embedding, which stays wide. LoRA over 16-bit weights needs about as much and runs faster. The 4 bits pay
+# on a model of billions of weights, where they decide whether it fits. And if three examples in the prompt had been
+# enough, no training would have been the better answer.
+#
+# ## Summary
+#
+# - QLoRA here: a frozen NF4 base, float32 adapters beside all its linear layers, 2.4 million trained numbers.
+# - Labels stand on the answer only, and the answer's last label is the end of turn.
+# - Exact match on held-out sentences is the score. The loss is not.
+# - The base's weights are the same, bit for bit. The adapter is a file of 9.8 MB.
+# - Limit: sentences built in new ways are much harder than sentences with new names.
+#
+# **From the command line**, with settings as flags: `python -m lora_edu.llm.finetune --help`.
+#
+# **Next question:** one base, many adapters. Can one batch serve three tasks at once? (Notebook 11.)

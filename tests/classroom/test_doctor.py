@@ -1,0 +1,121 @@
+"""The doctor's report, and `ensure_packages` in a virtual environment of its own."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lora_edu.classroom.doctor import GIB, doctor, ensure_packages, tier
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def gpu(gib, capability=(7, 5)):
+    return {"name": "GPU", "memory_bytes": int(gib * GIB), "capability": capability}
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"), [(None, "cpu"), (gpu(4), "cpu"), (gpu(14.56), "t4"), (gpu(39.4, (8, 0)), "large")]
+)
+def test_tier(device, expected):
+    assert tier(device) == expected
+
+
+def test_doctor_prints_what_it_returns(capsys):
+    report = doctor()
+    printed = capsys.readouterr().out
+    assert report["python"] in printed and report["torch"] in printed
+    assert f"tier          {report['tier']}." in printed
+    assert 0 < report["memory_bytes"] < 1024 * GIB
+    assert tier(report["gpu"]) == report["tier"]
+
+
+def test_nothing_is_installed_or_printed_when_nothing_is_missing(capsys):
+    ensure_packages("bitsandbytes")
+    assert capsys.readouterr().out == ""
+
+
+# ---------------------------------------------------------------- installing, for real
+
+
+def make_wheel(folder, name, version, requires=""):
+    """A minimal wheel: one empty module and its metadata."""
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", "")
+        wheel.writestr(f"{info}/METADATA", metadata + (f"Requires-Dist: {requires}\n" if requires else ""))
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """A Python that has alpha 1.0, and wheels of alpha 2.0 and of two packages that depend on alpha."""
+    folder = tmp_path_factory.mktemp("environment")
+    for wheel in [
+        ("alpha", "1.0"),
+        ("alpha", "2.0"),
+        ("fits", "1.0", "alpha"),
+        ("clashes", "1.0", "alpha>=2"),
+    ]:
+        make_wheel(folder, *wheel)
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    python = folder / "venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    pip_environment = {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(folder),
+        "PATH": "",
+        "PYTHONPATH": str(ROOT),
+    }
+
+    subprocess.run([python, "-m", "pip", "install", "-q", "alpha==1.0"], check=True, env=pip_environment)
+
+    def ensure(*needed, **variables):
+        """Run ensure_packages for a course that needs these packages; print alpha's version after it."""
+        dependencies = ", ".join(f'"{name}"' for name in needed)
+        (folder / "pyproject.toml").write_text(
+            f"[project]\ndependencies = [{dependencies}]\n[project.optional-dependencies]\n"
+        )
+        return subprocess.run(
+            [python, "-c", CODE],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env={**pip_environment, **variables},
+        )
+
+    return ensure
+
+
+CODE = """
+import importlib.metadata
+from pathlib import Path
+from lora_edu.classroom import doctor
+doctor.PYPROJECT = Path("pyproject.toml")
+try:
+    doctor.ensure_packages()
+finally:
+    print("alpha", importlib.metadata.version("alpha"))
+"""
+
+
+def test_only_what_is_missing_is_installed_and_nothing_changes(environment):
+    first = environment("alpha>=0.5", "fits")
+    assert first.stdout == "Installing fits. Nothing that is already installed changes.\nalpha 1.0\n", (
+        first.stderr
+    )
+    assert environment("alpha>=0.5", "fits").stdout == "alpha 1.0\n"
+
+
+def test_a_package_that_would_change_another_is_refused(environment):
+    result = environment("clashes")
+    assert result.returncode != 0 and result.stdout.endswith("\nalpha 1.0\n")
+    assert "RuntimeError: Could not install clashes." in result.stderr and "conflicting" in result.stderr
+
+
+def test_no_network_is_a_clear_error(environment):
+    result = environment("nowhere", PIP_FIND_LINKS="")
+    assert "RuntimeError: Could not install nowhere. Is there a network connection?" in result.stderr

@@ -1,0 +1,238 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from lora_edu.llm import finetune as module
+from lora_edu.llm.base_model import load_base_model
+from lora_edu.llm.finetune import FinetuneConfig, finetune
+
+METHODS = [("qlora", "peft"), ("qlora", "scratch"), ("lora", "peft"), ("lora", "scratch"), ("full", "peft")]
+
+
+@pytest.fixture
+def settings(tiny_folder, few_events, tmp_path):
+    return {
+        "model": str(tiny_folder),
+        "test_file": str(few_events),
+        "output": str(tmp_path / "run"),
+        "steps": 4,
+        "save_every": 2,
+        "before_events": 0,
+        "learning_rate": 1e-2,
+    }
+
+
+def command(settings, *flags):
+    values = [part for key, value in settings.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+    return [sys.executable, "-m", "lora_edu.llm.finetune", *values, *flags]
+
+
+def read_record(settings):
+    return json.loads((Path(settings["output"]) / "run.json").read_text())
+
+
+@pytest.mark.parametrize(("method", "backend"), METHODS)
+def test_a_run_trains_records_and_leaves_the_base_alone(settings, method, backend):
+    run = finetune(FinetuneConfig(**settings | {"method": method, "backend": backend, "before_events": 2}))
+    record = read_record(settings)
+    assert record == json.loads(json.dumps(run.record))
+    assert len(record["losses"]) == 4
+    assert record["losses"][-1] < record["losses"][0]
+    base = record["base"]
+    if method == "full":
+        assert base["weights_sha256_after"] != base["weights_sha256_before"]
+        assert base["adapter_off_difference"] > 0
+    else:
+        assert base["weights_sha256_after"] == base["weights_sha256_before"]
+        assert base["adapter_off_difference"] == 0.0
+    assert record["n"] == {"before": 2, "seen": 3, "unseen": 2}
+    assert [answer["unseen_pattern"] for answer in record["answers"]] == [False] * 3 + [True] * 2
+    assert ["before" in answer for answer in record["answers"]] == [True] * 2 + [False] * 3
+    for key in ("exact_match", "exact_match_unseen", "exact_match_before", "exact_match_before_few_shot"):
+        assert 0 <= record[key] <= 1
+    assert record["peak_memory_bytes"] > 100 * 2**20
+    assert set(record["seconds"]) == {"before", "train", "answers", "answers_unseen"}
+
+
+@pytest.mark.parametrize(("method", "backend"), METHODS)
+def test_the_saved_adapter_gives_the_trained_models_logits(settings, method, backend, tiny_folder):
+    run = finetune(FinetuneConfig(**settings | {"method": method, "backend": backend, "dtype": "float32"}))
+    ids = torch.arange(20).reshape(2, 10)
+    quantization = "nf4" if method == "qlora" else None
+    if method == "full":
+        again, _ = load_base_model(str(run.folder / "model"))
+    else:
+        base, _ = load_base_model(str(tiny_folder), quantization=quantization)
+        again = PeftModel.from_pretrained(base, run.folder / "adapter")
+    run.model.eval()
+    again.eval()
+    with torch.no_grad():
+        assert torch.allclose(run.model(ids).logits, again(ids).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["peft", "scratch"])
+def test_with_the_adapter_off_the_model_is_the_bare_base(settings, backend, tiny_folder):
+    run = finetune(FinetuneConfig(**settings | {"backend": backend, "method": "lora"}))
+    base, _ = load_base_model(str(tiny_folder))
+    ids = torch.arange(20).reshape(2, 10)
+    run.model.eval()
+    with torch.no_grad(), module._backend(FinetuneConfig(**settings | {"backend": backend})).disabled(run.model):
+        assert torch.equal(run.model(ids).logits, base(ids).logits)
+
+
+@pytest.mark.parametrize("backend", ["peft", "scratch"])
+def test_the_same_seed_gives_the_same_losses_and_another_seed_does_not(settings, backend, tmp_path):
+    losses = [
+        finetune(FinetuneConfig(**settings | {"backend": backend, "seed": seed, "output": str(tmp_path / name)}))
+        .record["losses"]
+        for name, seed in (("first", 0), ("second", 0), ("other", 1))
+    ]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_asking_the_base_before_does_not_change_training(settings, tmp_path, dropout):
+    """On CPUs with AVX512-BF16 bitsandbytes repacks its weights at the first answer and then trains wrongly."""
+    without = settings | {"lora_dropout": dropout, "output": str(tmp_path / "without")}
+    with_asking = settings | {"lora_dropout": dropout, "output": str(tmp_path / "with"), "before_events": 3}
+    assert (
+        finetune(FinetuneConfig(**without)).record["losses"]
+        == finetune(FinetuneConfig(**with_asking)).record["losses"]
+    )
+
+
+@pytest.mark.slow
+def test_our_layers_train_as_peft_and_bitsandbytes_do(settings, tmp_path):
+    """The real base, the same initial adapter and batches: losses within 1 % for 20 steps."""
+    real = settings | {
+        "model": "smollm2-135m",
+        "steps": 20,
+        "save_every": 20,
+        "batch_size": 2,
+        "learning_rate": 5e-4,
+    }
+    theirs, ours = (
+        torch.tensor(
+            finetune(FinetuneConfig(**real | {"backend": backend, "output": str(tmp_path / backend)}))
+            .record["losses"]
+        )
+        for backend in ("peft", "scratch")
+    )
+    assert theirs[-1] < theirs[0] / 2, "20 steps must teach something, or the comparison says little"
+    assert ((ours - theirs).abs() / theirs).max() < 0.01
+
+
+def test_checkpoints_hold_adapter_optimizer_and_state_of_the_last_two(settings):
+    finetune(FinetuneConfig(**settings | {"steps": 8}))
+    checkpoints = sorted((Path(settings["output"]) / "checkpoints").iterdir())
+    assert [path.name for path in checkpoints] == ["checkpoint-6", "checkpoint-8"]
+    allowed = {"adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    for path in checkpoints:
+        assert {file.name for file in path.iterdir()} == allowed | {"trainer_state.json", "complete"}
+
+
+@pytest.mark.parametrize("backend", ["peft", "scratch"])
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_goes_on_where_it_was(settings, tmp_path, backend, stop):
+    settings = settings | {"steps": 60, "save_every": 4, "lora_dropout": 0.1, "backend": backend}
+    whole = finetune(FinetuneConfig(**settings | {"output": str(tmp_path / "whole")})).record["losses"]
+    process = subprocess.Popen(
+        command(settings), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    complete = Path(settings["output"]) / "checkpoints" / "checkpoint-4" / "complete"
+    while not complete.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(stop)
+    _, errors = process.communicate(timeout=60)
+    assert not (Path(settings["output"]) / "run.json").exists()
+    if stop == signal.SIGINT:
+        assert process.returncode == 130
+        assert "--resume goes on from the last checkpoint" in errors
+    resumed = finetune(FinetuneConfig(**settings, resume=True)).record
+    assert 4 <= resumed["resumed_from_step"] < 60
+    assert resumed["losses"] == whole
+
+
+def test_a_half_written_checkpoint_is_not_trusted(settings):
+    finetune(FinetuneConfig(**settings))
+    half = Path(settings["output"]) / "checkpoints" / "checkpoint-3"
+    half.mkdir()
+    (half / "adapter_model.safetensors").write_bytes(b"half")
+    assert finetune(FinetuneConfig(**settings, resume=True)).record["resumed_from_step"] == 4
+    assert not half.exists()
+
+
+def test_resume_with_nothing_to_resume_starts(settings):
+    record = finetune(FinetuneConfig(**settings, resume=True)).record
+    assert record["resumed_from_step"] is None
+    assert len(record["losses"]) == 4
+
+
+def test_a_folder_with_a_run_is_not_written_over_by_accident(settings):
+    finetune(FinetuneConfig(**settings))
+    before = read_record(settings)
+    with pytest.raises(ValueError, match="output must be a folder without a run.*--resume.*--overwrite"):
+        finetune(FinetuneConfig(**settings))
+    with pytest.raises(ValueError, match="resume needs the settings of the run in .*, which has steps = 4"):
+        finetune(FinetuneConfig(**settings | {"steps": 6}, resume=True))
+    assert read_record(settings) == before
+
+
+def test_overwrite_discards_the_run_and_nothing_else(settings):
+    finetune(FinetuneConfig(**settings))
+    notes = Path(settings["output"]) / "notes.txt"
+    notes.write_text("mine")
+    record = finetune(FinetuneConfig(**settings | {"steps": 2}, overwrite=True)).record
+    assert len(record["losses"]) == 2
+    assert notes.read_text() == "mine"
+    assert [p.name for p in (Path(settings["output"]) / "checkpoints").iterdir()] == ["checkpoint-2"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"method": "dora"}, "invalid choice: 'dora'"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"r": 0}, "r must be a whole number of at least 1, got 0"),
+        ({"r": 65}, "r must be between 1 and"),
+        ({"learning_rate": -1}, "learning_rate must be above 0, got -1"),
+        ({"batch_size": 3}, "batch_size must be a multiple of micro_batch_size, got 3 and 2"),
+        ({"test_events": 0}, "test_events must be a whole number of at least 1, got 0"),
+        ({"target_modules": "query", "backend": "scratch"}, "target_modules must name linear layers of the model"),
+        ({"target_modules": "query"}, "query"),
+        ({"train_file": "nowhere.jsonl"}, "nowhere.jsonl"),
+    ],
+)
+def test_the_command_explains_a_bad_flag(settings, capsys, monkeypatch, flags, message):
+    monkeypatch.setattr(sys, "argv", ["finetune", *command(settings | flags)[3:]])
+    try:
+        status = module.main()
+    except SystemExit as error:  # argparse
+        status = error.code
+    assert status == 2
+    assert message in capsys.readouterr().err
+    assert not (Path(settings["output"]) / "run.json").exists()
+
+
+def test_resume_and_overwrite_exclude_each_other(settings):
+    with pytest.raises(ValueError, match="resume and overwrite must not both be set"):
+        FinetuneConfig(**settings, resume=True, overwrite=True)
+
+
+def test_two_processes_train_as_one(settings):
+    """Under accelerate the global batch is split, and the losses stay."""
+    one = finetune(FinetuneConfig(**settings | {"output": settings["output"] + "-one"})).record["losses"]
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines"]
+    accelerate += ["1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
+    subprocess.run([*accelerate, *command(settings)[2:]], check=True, capture_output=True, text=True)
+    assert read_record(settings)["losses"] == pytest.approx(one, rel=1e-2)
