@@ -124,85 +124,113 @@ USUAL_HOURS = {
 TRAIN_WORDS = Words(
     first_names=words(
         """
-        Abena Adaeze Akua Amara Ayodele Baraka Bongani Chiamaka Chidi Desta Emeka Esi Fatou Femi Folake Habiba
-        Imani Jabari Kagiso Kamau Kofi Kwame Lerato Lindiwe Makena Mandla Naledi Ngozi Nia Nkechi Obinna
-        Olumide Sadio Sanaa Sekou Tafari Tendai Thabo Themba Uzoma Wanjiru Yaw Zola Zuri Aaliyah Ahmed Aisha
-        Amina Amir Ayse Bahar Bilal Cemal Dalia Darius Deniz Elif Emre Esra Faisal Farah Farid Ghada Hadi Hana
-        Hassan Huda Ibrahim Idris Jamal Karim Khadija Laila Leyla Mahmoud Mariam Maryam Mehmet Murat Nabil
-        Nadia Nasrin Noor Omar Parisa Rami Rania Reza Roya Salma Samir Selin Shirin Tarek Yasmin Yusuf Zahra
-        Zainab Ziad Aarav Aditi Ananya Anil Anjali Arjun Asha Bhavna Chandra Deepa Devika Dinesh Divya Farhan
-        Gauri Gita Harish Indira Ishaan Jaya Kavya Kiran Lakshmi Lata Manish Maya Meera Mohan Nandini Neha
-        Nikhil Padma Pooja Prakash Priya Rahul Rajesh Ravi Rekha Rohan Sanjay Sarita Shreya Sunil Swati Tanvi
-        Varun Vijay Vikram Aiko Akira Bao Binh Chen Daichi Dewi Duc Emi Haruto Hiro Hoa Jia Jun Kaito Keiko
-        Kenji Lien Ling Linh Mei Mika Minh Naoko Putu Quan Ren Sakura Satoshi Siti Sora Takeshi Thuy Tuan Wei
-        Xin Yan Ying Yuki Yuna Yuto Alejandra Alejandro Ana Beatriz Bruna Caio Camila Carlos Catalina Diego
-        Eduardo Elena Esteban Fabiola Felipe Fernanda Gabriela Gael Guillermo Hector Ignacio Ines Isabel
-        Javier Joana Joaquin Jorge Juan Julieta Leticia Lorena Lucia Luis Manuel Marcela Mateo Mercedes Miguel
-        Natalia Nuno Pablo Paloma Pedro Rafael Ramon Renata Ricardo Rodrigo Rosario Santiago Sergio Silvia
-        Soledad Teresa Thiago Tomas Valeria Vicente Ximena Agnieszka Aleksander Alina Anders Andrea Anja
-        Annika Anton Astrid Aurelie Bastian Birgit Bjorn Boris Brigitte Chiara Claire Clara Dagmar Danuta
-        Dmitri Dorota Eero Elsa Emil Erik Eva Fabian Federica Filip Franziska Freya Gerda Giulia Goran Greta
-        Gunnar Hanna Heidi Helga Henrik Igor Ilse Ingrid Irina Ivan Jakub Jana Jonas Josef Julien Karin
-        Katarina Klaus Lars Lea Lena Lorenzo Ludmila Luka Magda Malin Marek Marta Matteo Mikael Milena Nadja
-        Niels Nikolai Olga Oskar Paolo Pavel Petra Pierre Renate Roman Sandor Sanna Sigrid Simone Sofie Stefan
-        Svetlana Sven Tamas Tatiana Tereza Tove Ulrike Vera Viktor Wanda Wolfgang Yvonne Zofia Adam Alan Alice
-        Andrew Aroha Barbara Ben Brian Caitlin Charlotte Connor Daniel David Declan Diana Edward Ellen Emily
-        Fiona George Gwen Hannah Harold Heather Helen Hugo Isaac Jacob James Jenny Joan Joseph Judith Julia
-        Keanu Keith Kieran Laura Leah Leilani Liam Linda Louise Lucy Martin Megan Moana Nathan Nicole Nora
-        Oliver Owen Patrick Paul Peter Rachel Rhys Robert Ruth Sam Sarah Sean Sophie Stella Tane Thomas
-        Victoria Walter William Wiremu
+        Abena Adaeze Akua Amara Ayodele Baraka Bongani Chiamaka Chidi Desta Emeka Esi Fatou Femi
+        Folake Habiba Imani Jabari Kagiso Kamau Kofi Kwame Lerato Lindiwe Makena Mandla Naledi Ngozi
+        Nia Nkechi Obinna Olumide Sadio Sanaa Sekou Tafari Tendai Thabo Themba Uzoma Wanjiru Yaw Zola
+        Zuri Aaliyah Aisha Amina Amir Ayse Bahar Bilal Cemal Dalia Darius Deniz Elif Emre Esra Faisal
+        Farah Farid Ghada Hadi Hana Huda Idris Jamal Karim Khadija Laila Leyla Mahmoud Mariam Maryam
+        Mehmet Murat Nabil Nadia Nasrin Noor Parisa Rami Rania Reza Roya Salma Samir Selin Shirin
+        Tarek Yasmin Yusuf Zahra Zainab Ziad Aarav Aditi Ananya Anil Anjali Arjun Asha Bhavna Chandra
+        Deepa Devika Dinesh Divya Farhan Gauri Gita Harish Indira Ishaan Jaya Kavya Kiran Lakshmi Lata
+        Manish Meera Mohan Nandini Neha Nikhil Padma Pooja Prakash Priya Rahul Rajesh Ravi Rekha Rohan
+        Sanjay Sarita Shreya Sunil Swati Tanvi Varun Vijay Vikram Aiko Akira Bao Binh Daichi Dewi Duc
+        Emi Haruto Hiro Hoa Jia Jun Kaito Keiko Kenji Lien Ling Linh Mika Naoko Putu Quan Ren Sakura
+        Satoshi Siti Sora Takeshi Thuy Tuan Wei Xin Yan Ying Yuki Yuna Yuto Alejandra Alejandro Ana
+        Beatriz Bruna Caio Camila Catalina Eduardo Elena Esteban Fabiola Felipe Fernanda Gabriela Gael
+        Guillermo Hector Ignacio Ines Javier Joana Joaquin Jorge Julieta Leticia Lorena Lucia Manuel
+        Marcela Mateo Mercedes Miguel Natalia Nuno Paloma Pedro Rafael Ramon Renata Ricardo Rodrigo
+        Rosario Santiago Sergio Silvia Soledad Teresa Thiago Tomas Valeria Vicente Ximena Agnieszka
+        Aleksander Alina Anders Andrea Anja Annika Anton Astrid Aurelie Bastian Birgit Bjorn Boris
+        Brigitte Chiara Claire Dagmar Danuta Dmitri Dorota Eero Elsa Emil Erik Eva Fabian Federica
+        Filip Franziska Freya Gerda Giulia Goran Greta Gunnar Hanna Heidi Helga Henrik Igor Ilse
+        Ingrid Irina Jakub Jana Jonas Josef Julien Karin Katarina Klaus Lars Lea Lena Lorenzo Ludmila
+        Luka Magda Malin Marek Marta Matteo Mikael Milena Nadja Niels Nikolai Olga Oskar Paolo Pavel
+        Petra Pierre Renate Roman Sandor Sanna Sigrid Simone Sofie Stefan Svetlana Sven Tamas Tatiana
+        Tereza Tove Ulrike Vera Viktor Wanda Wolfgang Yvonne Zofia Adam Alan Alice Andrew Aroha
+        Barbara Ben Brian Caitlin Charlotte Connor Daniel Declan Diana Edward Ellen Emily Fiona George
+        Gwen Hannah Harold Heather Hugo Isaac Jacob James Jenny Joan Joseph Judith Keanu Keith Kieran
+        Laura Leah Leilani Liam Linda Louise Lucy Martin Megan Moana Nathan Nicole Nora Oliver Owen
+        Patrick Paul Peter Rachel Rhys Robert Ruth Sam Sean Sophie Stella Tane Thomas Victoria Walter
+        William Wiremu Abdoulaye Achieng Afia Chinedu Dayo Efua Kwabena Nomsa Sipho Tariro Zanele
+        Arash Ceren Dunya Fadi Hakim Jihan Kerem Lamia Mina Nour Sahar Tamer Wafa Amrita Bharat Chitra
+        Esha Gopal Hema Jatin Kalpana Leela Mukesh Nisha Omkar Pallavi Rohini Suresh Ayumi Chau
+        Daisuke Eri Guo Isamu Kazuo Nanami Phuong Qing Shun Trang Xiu Yoko Adriana Bernardo Cecilia
+        Dario Emilio Florencia Graciela Horacio Jimena Lautaro Marisol Norberto Paulina Raul Veronica
+        Agneta Benoit Celine Detlef Elke Florian Gaston Hilde Istvan Jelena Kasper Linnea Maarten
+        Noemi Ottilie Pekka Ragnhild Saskia Tibor Urszula Wiktor Xavier Zdenka Bridget Colin Doris
+        Eleanor Finlay Gareth Imogen Jasper Kirsty Lewis Maeve Orla Quentin Stuart Tilly Una Wendy
         """
     ),
     surnames=words(
         """
-        Abebe Adeyemi Aguilar Ahmadi Almeida Andersen Aoki Arslan Bakker Banerjee Barros Becker Bergstrom
-        Bianchi Boateng Bouchard Brennan Castillo Chandran Chowdhury Contreras Dahl Delgado Demir Diallo
-        Dubois Edwards Eriksson Farouk Fernandez Ferreira Fischer Fujita Garcia Ghosh Gonzalez Gupta Haddad
-        Hansen Hernandez Hoffmann Horvat Hughes Ito Ivanova Jansen Johansson Jones Kamara Kapoor Kaya Keller
-        Khalil Kowalski Kruger Kumar Larsen Laurent Lehtonen Lindqvist Lopez Mahlangu Martinez Mbeki Mensah
-        Meyer Morales Moreau Murphy Nakamura Nguyen Nkosi Novak Nowak Obi Okafor Okoye Olsen Ortega Osei
-        Papadopoulos Patel Pereira Petrov Popescu Rahman Ramirez Rao Reddy Rossi Sato Schneider Sharma Silva
-        Singh Smirnov Sokolov Suzuki Svensson Takahashi Tanaka Taylor Tran Vasquez Virtanen Wagner Walker
-        Weber Williams Wong Yamamoto Yilmaz Zhang Zhou
+        Abebe Adeyemi Aguilar Ahmadi Almeida Andersen Aoki Arslan Bakker Banerjee Barros Becker
+        Bergstrom Bianchi Boateng Bouchard Brennan Castillo Chandran Chowdhury Contreras Dahl Delgado
+        Demir Diallo Dubois Edwards Eriksson Farouk Fernandez Ferreira Fischer Fujita Ghosh Gonzalez
+        Gupta Haddad Hansen Hernandez Hoffmann Horvat Hughes Ito Ivanova Jansen Johansson Jones Kamara
+        Kapoor Kaya Keller Khalil Kowalski Kruger Larsen Laurent Lehtonen Lindqvist Mahlangu Martinez
+        Mbeki Mensah Meyer Morales Moreau Murphy Nakamura Nguyen Nkosi Novak Nowak Obi Okafor Okoye
+        Olsen Ortega Osei Papadopoulos Pereira Petrov Popescu Rahman Ramirez Rao Reddy Rossi Sato
+        Schneider Sharma Smirnov Sokolov Suzuki Svensson Takahashi Tanaka Taylor Tran Vasquez Virtanen
+        Wagner Walker Weber Williams Wong Yamamoto Yilmaz Zhang Zhou Abrahams Amadi Bauer Beaumont
+        Carvalho Chaudhary Costello Dimitrov Dlamini Eklund Fitzgerald Fontaine Gallagher Gruber
+        Hashimoto Hussein Iyer Jimenez Kimura Lindgren Lombardi Mazur Mishra Morita Mwangi Navarro
+        Nielsen Oduya Ogawa Pinto Quispe Ricci Romero Saleh Salonen Sandberg Sethi Thapa Ueda Varga
+        Vogel Yeboah Zielinski
         """
     ),
     activities={
         "indoors": phrases(
             """
             team meeting, board meeting, staff meeting, neighbourhood meeting, supplier meeting,
-            shareholder meeting, budget review, sprint review, code review, exam review, project kickoff,
-            weekly sync, retrospective, sales briefing, press briefing, security briefing, investor briefing,
-            strategy session, council session, orientation session, mentoring session, meditation session,
-            quarterly update, planning call, product demo, startup pitch, hiring panel, panel discussion,
-            mock trial, debate, residents forum, job fair, science fair, craft fair, career talk, author talk,
-            nutrition talk, networking lunch, retirement lunch, welcome breakfast, engagement dinner,
-            anniversary dinner, potluck dinner, farewell party, birthday party, clothes swap, food drive,
-            toy drive, blood drive, kitchen inspection, factory tour, warehouse tour, museum tour,
+            shareholder meeting, budget review, sprint review, code review, exam review, project
+            kickoff, weekly sync, retrospective, sales briefing, press briefing, security
+            briefing, investor briefing, strategy session, council session, orientation session,
+            mentoring session, meditation session, quarterly update, planning call, product demo,
+            startup pitch, hiring panel, panel discussion, mock trial, debate, residents forum,
+            job fair, science fair, craft fair, career talk, author talk, nutrition talk,
+            networking lunch, retirement lunch, welcome breakfast, engagement dinner, anniversary
+            dinner, potluck dinner, farewell party, birthday party, clothes swap, food drive, toy
+            drive, blood drive, kitchen inspection, factory tour, warehouse tour, museum tour,
             escape game, board game night, quiz night, film night, karaoke night, tango evening,
-            opera evening, talent show, fashion show, puppet show, magic show, school play, art exhibition,
-            photo exhibition, book signing, book club, maths club, robotics club, reading group, study group,
-            language exchange, knitting circle, drum circle, storytelling hour, poetry reading, tea ceremony,
-            wine tasting, cheese tasting, jazz concert, organ concert, piano recital, choir rehearsal,
-            drama rehearsal, dance rehearsal, wedding rehearsal, pottery class, yoga class, salsa class,
-            cooking class, judo class, karate class, fencing class, ballet class, pilates class, boxing class,
-            calligraphy class, Spanish class, French class, Arabic class, Hindi class, guitar lesson,
-            first aid course, sewing course, woodwork course, grammar course, design workshop,
-            customer workshop, painting workshop, writing workshop, origami workshop, translation workshop,
-            bicycle repair workshop, safety training, software training, interview training, basketball game,
-            chess tournament, table tennis tournament, history lecture, biology lecture, guest lecture,
-            physics seminar, law seminar, thesis defence, coding bootcamp, hackathon, podcast recording,
-            spelling contest
+            opera evening, talent show, fashion show, puppet show, magic show, school play, art
+            exhibition, photo exhibition, book signing, book club, maths club, robotics club,
+            reading group, study group, language exchange, knitting circle, drum circle,
+            storytelling hour, poetry reading, tea ceremony, wine tasting, cheese tasting, jazz
+            concert, organ concert, piano recital, choir rehearsal, drama rehearsal, dance
+            rehearsal, wedding rehearsal, pottery class, yoga class, salsa class, cooking class,
+            judo class, karate class, fencing class, ballet class, pilates class, boxing class,
+            calligraphy class, Spanish class, French class, Arabic class, Hindi class, guitar
+            lesson, first aid course, sewing course, woodwork course, grammar course, design
+            workshop, customer workshop, painting workshop, writing workshop, origami workshop,
+            translation workshop, bicycle repair workshop, safety training, software training,
+            interview training, basketball game, chess tournament, table tennis tournament,
+            history lecture, biology lecture, guest lecture, physics seminar, law seminar, thesis
+            defence, coding bootcamp, hackathon, podcast recording, spelling contest, compost
+            workshop, mosaic workshop, mime workshop, subtitling workshop, glassblowing demo,
+            trampoline class, aqua fitness class, Swahili class, Korean class, sushi course, bread
+            baking course, sign language course, badminton tournament, bridge tournament, domino
+            tournament, haiku contest, crossword contest, bingo afternoon, comedy evening,
+            backgammon evening, chocolate tasting, coffee tasting, ukulele jam, harp recital,
+            brass band rehearsal, model railway show, cat adoption day, geology lecture, economics
+            lecture, chemistry seminar, philosophy seminar, patent seminar, archaeology talk,
+            climate forum, recycling forum, housing consultation, tax advice session, proofreading
+            session, insurance briefing, merger briefing, payroll review, audit review, logistics
+            update, onboarding lunch, release party, usability test, cheerleading practice
             """
         ),
         "outdoors": phrases(
             """
-            city tour, bike tour, kayak tour, ghost tour, boat trip, fishing trip, camping trip, ski trip,
-            hiking trip, photography walk, bird walk, charity run, treasure hunt, street festival,
-            flea market, plant sale, bake sale, garden party, summer picnic, barbecue, beach cleanup,
-            tree planting, evacuation drill, fire drill, site visit, stargazing night, sailing course,
-            climbing course, gardening course, beekeeping course, rowing practice, volleyball practice,
-            hockey practice, football match, rugby match, cricket match, marathon training, folk concert,
-            rock concert, open day, astronomy evening, swimming lesson, tennis lesson
+            city tour, bike tour, kayak tour, ghost tour, boat trip, fishing trip, camping trip,
+            ski trip, hiking trip, photography walk, bird walk, charity run, treasure hunt, street
+            festival, flea market, plant sale, bake sale, garden party, summer picnic, barbecue,
+            beach cleanup, tree planting, evacuation drill, fire drill, site visit, stargazing
+            night, sailing course, climbing course, gardening course, beekeeping course, rowing
+            practice, volleyball practice, hockey practice, football match, rugby match, cricket
+            match, marathon training, folk concert, rock concert, open day, astronomy evening,
+            swimming lesson, tennis lesson, sheep shearing demo, archery lesson, surf lesson,
+            horse riding lesson, drone race, vintage car rally, lantern parade, costume parade,
+            kite festival, mushroom walk, lighthouse tour, cave tour, vineyard tour, snorkelling
+            tour, canoe trip, gospel concert
             """
         ),
     },
@@ -210,62 +238,81 @@ TRAIN_WORDS = Words(
         "indoors": places(
             {
                 "in": """
-                    Room 12, Room 101, Room 214, Room 305, Meeting Room 5, Meeting Room B, Lecture Hall 2,
-                    Lecture Hall 7, Studio 4, Studio C, Lab 3, Lab 9, Workshop 2, Hangar 6, Building C,
-                    Building 17, Classroom 8, Classroom 21, Rosewood Hall, Trinity Church
+                    Room 12, Room 101, Room 214, Room 305, Meeting Room 5, Meeting Room B,
+                    Lecture Hall 2, Lecture Hall 7, Studio 4, Studio C, Lab 3, Lab 9,
+                    Workshop 2, Hangar 6, Building C, Building 17, Classroom 8, Classroom
+                    21, Rosewood Hall, Trinity Church, Seminar Room K, Auditorium 6, Barn
+                    2
                     """,
                 "in the": """
-                    Blue Room, Green Room, Garden Room, Oak Room, Tower Room, Music Room, Map Room,
-                    Glass Pavilion, Golden Hall, Great Hall, Banquet Hall, Lotus Hall, Winter Garden,
-                    town hall, village hall, sports hall, concert hall, city library, school library,
-                    main auditorium, small auditorium, staff kitchen, boardroom, ballroom, chapel, crypt,
-                    greenhouse, orangery, conservatory, glass atrium, east wing, basement, attic studio,
-                    common room, reading room, school gym, old mill, market hall, stables, student lounge,
-                    hotel lobby, staff canteen, chemistry lab, computer room, print shop, church hall
+                    Blue Room, Green Room, Garden Room, Oak Room, Tower Room, Music Room,
+                    Map Room, Glass Pavilion, Golden Hall, Great Hall, Banquet Hall, Lotus
+                    Hall, Winter Garden, town hall, village hall, sports hall, concert
+                    hall, city library, school library, main auditorium, small auditorium,
+                    staff kitchen, boardroom, ballroom, chapel, crypt, greenhouse,
+                    orangery, conservatory, glass atrium, east wing, basement, attic
+                    studio, common room, reading room, school gym, old mill, market hall,
+                    stables, student lounge, hotel lobby, staff canteen, chemistry lab,
+                    computer room, print shop, church hall, Amber Lounge, Mirror Hall,
+                    Ivory Salon, planetarium, boathouse, parish barn, wine cellar, puppet
+                    theatre, recording studio
                     """,
                 "at": """
-                    Cafe Luna, Cafe Central, Cafe Havana, Cafe Pepper, Bistro Verde, Bistro Marcel,
-                    Hotel Bristol, Hotel Miramar, Hotel Savoy, Cedar House, Willow House, Mason House,
-                    Linden School, Parkside School, Northgate College, Kings College, Union Station,
-                    Central Station, Gate 14, Dragon Palace, Pizzeria Roma, Taverna Delphi, Stonebridge Manor,
-                    Ashford Abbey, City Hall
+                    Cafe Luna, Cafe Central, Cafe Havana, Cafe Pepper, Bistro Verde,
+                    Bistro Marcel, Hotel Bristol, Hotel Miramar, Hotel Savoy, Cedar House,
+                    Willow House, Mason House, Linden School, Parkside School, Northgate
+                    College, Kings College, Union Station, Central Station, Gate 14,
+                    Dragon Palace, Pizzeria Roma, Taverna Delphi, Stonebridge Manor,
+                    Ashford Abbey, City Hall, Cafe Mistral, Cafe Zanzibar, Hotel Aurora,
+                    Birch Lodge, Tilbury Station, Brasserie Nord, Kestrel House, Sycamore
+                    School, Trattoria Bella
                     """,
                 "at the": """
-                    Harbour Museum, Railway Museum, Toy Museum, Lakeside Hotel, Grand Hotel, Lotus Tea House,
-                    Red Lion, Golden Goose, Blue Parrot, Rialto Theatre, Odeon Cinema, Orpheum Theatre,
-                    community centre, youth club, fire station, bus depot, public library, art gallery,
-                    bakery, fish market, garden centre, bicycle shop, bookshop, tea room, corner cafe,
-                    food court, pizzeria, main entrance, ticket office, front desk, visitor centre,
-                    medical centre, conference centre, science campus, primary school, music school,
-                    airport lounge, embassy
+                    Harbour Museum, Railway Museum, Toy Museum, Lakeside Hotel, Grand
+                    Hotel, Lotus Tea House, Red Lion, Golden Goose, Blue Parrot, Rialto
+                    Theatre, Odeon Cinema, Orpheum Theatre, community centre, youth club,
+                    fire station, bus depot, public library, art gallery, bakery, fish
+                    market, garden centre, bicycle shop, bookshop, tea room, corner cafe,
+                    food court, pizzeria, main entrance, ticket office, front desk,
+                    visitor centre, medical centre, conference centre, science campus,
+                    primary school, music school, airport lounge, embassy, Silk Museum,
+                    Copper Kettle, Marble Arcade, Neptune Hotel, Apollo Theatre, aquarium,
+                    observatory, ice rink, dental clinic, bowling alley, potting shed,
+                    leisure centre
                     """,
-                "on": "Platform 3, Platform 8, Deck 5, Floor 2",
+                "on": "Platform 3, Platform 8, Deck 5, Floor 2, Balcony 2",
                 "on the": """
-                    roof terrace, third floor, ground floor, main stage, small stage, west balcony,
-                    river boat, top deck
+                    roof terrace, third floor, ground floor, main stage, small stage, west
+                    balcony, river boat, top deck, sun deck
                     """,
             }
         ),
         "outdoors": places(
             {
                 "in": """
-                    Riverside Park, Meadow Park, Maple Park, Harbour Square, Station Square, Lincoln Square,
-                    Maple Court, Elm Grove
+                    Riverside Park, Meadow Park, Maple Park, Harbour Square, Station
+                    Square, Lincoln Square, Maple Court, Elm Grove, Juniper Gardens,
+                    Falcon Square, Holland Plaza, Whitby Park
                     """,
-                "in the": "courtyard, rose garden, herb garden, castle yard",
+                "in the": "courtyard, rose garden, herb garden, castle yard, bamboo garden, walled garden",
                 "at": """
-                    Willow Farm, Hilltop Farm, Orchard Farm, Pier 9, Camp Redwood, Lake Tamarack, Eagle Rock,
-                    Mill Pond, Fort Bravo
+                    Willow Farm, Hilltop Farm, Orchard Farm, Pier 9, Camp Redwood, Lake
+                    Tamarack, Eagle Rock, Mill Pond, Fort Bravo, Foxglove Farm, Dock 11,
+                    Lake Corrib, Camp Osprey
                     """,
                 "at the": """
-                    sailing club, tennis club, golf club, swimming pool, football stadium, skate park,
-                    climbing wall, city zoo, botanical garden, sculpture park, farmers market, nature reserve,
-                    picnic area, campsite, boat ramp, old lighthouse
+                    sailing club, tennis club, golf club, swimming pool, football stadium,
+                    skate park, climbing wall, city zoo, botanical garden, sculpture park,
+                    farmers market, nature reserve, picnic area, campsite, boat ramp, old
+                    lighthouse, ferry terminal, cider press, bandstand
                     """,
-                "on": "Maple Street, Baker Street, Elm Street, Market Street",
+                "on": """
+                    Maple Street, Baker Street, Elm Street, Market Street, Juniper Street,
+                    Quayside Road
+                    """,
                 "on the": """
-                    north lawn, sports field, football pitch, tennis court, village green, town beach,
-                    campus lawn
+                    north lawn, sports field, football pitch, tennis court, village green,
+                    town beach, campus lawn, cricket ground, canal bridge
                     """,
             }
         ),
@@ -275,79 +322,79 @@ TRAIN_WORDS = Words(
 TEST_WORDS = Words(
     first_names=words(
         """
-        Abdoulaye Achieng Afia Chinedu Dayo Efua Kwabena Nomsa Sipho Tariro Zanele Arash Ceren Dunya Fadi
-        Hakim Jihan Kerem Lamia Mina Nour Sahar Tamer Wafa Amrita Bharat Chitra Esha Gopal Hema Jatin Kalpana
-        Leela Mukesh Nisha Omkar Pallavi Rohini Suresh Tara Ayumi Chau Daisuke Eri Guo Hong Isamu Kazuo Nanami
-        Phuong Qing Shun Trang Xiu Yoko Adriana Bernardo Cecilia Dario Emilio Florencia Graciela Horacio
-        Jimena Lautaro Marisol Norberto Paulina Raul Veronica Agneta Benoit Celine Detlef Elke Florian Gaston
-        Hilde Istvan Jelena Kasper Linnea Maarten Noemi Ottilie Pekka Ragnhild Saskia Tibor Urszula Wiktor
-        Xavier Zdenka Arthur Bridget Colin Doris Eleanor Finlay Gareth Imogen Jasper Kirsty Lewis Maeve Neil
-        Orla Philip Quentin Stuart Tilly Una Wendy
+        John Mary Maria Ali Anna Kim Jane Jack Tom Frank Henry Jean Jim Nick Simon Tim Michael Matthew
+        Richard Charles Elizabeth Li Luke Alex Anne Dan Greg Ken Louis Marie Victor Phil Stephen
+        Virginia Arthur Samuel Carl Fred Chris Donald Ross Neil Ahmed Omar Hassan Chen Mei Carlos
+        Diego Juan Luis Pablo Ibrahim Ivan Clara Helen Julia Tara Hong Philip Isabel Minh Maya David
+        Sarah
         """
     ),
     surnames=words(
         """
-        Abrahams Amadi Bauer Beaumont Carvalho Chaudhary Costello Dimitrov Dlamini Eklund Fitzgerald Fontaine
-        Gallagher Gruber Hashimoto Hussein Iyer Jimenez Kaplan Kimura Lindgren Lombardi Mazur Mishra Morita
-        Mwangi Navarro Nielsen Oduya Ogawa Pinto Quispe Ricci Romero Saleh Salonen Sandberg Sethi Thapa Ueda
-        Varga Vogel Wilson Yeboah Zielinski
+        Smith Johnson Miller Davis Wilson Moore Anderson Jackson Harris Robinson Clark Allen Wright
+        Scott Adams Nelson Carter Mitchell Roberts Turner Campbell Evans Collins Stewart Morris Khan
+        Lee Wang Liu Yang Huang Cohen Levy Kaplan Jensen Schmidt Klein Cruz Costa Roy Shah Garcia
+        Kumar Patel Silva Singh Lopez
         """
     ),
     activities={
         "indoors": phrases(
             """
-            compost workshop, mosaic workshop, mime workshop, subtitling workshop, glassblowing demo,
-            trampoline class, aqua fitness class, Swahili class, Korean class, sushi course,
-            bread baking course, sign language course, badminton tournament, bridge tournament,
-            domino tournament, haiku contest, crossword contest, bingo afternoon, comedy evening,
-            backgammon evening, chocolate tasting, coffee tasting, ukulele jam, harp recital,
-            brass band rehearsal, model railway show, cat adoption day, geology lecture, economics lecture,
-            chemistry seminar, philosophy seminar, patent seminar, archaeology talk, climate forum,
-            recycling forum, housing consultation, tax advice session, proofreading session,
-            insurance briefing, merger briefing, payroll review, audit review, logistics update,
-            onboarding lunch, release party, usability test, cheerleading practice
+            music lesson, art class, math class, science class, film club, trade fair, parent
+            meeting, project meeting, family dinner, winter concert, school concert, tax workshop,
+            health workshop, music workshop, computer workshop, math course, business course,
+            data course, reading hour, space talk, climate talk, history talk, card game, bridge
+            game, photo session, training session, information session, job interview, radio
+            interview, phone interview, news briefing, weather briefing, design review, product
+            review, product launch, book launch, energy seminar, business seminar, film festival,
+            book sale, art lecture, music lecture, sound check, health check, talk show, radio
+            show, blood test
             """
         ),
         "outdoors": phrases(
             """
-            sheep shearing demo, archery lesson, surf lesson, horse riding lesson, drone race,
-            vintage car rally, lantern parade, costume parade, kite festival, dog training, mushroom walk,
-            lighthouse tour, cave tour, vineyard tour, snorkelling tour, canoe trip, gospel concert
+            river walk, city walk, nature walk, campus tour, castle tour, bus tour, boat race,
+            horse race, road race, horse show, dog show, flower show, flower market, field trip,
+            train trip, fun run, street party, food festival, dog training, driving lesson
             """
         ),
     },
     places={
         "indoors": places(
             {
-                "in": "Suite 8, Cinema 3, Seminar Room K, Auditorium 6, Barn 2",
+                "in": "Cinema 3, Suite 8",
                 "in the": """
-                    Amber Lounge, Mirror Hall, Ivory Salon, Silver Room, planetarium, boathouse, clock tower,
-                    parish barn, records office, wine cellar, puppet theatre, training kitchen,
-                    recording studio
+                    Red Room, White Room, Black Room, Star Room, Silver Room, music
+                    studio, film studio, press room, game room, control room, training
+                    room, training kitchen, records office, main hall, east hall, main
+                    library, law library, research lab, language lab, clock tower, water
+                    tower, court house
                     """,
                 "at": """
-                    Cafe Mistral, Cafe Zanzibar, Hotel Aurora, Birch Lodge, Tilbury Station, Brasserie Nord,
-                    Kestrel House, Sycamore School, Trattoria Bella
+                    North Hall, West Hall, Queen Hall, Lake House, River House, North
+                    Station, Park Station
                     """,
                 "at the": """
-                    Silk Museum, Copper Kettle, Marble Arcade, Neptune Hotel, Apollo Theatre, aquarium,
-                    observatory, ice rink, dental clinic, bowling alley, potting shed, town archive,
-                    leisure centre
+                    Royal Hotel, Park Hotel, Star Hotel, Black Horse, White Swan, Red Fox,
+                    Blue Whale, art museum, history museum, science museum, book store,
+                    music store, flower shop, law school, language school, power station,
+                    radio station, research station, town archive
                     """,
-                "on": "Level 6, Balcony 2",
-                "on the": "sun deck, fourth floor",
+                "on": "Level 6",
+                "on the": "second floor, fifth floor, top floor, fourth floor, upper deck",
             }
         ),
         "outdoors": places(
             {
-                "in": "Juniper Gardens, Falcon Square, Holland Plaza, Whitby Park",
-                "in the": "bamboo garden, walled garden",
-                "at": "Foxglove Farm, Dock 11, Lake Corrib, Camp Osprey",
-                "at the": """
-                    animal shelter, ferry terminal, rowing club, cider press, bandstand
+                "in": "Central Park, Forest Park, Ocean Park",
+                "in the": "city park, water park, river park, market square, town square",
+                "at": "North Gate, West Gate",
+                "at the": "animal shelter, rowing club, main pool, summer camp, forest camp, south gate",
+                "on": "Queen Street, Church Street, Mill Street, Main Street",
+                "on the": """
+                    south pier, north beach, west beach, river bank, castle hill, north
+                    field, corn field, river bridge
                     """,
-                "on": "Juniper Street, Quayside Road",
-                "on the": "south pier, castle hill, cricket ground, canal bridge",
             }
         ),
     },

@@ -53,7 +53,7 @@ from lora_edu.llm.checkpoint import load_adapter, save_adapter, write_adapter_fi
 from lora_edu.llm.datasets import load_events
 from lora_edu.llm.extraction import encode_example, evaluate, parse_event, progress_bar
 
-LEARNING_RATE = {"lora": 5e-4, "qlora": 5e-4, "full": 2e-5}
+LEARNING_RATE = {"lora": 1e-3, "qlora": 1e-3, "full": 2e-5}
 FEW_SHOT_EXAMPLES = 3
 _COMPLETE = "complete"
 _IDENTITY_FILE = "config.json"
@@ -81,13 +81,13 @@ class FinetuneConfig:
     lora_alpha: float = _help("the update is scaled by lora_alpha / r", 16.0)
     lora_dropout: float = _help("dropout on the adapter's input, 0 to 1", 0.0)
     use_rslora: bool = _help("scale by lora_alpha / sqrt(r) instead", False)
-    steps: int = _help("optimizer steps", 60)
-    learning_rate: float | None = _help("peak; default 5e-4 for adapters, 2e-5 for full", None)
-    warmup_steps: int = _help("steps over which the learning rate rises", 3)
-    batch_size: int = _help("sentences an optimizer step, over all processes", 4)
+    steps: int = _help("optimizer steps", 120)
+    learning_rate: float | None = _help("peak; default 1e-3 for adapters, 2e-5 for full", None)
+    warmup_steps: int = _help("steps over which the learning rate rises", 5)
+    batch_size: int = _help("sentences an optimizer step, over all processes", 2)
     micro_batch_size: int = _help("sentences at once in memory", 2)
     seed: int = _help("of the adapter, the order of the sentences and dropout", 0)
-    save_every: int = _help("steps between checkpoints", 20)
+    save_every: int = _help("steps between checkpoints", 40)
     before_events: int = _help("test events asked of the base before training; 0 skips", 50)
     test_events: int | None = _help("at most so many test events of each kind; default all", None)
     eval_batch_size: int = _help("sentences answered at once", 25)

@@ -202,6 +202,7 @@ def bits_per_parameter(quant_state: QuantState) -> float:
         Bits: 4.5 at block 64; 4.127 with double quantization, on a large matrix.
     """
     s = quant_state
+    _check_state(s)
     numel = math.prod(s.shape)
     constants = [t for t in (s.absmax, s.nested_absmax, s.offset) if t is not None]
     return 8 * (-(-numel // 2) + sum(t.nbytes for t in constants)) / numel
@@ -273,14 +274,15 @@ def _quantize_scales(state: QuantState) -> QuantState:
     offset = state.absmax.mean()
     code = dynamic_code().to(offset.device)
     numel = state.absmax.numel()
-    centred = F.pad(state.absmax - offset, (0, -numel % NESTED_BLOCKSIZE))
-    x, nested_absmax = normalize_blocks(centred, NESTED_BLOCKSIZE)
+    blocks = F.pad(state.absmax - offset, (0, -numel % NESTED_BLOCKSIZE)).view(-1, NESTED_BLOCKSIZE)
+    nested_absmax = blocks.abs().amax(1)
+    x = (blocks * (1 / nested_absmax)[:, None]).clamp(-1, 1)
     codes = nearest_level(_on_grid(x), code).to(torch.uint8)
     # bitsandbytes gives an all-zero block the code 0; its scale of zero makes zeros of any code.
-    codes.view(-1, NESTED_BLOCKSIZE)[nested_absmax == 0] = 0
+    codes[nested_absmax == 0] = 0
     return replace(
         state,
-        absmax=codes[:numel],
+        absmax=codes.flatten()[:numel],
         nested_absmax=nested_absmax,
         nested_blocksize=NESTED_BLOCKSIZE,
         nested_code=code,
@@ -288,7 +290,7 @@ def _quantize_scales(state: QuantState) -> QuantState:
     )
 
 
-def _on_grid(x: Float[Tensor, "numel"]) -> Float[Tensor, "numel"]:
+def _on_grid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The nearest of 65,536 even steps in [-1, 1].
 
     bitsandbytes looks 8-bit codes up by such a step on a CPU. float64 stands for its fused multiply-add,
@@ -299,8 +301,12 @@ def _on_grid(x: Float[Tensor, "numel"]) -> Float[Tensor, "numel"]:
 
 
 def _check_stored(packed: Tensor, s: QuantState) -> None:
-    _validate.require(isinstance(s, QuantState), "quant_state", "a QuantState", type(s).__name__, TypeError)
+    _check_state(s)
     _validate.tensor("packed", packed, torch.uint8)
     numel = math.prod(s.shape)
     _validate.length("packed", packed, -(-numel // 2))
     _validate.length("quant_state.absmax", s.absmax, -(-numel // s.blocksize))
+
+
+def _check_state(s: QuantState) -> None:
+    _validate.require(isinstance(s, QuantState), "quant_state", "a QuantState", type(s).__name__, TypeError)

@@ -188,7 +188,9 @@ class NF4Linear(nn.Module):
         _validate.require(x.is_floating_point(), "x", allowed, x.dtype, TypeError)
         _validate.require(x.shape[-1:] == (self.in_features,), "x", allowed, f"shape {tuple(x.shape)}")
         rows = x.to(self.compute_dtype or x.dtype).reshape(-1, self.in_features)
-        y: Tensor = _MatMulNF4.apply(rows, self.packed, self.quant_state)  # pyright: ignore
+        # Without a gradient to compute, the product alone: going through autograd would cost as much again.
+        product = _MatMulNF4.apply if torch.is_grad_enabled() and x.requires_grad else _matmul_nf4
+        y: Tensor = product(rows, self.packed, self.quant_state)  # pyright: ignore[reportAssignmentType]
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)
         return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
@@ -235,6 +237,13 @@ class NF4Linear(nn.Module):
         return super()._apply(move, recurse)
 
 
+def _matmul_nf4(x: Float[Tensor, "batch in"], packed: Tensor, quant_state: QuantState) -> Tensor:
+    y = x.new_empty(x.shape[0], quant_state.shape[0])
+    for rows, W in dequantized_panels(packed, quant_state, x.dtype):
+        torch.mm(x, W.T, out=y[:, rows])
+    return y
+
+
 class _MatMulNF4(torch.autograd.Function):
     """``x W^T``, where backward finds the 4-bit weight and nothing else."""
 
@@ -242,10 +251,7 @@ class _MatMulNF4(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, packed: Tensor, quant_state: QuantState) -> Tensor:
         ctx.save_for_backward(packed)
         ctx.quant_state = quant_state
-        y = x.new_empty(x.shape[0], quant_state.shape[0])
-        for rows, W in dequantized_panels(packed, quant_state, x.dtype):
-            torch.mm(x, W.T, out=y[:, rows])
-        return y
+        return _matmul_nf4(x, packed, quant_state)
 
     @staticmethod
     @once_differentiable
@@ -253,8 +259,9 @@ class _MatMulNF4(torch.autograd.Function):
         ctx: Any, grad_y: Tensor
     ) -> tuple[Tensor, None, None]:
         (packed,) = ctx.saved_tensors
-        # The panels' shares are summed in float32, so that a 16-bit gradient is rounded once.
-        grad_x = grad_y.new_zeros(grad_y.shape[0], ctx.quant_state.shape[1], dtype=torch.float32)
+        # The panels' shares are summed in at least float32, as a product with the whole matrix would be.
+        sum_dtype = torch.promote_types(grad_y.dtype, torch.float32)
+        grad_x = grad_y.new_zeros(grad_y.shape[0], ctx.quant_state.shape[1], dtype=sum_dtype)
         for rows, W in dequantized_panels(packed, ctx.quant_state, grad_y.dtype):
             if W.dtype == grad_x.dtype:
                 grad_x.addmm_(grad_y[:, rows], W)
