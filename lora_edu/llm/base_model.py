@@ -11,7 +11,6 @@ On the command line, ``python -m lora_edu.llm.base_model`` fetches the model and
 import errno
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -48,12 +47,6 @@ NEEDED_BYTES = 500_000_000
 # Raised when the conversion changes, so that folders of an older one are made anew.
 CONVERTER = 1
 MANIFEST = "manifest.json"
-
-# bitsandbytes warns at import, on some CPUs only, about an optional package that the course does not use.
-logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
-    lambda record: "pip install kernels" not in record.getMessage()
-)
-
 
 # --- the folder in the cache -------------------------------------------------------------------------
 

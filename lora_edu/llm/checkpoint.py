@@ -6,7 +6,6 @@ model is not in either file: an adapter is only as good as the base that it is l
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lora_edu.llm.surgery import AdapterSwitch, add_lora, adapter_names, linear_layers, set_adapter, switches
+from lora_edu.llm.surgery import adapter_names, add_lora, base_layer, linear_layers, set_adapter, switches
 from lora_edu.methods.lora import LoRALinear
 
 CONFIG_FILE = "adapter_config.json"
@@ -70,10 +69,10 @@ def write_adapter_files(folder: str | Path, config: dict[str, Any], tensors: dic
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / (WEIGHTS_FILE + ".partial")
     save_file(tensors, partial, metadata={"format": "pt"})
-    os.replace(partial, folder / WEIGHTS_FILE)
+    partial.replace(folder / WEIGHTS_FILE)
     partial = folder / (CONFIG_FILE + ".partial")
     partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, folder / CONFIG_FILE)
+    partial.replace(folder / CONFIG_FILE)
     return folder
 
 
@@ -97,7 +96,9 @@ def load_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "defa
     layers = linear_layers(model)
     unknown = sorted(set(wanted) - set(layers))
     if unknown:
-        raise ValueError(f"{folder / WEIGHTS_FILE} must fit the model, which has no linear layer {unknown[0]}")
+        raise ValueError(
+            f"{folder / WEIGHTS_FILE} must fit the model, which has no linear layer {unknown[0]}"
+        )
     _check_shapes(wanted, layers, config["r"], folder)
     if adapter_name in adapter_names(model):
         _check_same_kind(model, adapter_name, config, folder)
@@ -143,7 +144,9 @@ def _shortest_endings(adapted: list[str], every: list[str]) -> list[str]:
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / file).is_file():
-            raise FileNotFoundError(f"folder must hold {CONFIG_FILE} and {WEIGHTS_FILE}; {folder} has no {file}")
+            raise FileNotFoundError(
+                f"folder must hold {CONFIG_FILE} and {WEIGHTS_FILE}; {folder} has no {file}"
+            )
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -152,7 +155,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         tensors = load_file(folder / WEIGHTS_FILE)
     except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS_FILE} must be safetensors, got a damaged file ({error})") from None
+        raise ValueError(
+            f"{folder / WEIGHTS_FILE} must be safetensors, got a damaged file ({error})"
+        ) from None
     return config, tensors
 
 
@@ -163,7 +168,14 @@ def _check_plain_lora(config: Any, file: Path) -> None:
         if not isinstance(config.get(key), (int, float)):
             raise ValueError(f"{file} must give {key} as a number, got {config.get(key)!r}")
     # What would change the numbers if it were passed over in silence.
-    for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias"):
+    for key in (
+        "use_dora",
+        "rank_pattern",
+        "alpha_pattern",
+        "modules_to_save",
+        "fan_in_fan_out",
+        "lora_bias",
+    ):
         if config.get(key):
             raise ValueError(f"{file} must describe plain LoRA: {key} = {config[key]!r} is not supported")
     if config.get("bias", "none") != "none":
@@ -182,7 +194,9 @@ def _by_layer(tensors: dict[str, Tensor], folder: Path) -> dict[str, dict[str, T
         layers.setdefault(path, {})[matrix] = tensor
     for path, pair in layers.items():
         if len(pair) != 2:
-            raise ValueError(f"{folder / WEIGHTS_FILE} must hold lora_A and lora_B of {path}, got {sorted(pair)} alone")
+            raise ValueError(
+                f"{folder / WEIGHTS_FILE} must hold lora_A and lora_B of {path}, got {sorted(pair)} alone"
+            )
     return layers
 
 
@@ -190,7 +204,7 @@ def _check_shapes(
     wanted: dict[str, dict[str, Tensor]], layers: dict[str, nn.Module], r: int, folder: Path
 ) -> None:
     for path, pair in wanted.items():
-        base = layers[path].base_layer if isinstance(layers[path], AdapterSwitch) else layers[path]
+        base = cast(Any, base_layer(layers[path]))
         allowed = {"lora_A": (r, base.in_features), "lora_B": (base.out_features, r)}
         for matrix, shape in allowed.items():
             if tuple(pair[matrix].shape) != shape:
@@ -203,6 +217,12 @@ def _check_shapes(
 def _check_same_kind(model: nn.Module, adapter_name: str, config: dict[str, Any], folder: Path) -> None:
     adapter = next(iter(_adapters(model, adapter_name).values()))
     here = {"r": adapter.r, "lora_alpha": adapter.lora_alpha, "use_rslora": adapter.use_rslora}
-    there = {"r": config["r"], "lora_alpha": config["lora_alpha"], "use_rslora": bool(config.get("use_rslora"))}
+    there = {
+        "r": config["r"],
+        "lora_alpha": config["lora_alpha"],
+        "use_rslora": bool(config.get("use_rslora")),
+    }
     if here != there:
-        raise ValueError(f"{folder / CONFIG_FILE} must fit adapter {adapter_name!r}, which has {here}, got {there}")
+        raise ValueError(
+            f"{folder / CONFIG_FILE} must fit adapter {adapter_name!r}, which has {here}, got {there}"
+        )

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,9 +17,9 @@ from tqdm import tqdm
 IGNORE = -100
 """The label that the loss passes over (PyTorch's ``cross_entropy(ignore_index=-100)``)."""
 
-INSTRUCTION = (
-    "Extract the event as JSON with the keys who, what, where, day and time. Copy each value from the sentence."
-)
+INSTRUCTION = """\
+Extract the event as JSON with the keys who, what, where, day and time. \
+Copy each value from the sentence."""
 
 
 def chat(sentence: str, examples: Sequence[dict] = ()) -> list[dict[str, str]]:
@@ -66,8 +66,12 @@ def encode_example(tokenizer: Any, example: dict) -> dict[str, list[int]]:
 
     The answer ends with the end-of-turn token, which is a label too: that is how the model learns to stop.
     """
-    prompt = tokenizer.apply_chat_template(chat(example["sentence"]), add_generation_prompt=True, return_dict=False)
-    answer = tokenizer.encode(format_event(example["event"]), add_special_tokens=False) + [tokenizer.eos_token_id]
+    prompt = tokenizer.apply_chat_template(
+        chat(example["sentence"]), add_generation_prompt=True, return_dict=False
+    )
+    answer = tokenizer.encode(format_event(example["event"]), add_special_tokens=False) + [
+        tokenizer.eos_token_id
+    ]
     return {
         "input_ids": prompt + answer,
         "attention_mask": [1] * len(prompt + answer),
@@ -108,11 +112,13 @@ def generate_answers(
     with progress_bar(len(sentences), progress) as bar:
         for start in range(0, len(sentences), batch_size):
             chats = [chat(sentence, examples) for sentence in sentences[start : start + batch_size]]
-            prompts = [tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in chats]
+            prompts = [
+                tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in chats
+            ]
             batch = tokenizer(
                 prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
             ).to(model.device)
-            output = model.generate(
+            output = cast(Any, model).generate(
                 **batch,
                 do_sample=False,
                 max_new_tokens=max_new_tokens,
@@ -135,7 +141,9 @@ def progress_bar(total: int, title: str | None, initial: int = 0) -> tqdm:
 def exact_match(answers: Sequence[str], events: Sequence[dict[str, str]]) -> float:
     """Return the fraction (0 to 1) of answers whose JSON equals the event, every key and every value."""
     if len(answers) != len(events) or not events:
-        raise ValueError(f"answers must be as many as events, at least one, got {len(answers)} and {len(events)}")
+        raise ValueError(
+            f"answers must be as many as events, at least one, got {len(answers)} and {len(events)}"
+        )
     return sum(parse_event(a) == e for a, e in zip(answers, events, strict=True)) / len(events)
 
 
@@ -150,7 +158,9 @@ def evaluate(
         ``exact_match`` (fraction 0 to 1), ``n``, ``answers`` (as generated), ``seconds``.
     """
     start = time.perf_counter()
-    answers = generate_answers(model, tokenizer, [line["sentence"] for line in lines], progress=progress, **generation)
+    answers = generate_answers(
+        model, tokenizer, [line["sentence"] for line in lines], progress=progress, **generation
+    )
     return {
         "exact_match": exact_match(answers, [line["event"] for line in lines]),
         "n": len(lines),

@@ -26,7 +26,6 @@ A run's folder holds:
 """
 
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -42,7 +41,13 @@ from typing import Any, Literal, Protocol, cast
 import torch
 import transformers
 from accelerate import PartialState
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, prepare_model_for_kbit_training
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    prepare_model_for_kbit_training,
+)
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import DataCollatorForSeq2Seq, HfArgumentParser, PrinterCallback, Trainer, TrainerCallback
@@ -60,9 +65,8 @@ _IDENTITY_FILE = "config.json"
 _NOT_IDENTITY = ("output", "resume", "overwrite")
 
 
-def _help(text: str, default: Any) -> Any:
-    make = {"default_factory": default} if callable(default) else {"default": default}
-    return field(metadata={"help": text}, **make)
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass
@@ -70,29 +74,32 @@ class FinetuneConfig:
     """The settings of a run; each field is a flag of the command, with dashes or underscores."""
 
     output: str = field(metadata={"help": "folder that receives run.json, the adapter and the checkpoints"})
-    model: str = _help("smollm2-135m, a folder, or a hub id", "smollm2-135m")
-    method: Literal["lora", "qlora", "full"] = _help("what is trained over what", "qlora")
-    backend: Literal["peft", "scratch"] = _help("peft + bitsandbytes, or lora_edu's own layers", "peft")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _help("of weights and computation", "auto")
-    train_file: str | None = _help("JSONL of sentence and event; default data/events/train.jsonl", None)
-    test_file: str | None = _help("JSONL held out for the count; default data/events/test.jsonl", None)
-    target_modules: list[str] = _help("endings of layer names, or all-linear", lambda: [surgery.ALL_LINEAR])
-    r: int = _help("rank of the adapter", 8)
-    lora_alpha: float = _help("the update is scaled by lora_alpha / r", 16.0)
-    lora_dropout: float = _help("dropout on the adapter's input, 0 to 1", 0.0)
-    use_rslora: bool = _help("scale by lora_alpha / sqrt(r) instead", False)
-    steps: int = _help("optimizer steps", 120)
-    learning_rate: float | None = _help("peak; default 1e-3 for adapters, 2e-5 for full", None)
-    warmup_steps: int = _help("steps over which the learning rate rises", 5)
-    batch_size: int = _help("sentences an optimizer step, over all processes", 2)
-    micro_batch_size: int = _help("sentences at once in memory", 2)
-    seed: int = _help("of the adapter, the order of the sentences and dropout", 0)
-    save_every: int = _help("steps between checkpoints", 40)
-    before_events: int = _help("test events asked of the base before training; 0 skips", 50)
-    test_events: int | None = _help("at most so many test events of each kind; default all", None)
-    eval_batch_size: int = _help("sentences answered at once", 25)
-    resume: bool = _help("go on from the newest complete checkpoint in the output folder", False)
-    overwrite: bool = _help("discard the run that the output folder holds", False)
+    model: str = _setting("smollm2-135m", "smollm2-135m, a folder, or a hub id")
+    method: Literal["lora", "qlora", "full"] = _setting("qlora", "what is trained over what")
+    backend: Literal["peft", "scratch"] = _setting("peft", "peft + bitsandbytes, or lora_edu's own layers")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting("auto", "of weights and computation")
+    train_file: str | None = _setting(None, "JSONL of sentence and event; default data/events/train.jsonl")
+    test_file: str | None = _setting(None, "JSONL held out for the count; default data/events/test.jsonl")
+    target_modules: list[str] = field(
+        default_factory=lambda: [surgery.ALL_LINEAR],
+        metadata={"help": "endings of layer names, or all-linear"},
+    )
+    r: int = _setting(8, "rank of the adapter")
+    lora_alpha: float = _setting(16.0, "the update is scaled by lora_alpha / r")
+    lora_dropout: float = _setting(0.0, "dropout on the adapter's input, 0 to 1")
+    use_rslora: bool = _setting(False, "scale by lora_alpha / sqrt(r) instead")
+    steps: int = _setting(120, "optimizer steps")
+    learning_rate: float | None = _setting(None, "peak; default 1e-3 for adapters, 2e-5 for full")
+    warmup_steps: int = _setting(5, "steps over which the learning rate rises")
+    batch_size: int = _setting(2, "sentences an optimizer step, over all processes")
+    micro_batch_size: int = _setting(2, "sentences at once in memory")
+    seed: int = _setting(0, "of the adapter, the order of the sentences and dropout")
+    save_every: int = _setting(40, "steps between checkpoints")
+    before_events: int = _setting(50, "test events asked of the base before training; 0 skips")
+    test_events: int | None = _setting(None, "at most so many test events of each kind; default all")
+    eval_batch_size: int = _setting(25, "sentences answered at once")
+    resume: bool = _setting(False, "go on from the newest complete checkpoint in the output folder")
+    overwrite: bool = _setting(False, "discard the run that the output folder holds")
 
     def __post_init__(self):
         _one_of("method", self.method, LEARNING_RATE)
@@ -113,7 +120,9 @@ class FinetuneConfig:
                 f"batch_size must be a multiple of micro_batch_size, got {self.batch_size} and {self.micro_batch_size}"
             )
         if self.resume and self.overwrite:
-            raise ValueError("resume and overwrite must not both be set: one keeps the run, the other discards it")
+            raise ValueError(
+                "resume and overwrite must not both be set: one keeps the run, the other discards it"
+            )
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that make two runs the same run, and so may be resumed."""
@@ -236,16 +245,22 @@ class _Trainer(Trainer):
         self._backend = backend
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        self._backend.save(self.accelerator.unwrap_model(self.model), Path(output_dir or self.args.output_dir))
+        self._backend.save(
+            self.accelerator.unwrap_model(self.model), Path(cast(str, output_dir or self.args.output_dir))
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self._backend.restore(self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint))
+        self._backend.restore(
+            self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint)
+        )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
             # The last thing written. A kill before this line leaves a checkpoint that resume does not look at.
-            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / _COMPLETE).touch()
+            (
+                Path(cast(str, self.args.output_dir)) / f"checkpoint-{self.state.global_step}" / _COMPLETE
+            ).touch()
 
 
 class _Progress(TrainerCallback):
@@ -295,6 +310,8 @@ def finetune(config: FinetuneConfig) -> Run:
     backend = _backend(config)
     model, tokenizer = backend.load(config)
     parameters = _parameter_count(model)
+    if config.method != "full":
+        surgery.choose_layers(model, _targets(config), config.r)  # the same refusals whatever the backend
     transformers.set_seed(config.seed)  # before the adapter draws its A
     model = backend.attach(model, config)
     model.config.use_cache = False
@@ -317,6 +334,10 @@ def finetune(config: FinetuneConfig) -> Run:
     run = Run(folder, {}, model, tokenizer)
     if process.is_main_process:
         backend.save(model, folder / backend.weights_folder)
+        if config.method == "full":
+            tokenizer.save_pretrained(
+                folder / backend.weights_folder
+            )  # a whole model can be loaded by itself
         after = ask(seen, "answers") if seen else _NOTHING
         after_unseen = ask(unseen, "answers, unseen patterns") if unseen else _NOTHING
         hash_after, logits_after = _base_fingerprint(backend, model, tokenizer)
@@ -459,7 +480,9 @@ def _base_fingerprint(backend: _Backend, model: Any, tokenizer: Any) -> tuple[st
     """Return the hash of the base's weights, and its logits on one sentence with the adapter off."""
     was_training = model.training
     model.eval()
-    ids = torch.tensor([tokenizer.encode("On Monday the base must still say what it said.")], device=model.device)
+    ids = torch.tensor(
+        [tokenizer.encode("On Monday the base must still say what it said.")], device=model.device
+    )
     with backend.disabled(model):
         logits = model(input_ids=ids).logits.float().cpu()
     model.train(was_training)
@@ -481,7 +504,9 @@ def _claim(folder: Path, config: FinetuneConfig) -> None:
             held = json.loads(identity_file.read_text(encoding="utf-8"))
             differs = [f"{k} = {held.get(k)!r}" for k, v in config.identity().items() if held.get(k) != v]
             if differs:
-                raise ValueError(f"resume needs the settings of the run in {folder}, which has {', '.join(differs)}")
+                raise ValueError(
+                    f"resume needs the settings of the run in {folder}, which has {', '.join(differs)}"
+                )
     for checkpoint in folder.glob("checkpoints/checkpoint-*"):
         if not (checkpoint / _COMPLETE).exists():
             shutil.rmtree(checkpoint)
@@ -521,7 +546,8 @@ def _answers(lines: Sequence[dict], after: dict, before: dict) -> list[dict[str,
 def _parameter_count(model: Any) -> int:
     """Count parameters as the model has them, two to a byte where bitsandbytes packed them."""
     return sum(
-        torch.Size(p.quant_state.shape).numel() if hasattr(p, "quant_state") else p.numel() for p in model.parameters()
+        torch.Size(p.quant_state.shape).numel() if hasattr(p, "quant_state") else p.numel()
+        for p in model.parameters()
     )
 
 
@@ -562,7 +588,7 @@ def _write_json(file: Path, content: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    partial.replace(file)
 
 
 def _one_of(name: str, value: Any, allowed: Any) -> None:
@@ -577,7 +603,9 @@ def _at_least(name: str, value: Any, least: int) -> None:
 
 def main() -> int:
     """Run the command; return its exit status."""
-    parser = HfArgumentParser(FinetuneConfig, description="Fine-tune a language model on event sentences.")
+    parser = HfArgumentParser(
+        cast(Any, FinetuneConfig), description="Fine-tune a language model on event sentences."
+    )
     try:
         (config,) = parser.parse_args_into_dataclasses()
         run = finetune(config)
@@ -597,7 +625,11 @@ def summary(record: dict[str, Any]) -> str:
     """Return a run's before and after in a few lines of text."""
     rows = [
         ("base model", record["exact_match_before"], record["n"]["before"]),
-        (f"base model, {FEW_SHOT_EXAMPLES} worked examples", record["exact_match_before_few_shot"], record["n"]["before"]),
+        (
+            f"base model, {FEW_SHOT_EXAMPLES} worked examples",
+            record["exact_match_before_few_shot"],
+            record["n"]["before"],
+        ),
         ("fine-tuned, seen patterns", record["exact_match"], record["n"]["seen"]),
         ("fine-tuned, unseen patterns", record["exact_match_unseen"], record["n"]["unseen"]),
     ]

@@ -12,7 +12,7 @@ A layer's weights are never copied: every adapter of a switch stands over the on
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +51,49 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
 
     A layer that already carries one is given as its `AdapterSwitch`.
     """
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return {name: layer for name, layer in _walk(model) if layer is not head and not _ends_with(name, "lm_head")}
+    head = cast(Any, model).get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return {
+        name: layer for name, layer in _walk(model) if layer is not head and not _ends_with(name, "lm_head")
+    }
+
+
+def base_layer(layer: nn.Module) -> nn.Module:
+    """Return the layer under the adapters, or the layer itself if it carries none."""
+    return layer.base_layer if isinstance(layer, AdapterSwitch) else layer
+
+
+def choose_layers(model: nn.Module, target_modules: list[str] | str, r: int) -> dict[str, nn.Module]:
+    """Return the linear layers that `target_modules` names, by their paths.
+
+    Raises
+    ------
+    ValueError
+        If it names none, or rank `r` does not fit between 1 and the smaller side of one of them.
+    TypeError
+        If it is a single name other than ``"all-linear"``.
+    """
+    layers = linear_layers(model)
+    if target_modules == ALL_LINEAR:
+        chosen = layers
+    elif isinstance(target_modules, str):
+        raise TypeError(
+            f"target_modules must be a list of name endings or {ALL_LINEAR!r}, got {target_modules!r}"
+        )
+    else:
+        chosen = {
+            path: layer for path, layer in layers.items() if any(_ends_with(path, t) for t in target_modules)
+        }
+    if not chosen:
+        endings = sorted({path.rpartition(".")[2] for path in layers})
+        raise ValueError(
+            f"target_modules must name linear layers of the model, such as {endings}, got {target_modules}"
+        )
+    for path, layer in chosen.items():
+        base = cast(Any, base_layer(layer))
+        limit = min(base.in_features, base.out_features)
+        if not 1 <= r <= limit:
+            raise ValueError(f"r must be between 1 and {limit}, the smaller side of {path}, got {r}")
+    return chosen
 
 
 def add_lora(
@@ -93,12 +134,14 @@ def add_lora(
         If no layer's name fits `target_modules`, the name is taken, or `r` does not fit a layer. The model is
         then unchanged, or at most frozen.
     """
-    chosen = _choose(model, target_modules, r)
+    chosen = choose_layers(model, target_modules, r)
     _check_new_name(model, adapter_name)
     model.requires_grad_(False)
     for path, layer in chosen.items():
         switch = layer if isinstance(layer, AdapterSwitch) else AdapterSwitch(layer)
-        adapter = LoRALinear(switch.base_layer, r, lora_alpha, lora_dropout=lora_dropout, use_rslora=use_rslora)
+        adapter = LoRALinear(
+            switch.base_layer, r, lora_alpha, lora_dropout=lora_dropout, use_rslora=use_rslora
+        )
         switch.adapters[adapter_name] = adapter.train(model.training)
         model.set_submodule(path, switch.train(model.training))
     set_adapter(model, adapter_name)
@@ -124,7 +167,7 @@ def add_qlora(
 
     Reference: Dettmers et al. 2023, QLoRA (arXiv 2305.14314), section 3.
     """
-    _choose(model, target_modules, r)  # refuse before anything is changed
+    choose_layers(model, target_modules, r)  # refuse before anything is changed
     _check_new_name(model, adapter_name)
     quantize_linear_layers(model, blocksize=blocksize, double_quant=double_quant, compute_dtype=compute_dtype)
     return add_lora(model, target_modules, r, lora_alpha, lora_dropout, use_rslora, adapter_name)
@@ -226,25 +269,6 @@ def _ends_with(path: str, ending: str) -> bool:
     return path == ending or path.endswith("." + ending)
 
 
-def _choose(model: nn.Module, target_modules: list[str] | str, r: int) -> dict[str, nn.Module]:
-    layers = linear_layers(model)
-    if target_modules == ALL_LINEAR:
-        chosen = layers
-    elif isinstance(target_modules, str):
-        raise TypeError(f"target_modules must be a list of name endings or {ALL_LINEAR!r}, got {target_modules!r}")
-    else:
-        chosen = {path: layer for path, layer in layers.items() if any(_ends_with(path, t) for t in target_modules)}
-    if not chosen:
-        endings = sorted({path.rpartition(".")[2] for path in layers})
-        raise ValueError(f"target_modules must name linear layers of the model, such as {endings}, got {target_modules}")
-    for path, layer in chosen.items():
-        base = layer.base_layer if isinstance(layer, AdapterSwitch) else layer
-        limit = min(cast(int, base.in_features), cast(int, base.out_features))
-        if not 1 <= r <= limit:
-            raise ValueError(f"r must be between 1 and {limit}, the smaller side of {path}, got {r}")
-    return chosen
-
-
 def _check_new_name(model: nn.Module, name: str) -> None:
     taken = adapter_names(model)
     if not name or "." in name:
@@ -253,5 +277,5 @@ def _check_new_name(model: nn.Module, name: str) -> None:
         raise ValueError(f"adapter_name must be new, the model already holds {taken}, got {name!r}")
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy()

@@ -225,7 +225,9 @@ losses = run.record["losses"]
 assert sum(losses[-5:]) / 5 < 0.1 < 1 < losses[0]
 
 # %% tags=["nbval-ignore-output"]
-figures.loss_curve({"QLoRA, r = 8": losses}, alt=f"The loss falls from {losses[0]:.1f} to {losses[-1]:.2f} nats a token.")
+figures.loss_curve(
+    {"QLoRA, r = 8": losses}, alt=f"The loss falls from {losses[0]:.1f} to {losses[-1]:.2f} nats a token."
+)
 
 # %% [markdown]
 # The first steps teach the form: an opening brace, the five keys, the quotes. They are the same in each answer, so the

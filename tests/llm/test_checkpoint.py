@@ -42,7 +42,9 @@ def test_peft_loads_ours_and_we_load_pefts(tiny, tmp_path, targets, use_rslora):
     theirs.save_pretrained(tmp_path / "theirs")
     again = load_adapter(copy.deepcopy(base), tmp_path / "theirs")
     assert torch.allclose(logits(ours), logits(again), atol=1e-5)
-    assert set(load_file(tmp_path / "ours" / WEIGHTS_FILE)) == set(load_file(tmp_path / "theirs" / WEIGHTS_FILE))
+    assert set(load_file(tmp_path / "ours" / WEIGHTS_FILE)) == set(
+        load_file(tmp_path / "theirs" / WEIGHTS_FILE)
+    )
 
 
 def test_an_adapter_trained_in_peft_loads_under_another_name(tiny, tmp_path):
@@ -66,7 +68,9 @@ def test_a_loaded_adapter_of_the_same_name_receives_the_numbers(tiny, tmp_path):
 @pytest.fixture
 def saved(tiny, tmp_path):
     base = copy.deepcopy(tiny)
-    return base, save_adapter(train(surgery.add_lora(tiny, ["q_proj", "v_proj"], r=4, lora_alpha=8)), tmp_path / "a")
+    return base, save_adapter(
+        train(surgery.add_lora(tiny, ["q_proj", "v_proj"], r=4, lora_alpha=8)), tmp_path / "a"
+    )
 
 
 def edit_config(folder, **changes):
@@ -83,24 +87,39 @@ def edit_weights(folder, change):
 KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
 DAMAGE = {
-    "no weights": (lambda f: (f / WEIGHTS_FILE).unlink(), FileNotFoundError, "has no adapter_model.safetensors"),
+    "no weights": (
+        lambda f: (f / WEIGHTS_FILE).unlink(),
+        FileNotFoundError,
+        "has no adapter_model.safetensors",
+    ),
     "no config": (lambda f: (f / CONFIG_FILE).unlink(), FileNotFoundError, "has no adapter_config.json"),
     "half the weights": (
         lambda f: (f / WEIGHTS_FILE).write_bytes((f / WEIGHTS_FILE).read_bytes()[:500]),
         ValueError,
         "must be safetensors, got a damaged file",
     ),
-    "half the config": (lambda f: (f / CONFIG_FILE).write_text("{"), ValueError, "must be JSON, got a damaged file"),
+    "half the config": (
+        lambda f: (f / CONFIG_FILE).write_text("{"),
+        ValueError,
+        "must be JSON, got a damaged file",
+    ),
     "another method": (lambda f: edit_config(f, peft_type="IA3"), ValueError, "must describe a LoRA adapter"),
     "DoRA": (lambda f: edit_config(f, use_dora=True), ValueError, "must describe plain LoRA: use_dora"),
     "biases": (lambda f: edit_config(f, bias="all"), ValueError, "must have bias 'none', got 'all'"),
     "no rank": (lambda f: edit_config(f, r=None), ValueError, "must give r as a number, got None"),
     "wrong rank": (lambda f: edit_config(f, r=8), ValueError, r"lora_A of shape \(8, 64\) .* got \(4, 64\)"),
-    "not finite": (lambda f: edit_weights(f, lambda t: t[KEY].fill_(float("nan"))), ValueError, "finite numbers"),
+    "not finite": (
+        lambda f: edit_weights(f, lambda t: t[KEY].fill_(float("nan"))),
+        ValueError,
+        "finite numbers",
+    ),
     "half a pair": (lambda f: edit_weights(f, lambda t: t.pop(KEY)), ValueError, r"got \['lora_B'\] alone"),
     "unknown layer": (
         lambda f: edit_weights(
-            f, lambda t: [t.update({k.replace("layers.0", "layers.9"): t.pop(k)}) for k in list(t) if "layers.0" in k]
+            f,
+            lambda t: [
+                t.update({k.replace("layers.0", "layers.9"): t.pop(k)}) for k in list(t) if "layers.0" in k
+            ],
         ),
         ValueError,
         "has no linear layer model.layers.9.self_attn.q_proj",
@@ -126,7 +145,7 @@ def test_a_damaged_adapter_is_refused_and_the_model_is_unchanged(saved, name):
 def test_an_adapter_of_another_kind_is_not_poured_into_one_of_the_same_name(saved):
     base, folder = saved
     surgery.add_lora(base, ["q_proj", "v_proj"], r=4, lora_alpha=16)
-    with pytest.raises(ValueError, match="must fit adapter 'default'.*'lora_alpha': 16"):
+    with pytest.raises(ValueError, match=r"must fit adapter 'default'.*'lora_alpha': 16"):
         load_adapter(base, folder)
 
 

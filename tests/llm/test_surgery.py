@@ -33,7 +33,9 @@ def test_a_fresh_adapter_changes_nothing(tiny, targets):
 def test_the_chosen_layers_and_the_parameter_count_are_pefts(tiny, targets):
     import copy
 
-    theirs = get_peft_model(copy.deepcopy(tiny), LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
+    theirs = get_peft_model(
+        copy.deepcopy(tiny), LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM")
+    )
     surgery.add_lora(tiny, targets, r=4, lora_alpha=8)
     their_layers = {
         name.removeprefix("base_model.model.").removesuffix(".lora_A.default")
@@ -103,7 +105,9 @@ def test_add_qlora_quantizes_every_linear_layer_but_the_head_and_adapts_the_chos
     linear = set(surgery.linear_layers(tiny))
     surgery.add_qlora(tiny, Q_V, r=4, lora_alpha=8)
     quantized = {
-        name.removesuffix(".base_layer") for name, module in tiny.named_modules() if isinstance(module, NF4Linear)
+        name.removesuffix(".base_layer")
+        for name, module in tiny.named_modules()
+        if isinstance(module, NF4Linear)
     }
     assert quantized == linear
     assert len(linear) == 2 * 7
@@ -141,7 +145,10 @@ def test_training_leaves_the_bases_hash_and_a_changed_base_does_not(tiny):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"target_modules": ["query"]}, "target_modules must name linear layers of the model, such as .*q_proj"),
+        (
+            {"target_modules": ["query"]},
+            "target_modules must name linear layers of the model, such as .*q_proj",
+        ),
         ({"target_modules": []}, "target_modules must name linear layers"),
         ({"target_modules": ["lm_head"]}, "target_modules must name linear layers"),
         ({"r": 0}, "r must be between 1 and 64, the smaller side of .*q_proj, got 0"),
@@ -159,7 +166,9 @@ def test_bad_input_is_refused_and_the_model_is_unchanged(tiny, add, arguments, m
 
 
 def test_target_modules_as_a_single_name_is_refused(tiny):
-    with pytest.raises(TypeError, match="target_modules must be a list of name endings or 'all-linear', got 'q_proj'"):
+    with pytest.raises(
+        TypeError, match="target_modules must be a list of name endings or 'all-linear', got 'q_proj'"
+    ):
         surgery.add_lora(tiny, "q_proj", r=4, lora_alpha=8)
 
 
@@ -167,7 +176,9 @@ def test_a_taken_name_and_an_unknown_name_are_refused(tiny):
     surgery.add_lora(tiny, Q_V, r=4, lora_alpha=8)
     with pytest.raises(ValueError, match=r"adapter_name must be new, the model already holds \['default'\]"):
         surgery.add_lora(tiny, Q_V, r=4, lora_alpha=8)
-    with pytest.raises(ValueError, match=r"name must be one of the model's adapters \['default'\], got 'other'"):
+    with pytest.raises(
+        ValueError, match=r"name must be one of the model's adapters \['default'\], got 'other'"
+    ):
         surgery.set_adapter(tiny, "other")
 
 

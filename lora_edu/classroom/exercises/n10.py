@@ -7,7 +7,7 @@ from torch import nn
 
 from lora_edu.classroom.checks import Exercise, Law, WrongAnswer
 
-# ---------------------------------------------------------------- 10.1 trainable_fraction(model)
+# ---------------------------------------------------------------- 10.2 trainable_fraction(model)
 
 
 def trainable_fraction(model: nn.Module) -> float:
@@ -53,7 +53,7 @@ def _reads_only(function) -> bool:
     return before == [p.requires_grad for p in model.parameters()]
 
 
-# ---------------------------------------------------------------- 10.2 exact_match(answers, references)
+# ---------------------------------------------------------------- 10.1 exact_match(answers, references)
 
 
 def exact_match(answers: list[str], references: list[dict]) -> float:
@@ -128,7 +128,7 @@ def _order_of_rows(function) -> bool:
 
 
 EXERCISES = {
-    "10.1": Exercise(
+    "10.2": Exercise(
         solution=trainable_fraction,
         cases=_models,
         wrong_answers=(
@@ -146,7 +146,7 @@ EXERCISES = {
         ),
         laws=(Law("counting leaves requires_grad of every parameter as it was.", _reads_only),),
     ),
-    "10.2": Exercise(
+    "10.1": Exercise(
         solution=exact_match,
         cases=_answer_sheets,
         wrong_answers=(
