@@ -121,6 +121,14 @@ def _median_and_range(values: ArrayLike, name: str, length: int | None) -> tuple
     return np.median(rows, axis=0), rows.min(axis=0), rows.max(axis=0)
 
 
+def _matrix(values: ArrayLike, name: str) -> np.ndarray:
+    """A matrix with entries, as float64."""
+    matrix = np.asarray(values, dtype=float)
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise ValueError(f"{name} must have shape (rows, columns), got {matrix.shape}")
+    return matrix
+
+
 def _label(ax: Axes, xlabel: str, ylabel: str, title: str, legend: bool) -> None:
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if legend:
@@ -269,4 +277,172 @@ def before_after(
         picture.set_ylim(0, 1.15)
         picture.set_yticks(np.linspace(0, 1, 6))
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    return picture
+
+
+def image(
+    values: ArrayLike,
+    *,
+    alt: str,
+    limits: tuple[float, float] = (0, 1),
+    title: str = "",
+    ax: Picture | None = None,
+) -> Picture:
+    """Draw a matrix as grey levels, one pixel an entry.
+
+    Parameters
+    ----------
+    values : array
+        Shape (height, width).
+    limits : tuple of float
+        The values that are black and white; what lies beyond is cut off.
+    alt, title, ax
+        As in `lines`.
+
+    Raises
+    ------
+    ValueError
+        If `alt` is empty or `values` is not two-dimensional.
+    """
+    pixels = _matrix(values, "values")
+    with _drawing(alt, ax) as picture:
+        picture.imshow(pixels, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+        picture.set_axis_off()
+        picture.set_title(title)
+    return picture
+
+
+def product(
+    left: ArrayLike,
+    right: ArrayLike,
+    *,
+    alt: str,
+    names: tuple[str, str] = ("B", "A"),
+    title: str = "",
+    ax: Picture | None = None,
+) -> Picture:
+    """Draw a small matrix product as on paper: `right` above the result, `left` beside it.
+
+    Each entry of the result stands in the row of `left` and the column of `right` that it is made of.
+
+    Parameters
+    ----------
+    left, right : array
+        Shapes (m, r) and (r, n).
+    names : tuple of str
+        What the two are called.
+    alt, title, ax
+        As in `lines`.
+
+    Raises
+    ------
+    ValueError
+        If `alt` is empty, a factor is not two-dimensional, or the shapes do not chain.
+    """
+    B, A = _matrix(left, "left"), _matrix(right, "right")
+    if B.shape[1] != A.shape[0]:
+        raise ValueError(f"left and right must chain, (m, r) and (r, n), got {B.shape} and {A.shape}")
+    result, corner = B @ A, B.shape[1] + 1.5  # where the result begins, in cells
+    blocks = [
+        (names[0], B, 0.0, corner),
+        (names[1], A, corner, 0.0),
+        ("".join(names), result, corner, corner),
+    ]
+    strongest = 1.6 * max(np.abs(block).max() for _, block, _, _ in blocks)  # pale enough for black digits
+    with _drawing(alt, ax) as picture:
+        for name, block, x, y in blocks:
+            rows, columns = block.shape
+            picture.imshow(
+                block,
+                cmap="PuOr",
+                vmin=-strongest,
+                vmax=strongest,
+                extent=(x, x + columns, y + rows, y),
+            )
+            for (row, column), value in np.ndenumerate(block):
+                picture.text(x + column + 0.5, y + row + 0.5, f"{value:g}", ha="center", va="center")
+            picture.text(x + columns / 2, y - 0.45, f"{name}: {rows} × {columns}", ha="center", va="center")
+        picture.set(xlim=(-0.5, corner + A.shape[1] + 0.5), ylim=(corner + B.shape[0] + 0.5, -1))
+        picture.set_axis_off()
+        picture.set_title(title)
+    return picture
+
+
+def rank_error(
+    curves: Mapping[str, ArrayLike],
+    *,
+    alt: str,
+    rank: int | None = None,
+    title: str = "",
+    ax: Picture | None = None,
+) -> Picture:
+    """Draw relative errors (0 to 1) over the rank that is kept, and mark one rank.
+
+    Parameters
+    ----------
+    curves : mapping of str to array
+        Label to errors for rank 0, 1, 2, …, all of one length; repeats as in `lines`.
+    rank : int, optional
+        The rank to mark.
+    alt, title, ax
+        As in `lines`.
+
+    Raises
+    ------
+    ValueError
+        If `alt` is empty, the lengths differ, or `rank` lies outside them.
+    """
+    count = max(np.shape(errors)[-1] for errors in curves.values())
+    if rank is not None and not 0 <= rank < count:
+        raise ValueError(f"rank must be in 0 … {count - 1}, got {rank}")
+    picture = lines(
+        curves,
+        x=np.arange(count),
+        xlabel="rank kept",
+        ylabel="relative error",
+        title=title,
+        alt=alt,
+        ax=ax,
+    )
+    with mpl.rc_context(STYLE):  # new ticks
+        picture.set_ylim(0, 1.05)
+        picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        if rank is not None:
+            picture.axvline(rank, color="black", linewidth=1.5)
+    return picture
+
+
+def running_time(
+    seconds: Mapping[str, ArrayLike],
+    *,
+    sizes: ArrayLike,
+    alt: str,
+    xlabel: str = "size",
+    title: str = "",
+    ax: Picture | None = None,
+) -> Picture:
+    """Draw seconds over problem sizes, both axes logarithmic, so that a power law is a straight line.
+
+    Parameters
+    ----------
+    seconds : mapping of str to array
+        Label to one time a size; repeats as in `lines`.
+    sizes : array
+        Shape (n,).
+    xlabel : str
+        What the sizes count.
+    alt, title, ax
+        As in `lines`.
+
+    Raises
+    ------
+    ValueError
+        If `alt` is empty or a shape does not fit.
+    """
+    picture = lines(
+        seconds, x=sizes, xlabel=xlabel, ylabel="seconds", title=title, log_y=True, alt=alt, ax=ax
+    )
+    with mpl.rc_context(STYLE):  # new ticks
+        picture.set_xscale("log", base=2)
+        picture.set_xticks(np.asarray(sizes), [f"{size:g}" for size in np.asarray(sizes)])
     return picture

@@ -1,6 +1,7 @@
 """One form for every complaint: ``<name> must be <allowed>, got <given>``."""
 
 import math
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -14,16 +15,16 @@ def require(ok: bool, name: str, allowed: str, given: Any, error: type[Exception
 
 
 def integer(name: str, value: Any, low: int, high: int | None = None) -> None:
-    """``value`` is an int, and ``low <= value <= high``."""
+    """``value`` is an integer, and ``low <= value <= high``."""
     allowed = f"an integer of at least {low}" if high is None else f"an integer in {low} … {high}"
-    require(type(value) is int, name, allowed, repr(value), TypeError)
+    require(_is(Integral, value), name, allowed, repr(value), TypeError)
     require(low <= value and (high is None or value <= high), name, allowed, value)
 
 
 def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
-    """``value`` is a finite int or float, and ``low <= value < high``."""
+    """``value`` is a finite number, and ``low <= value < high``."""
     allowed = "a finite number" if math.isinf(high) else f"a number in [{low}, {high})"
-    require(type(value) in (int, float), name, allowed, repr(value), TypeError)
+    require(_is(Real, value), name, allowed, repr(value), TypeError)
     require(math.isfinite(value) and low <= value < high, name, allowed, value)
 
 
@@ -44,7 +45,7 @@ def floating_dtype(name: str, value: Any) -> None:
 
 
 def finite(name: str, value: Tensor) -> None:
-    """No NaN and no infinity in ``value``, or in anything whose maximum ``value`` is."""
+    """No NaN and no infinity in ``value``; for a large tensor its largest values, which show both, will do."""
     require(bool(value.isfinite().all()), name, "finite", "NaN or infinity")
 
 
@@ -56,6 +57,11 @@ def ascending(name: str, value: Any) -> None:
     require(bool((value.diff() > 0).all()), name, "strictly ascending", value.tolist())
 
 
-def length(name: str, value: Tensor, expected: int) -> None:
-    """``value`` is a vector of ``expected`` elements."""
-    require(value.shape == (expected,), name, f"of shape ({expected},)", f"shape {tuple(value.shape)}")
+def shape(name: str, value: Tensor, expected: tuple[int, ...]) -> None:
+    """``value`` is of the shape ``expected``."""
+    require(value.shape == expected, name, f"of shape {expected}", f"shape {tuple(value.shape)}")
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Python counts True as a number; here it is a mistake."""
+    return isinstance(value, kind) and not isinstance(value, bool)

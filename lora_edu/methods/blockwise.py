@@ -173,5 +173,5 @@ def _check_indices(indices: Tensor, levels: int) -> None:
 def _spread(name: str, constants: Tensor, flat: Tensor, blocksize: int) -> Tensor:
     """One constant a block -> one a weight."""
     _validate.integer("blocksize", blocksize, 1)
-    _validate.length(name, constants, -(-flat.numel() // blocksize))
+    _validate.shape(name, constants, (-(-flat.numel() // blocksize),))
     return constants.float().repeat_interleave(blocksize)[: flat.numel()]

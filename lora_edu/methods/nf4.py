@@ -71,8 +71,9 @@ def quantize_nf4(
 ) -> tuple[UInt8[Tensor, "bytes"], QuantState]:
     """Quantize weights to NF4, byte for byte as bitsandbytes does on a CPU.
 
-    ``pack_4bit(quantize_blockwise(W, nf4_code(), blocksize)[0])`` gives the same bytes; this works through
-    ``W`` in chunks and finds the nearest level by a table. An odd tail is padded with the code of zero.
+    What ``pack_4bit(quantize_blockwise(W, nf4_code(), blocksize)[0])`` gives, several times faster: ``W`` is
+    worked through in chunks, and the nearest level found by a table. An odd tail is padded with a weight of
+    zero, whose code is 7.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ def dequantize_nf4(
         ``packed``, ``quant_state`` and ``out`` do not belong together.
     """
     s = quant_state
-    _check_stored(packed, s)
+    check_stored(packed, s)
     if out is None:
         out = torch.empty(s.shape, dtype=s.dtype, device=packed.device)
     fits = isinstance(out, Tensor) and (out.shape, out.dtype, out.is_contiguous()) == (s.shape, s.dtype, True)
@@ -164,7 +165,7 @@ def dequantize_nf4(
 def dequantized_panels(
     packed: UInt8[Tensor, "bytes"], quant_state: QuantState, dtype: torch.dtype
 ) -> Iterator[tuple[slice, Float[Tensor, "rows in"]]]:
-    """A matrix in panels of whole rows: ``(rows, W[rows])``, each panel in the memory of the one before.
+    """A matrix in panels of whole rows, ``(rows, W[rows])``; a panel is lost when the next one is asked for.
 
     A product with one panel after the other never holds the whole matrix. On a CPU it is also faster than
     dequantizing all of it, because the panel stays in the cache.
@@ -173,14 +174,44 @@ def dequantized_panels(
     height, width = s.shape
     unit = math.lcm(s.blocksize, 2)
     absmax = scales(s)
-    memory = torch.empty(0, device=packed.device)
+    memory = torch.empty(0, dtype=torch.float32, device=packed.device)
     # A panel starts a block and a byte, so its weights are counted in multiples of both and of a row.
     for start, stop in _chunks(height * width, math.lcm(unit, width), DEQUANTIZE_CHUNK, packed.device):
-        if memory.numel() == 0:
-            memory = torch.empty(stop - start, dtype=torch.float32, device=packed.device)
+        if start == 0:
+            memory = memory.new_empty(stop)
         panel = memory[: stop - start]
         _decode(packed, absmax, s.blocksize, start, panel)
         yield slice(start // width, stop // width), panel.view(-1, width).to(dtype)
+
+
+def check_stored(packed: UInt8[Tensor, "bytes"], quant_state: QuantState) -> None:
+    """Raise unless the two belong together: the right number of codes, of scales, and of scales of scales.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the tensor that does not fit.
+    """
+    s = quant_state
+    _check_state(s)
+    _validate.tensor("packed", packed, torch.uint8)
+    numel = math.prod(s.shape)
+    blocks = -(-numel // s.blocksize)
+    _validate.shape("packed", packed, (-(-numel // 2),))
+    _validate.shape("quant_state.absmax", s.absmax, (blocks,))
+    if s.absmax.dtype == torch.float32:
+        return
+    _validate.tensor("quant_state.absmax", s.absmax, torch.uint8)
+    _validate.integer("quant_state.nested_blocksize", s.nested_blocksize, 1)
+    nested = {
+        "nested_absmax": (-(-blocks // (s.nested_blocksize or 1)),),
+        "nested_code": (256,),
+        "offset": (),
+    }
+    for name, shape in nested.items():
+        constant = getattr(s, name)
+        _validate.tensor(f"quant_state.{name}", constant, torch.float32)
+        _validate.shape(f"quant_state.{name}", constant, shape)
 
 
 def scales(quant_state: QuantState) -> Float[Tensor, "blocks"]:
@@ -193,6 +224,16 @@ def scales(quant_state: QuantState) -> Float[Tensor, "blocks"]:
     return absmax.add_(s.offset)
 
 
+def nearest_nf4_level(x: Float[Tensor, "numel"]) -> UInt8[Tensor, "numel"]:
+    """``nearest_level(x, nf4_code())`` by a table, several times faster.
+
+    [-1, 1] is cut into 64 cells, so small that none holds two midpoints: one comparison in the cell decides.
+    """
+    first, midpoint = _cells(x.device)
+    cell = x.add(1).mul_(32).int()
+    return first.index_select(0, cell).add_(x > midpoint.index_select(0, cell))
+
+
 def bits_per_parameter(quant_state: QuantState) -> float:
     """Bits stored for each weight: packed codes, scales and offset; the two code tables are left out.
 
@@ -200,6 +241,11 @@ def bits_per_parameter(quant_state: QuantState) -> float:
     -------
     float
         Bits: 4.5 at block 64; 4.127 with double quantization, on a large matrix.
+
+    Raises
+    ------
+    TypeError
+        ``quant_state`` is no ``QuantState``.
     """
     s = quant_state
     _check_state(s)
@@ -212,16 +258,6 @@ def _chunks(numel: int, unit: int, size: int, device: torch.device) -> Iterator[
     """Cut ``numel`` weights into ranges of whole units, each of at most ``size`` weights or else one unit."""
     step = max(1, (size if device.type == "cpu" else GPU_CHUNK) // unit) * unit
     return ((start, min(start + step, numel)) for start in range(0, numel, step))
-
-
-def nearest_nf4_level(x: Float[Tensor, "numel"]) -> UInt8[Tensor, "numel"]:
-    """``nearest_level(x, nf4_code())`` by a table, several times faster.
-
-    [-1, 1] is cut into 64 cells, so small that none holds two midpoints: one comparison in the cell decides.
-    """
-    first, midpoint = _cells(x.device)
-    cell = x.add(1).mul_(32).int()
-    return first.index_select(0, cell).add_(x > midpoint.index_select(0, cell))
 
 
 @cache
@@ -298,14 +334,6 @@ def _on_grid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """
     step = (((x + 1) * 0.5).double() * 65535 + 0.5).float().floor()
     return 2 * step / 65535 - 1
-
-
-def _check_stored(packed: Tensor, s: QuantState) -> None:
-    _check_state(s)
-    _validate.tensor("packed", packed, torch.uint8)
-    numel = math.prod(s.shape)
-    _validate.length("packed", packed, -(-numel // 2))
-    _validate.length("quant_state.absmax", s.absmax, -(-numel // s.blocksize))
 
 
 def _check_state(s: QuantState) -> None:

@@ -19,7 +19,14 @@ from torch.autograd.function import once_differentiable
 
 from lora_edu.methods import _validate
 from lora_edu.methods.codebook import nf4_code
-from lora_edu.methods.nf4 import QuantState, dequantize_nf4, dequantized_panels, empty_nf4, quantize_nf4
+from lora_edu.methods.nf4 import (
+    QuantState,
+    check_stored,
+    dequantize_nf4,
+    dequantized_panels,
+    empty_nf4,
+    quantize_nf4,
+)
 
 CONSTANTS = ("absmax", "nested_absmax", "nested_code", "offset")
 """The tensors of a ``QuantState``, which become buffers."""
@@ -84,6 +91,7 @@ class NF4Linear(nn.Module):
         _validate.integer("in_features", in_features, 1)
         _validate.integer("out_features", out_features, 1)
         dtype = dtype or torch.get_default_dtype()
+        _validate.floating_dtype("dtype", dtype)
         _validate.floating_dtype("compute_dtype", compute_dtype or dtype)
         self.in_features, self.out_features = in_features, out_features
         self.compute_dtype = compute_dtype
@@ -124,18 +132,20 @@ class NF4Linear(nn.Module):
 
         Raises
         ------
-        ValueError
-            An entry is missing, or the weight is not NF4.
+        TypeError, ValueError
+            An entry is missing or does not fit the others, or the weight is not NF4.
         """
         missing = {"weight", "weight.absmax", BITSANDBYTES_FACTS} - state_dict.keys()
         allowed = f"an NF4 layer's, with {sorted(missing)}"
         _validate.require(not missing, "state_dict", allowed, sorted(state_dict))
         facts = json.loads(bytes(state_dict[BITSANDBYTES_FACTS].tolist()))
+        dtype: Any = getattr(torch, facts["dtype"], None)
         offset = facts.get("nested_offset")
+        _validate.floating_dtype("state_dict's dtype", dtype)
         packed = state_dict["weight"].flatten()
         quant_state = QuantState(
             torch.Size(facts["shape"]),
-            getattr(torch, facts["dtype"]),
+            dtype,
             facts["blocksize"],
             state_dict["weight.absmax"],
             state_dict.get("weight.nested_absmax"),
@@ -222,6 +232,7 @@ class NF4Linear(nn.Module):
         return layer
 
     def _store(self, packed: Tensor, quant_state: QuantState) -> None:
+        check_stored(packed, quant_state)
         self._layout = {name: getattr(quant_state, name) for name in LAYOUT}
         self.register_buffer("packed", packed)
         for name in CONSTANTS:

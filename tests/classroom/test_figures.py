@@ -19,6 +19,10 @@ FIGURES = {
     "before_after": lambda **options: figures.before_after(
         [0, 0.1], [0.8, 0.9], groups=["x", "y"], **options
     ),
+    "image": lambda **options: figures.image([[0, 0.5], [0.2, 1]], **options),
+    "product": lambda **options: figures.product([[1], [2]], [[3, 4, -1]], **options),
+    "rank_error": lambda **options: figures.rank_error({"a": [1, 0.5, 0]}, rank=1, **options),
+    "running_time": lambda **options: figures.running_time({"a": [1, 8]}, sizes=[2, 4], **options),
 }
 
 
@@ -62,8 +66,10 @@ def test_redrawing_gives_the_picture_that_drawing_gives(name):
 def test_text_is_legible_on_a_projector(name):
     picture = FIGURES[name](alt=ALT, title="Title")
     figures.to_png(picture)
-    texts = [picture.title, picture.xaxis.label, picture.yaxis.label, *picture.get_xticklabels()]
-    texts += picture.get_yticklabels()
+    texts = [picture.title, *picture.texts]
+    if picture.axison:
+        texts += [picture.xaxis.label, *picture.get_xticklabels()]
+        texts += [picture.yaxis.label, *picture.get_yticklabels()]
     assert min(text.get_fontsize() for text in texts) >= 13
 
 
@@ -93,6 +99,42 @@ def test_before_after_states_percentages():
     assert [tick.get_text() for tick in picture.get_xticklabels()] == ["x", "y"]
 
 
+def test_an_image_cuts_off_beyond_its_limits():
+    picture = figures.image([[-9, 0], [2, 9]], limits=(-1, 3), alt=ALT)
+    assert picture.images[0].get_clim() == (-1, 3)
+    np.testing.assert_array_equal(picture.images[0].get_array(), [[-9, 0], [2, 9]])
+
+
+def test_a_product_stands_in_the_rows_and_columns_it_is_made_of():
+    picture = figures.product([[1, 2], [0, -1], [3, 0]], [[1, 5], [2, 0]], names=("P", "Q"), alt=ALT)
+    at = {text.get_position(): text.get_text() for text in picture.texts}
+    # P begins at (0, 3.5), Q at (3.5, 0) and the result at (3.5, 3.5); texts are in the middle of a cell.
+    assert (at[0.5, 4.0], at[1.5, 4.0], at[0.5, 6.0]) == ("1", "2", "3")
+    assert (at[4.0, 0.5], at[5.0, 0.5], at[4.0, 1.5]) == ("1", "5", "2")
+    assert [[at[4.0 + j, 4.0 + i] for j in range(2)] for i in range(3)] == [
+        ["5", "5"],
+        ["-2", "0"],
+        ["3", "15"],
+    ]
+    assert {"P: 3 × 2", "Q: 2 × 2", "PQ: 3 × 2"} < set(at.values())
+
+
+def test_an_error_curve_begins_at_rank_0_and_marks_a_rank():
+    picture = figures.rank_error({"a": [1, 0.5, 0.1], "b": [1, 0.9, 0.8]}, rank=2, alt=ALT)
+    first, _, mark = picture.lines
+    assert list(first.get_xdata()) == [0, 1, 2] and set(mark.get_xdata()) == {2}
+    assert len(figures.rank_error({"a": [1, 0.5]}, alt=ALT).lines) == 1
+
+
+def test_a_power_law_of_running_time_is_straight():
+    sizes = np.array([512, 1024, 2048])
+    picture = figures.running_time({"cubic": sizes**3 / 1e9}, sizes=sizes, alt=ALT)
+    points = picture.transData.transform(np.column_stack(picture.lines[0].get_data()))
+    slopes = np.diff(points[:, 1]) / np.diff(points[:, 0])
+    assert slopes[0] == pytest.approx(slopes[1])
+    assert [tick.get_text() for tick in picture.get_xticklabels()] == ["512", "1024", "2048"]
+
+
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
@@ -100,6 +142,13 @@ def test_before_after_states_percentages():
         (lambda: figures.lines({"a": []}, alt=ALT), r"a must have shape \(n,\)"),
         (lambda: figures.lines({"a": np.zeros((2, 2, 2))}, alt=ALT), r"got \(2, 2, 2\)"),
         (lambda: figures.bars({"a": [1]}, groups=["x", "y"], alt=ALT), r"a must have shape \(2,\)"),
+        (lambda: figures.image([1, 2], alt=ALT), r"values must have shape \(rows, columns\), got \(2,\)"),
+        (lambda: figures.image(np.zeros((0, 3)), alt=ALT), r"values must have shape .*got \(0, 3\)"),
+        (lambda: figures.product([[1, 2]], [[1, 2]], alt=ALT), r"must chain.*got \(1, 2\) and \(1, 2\)"),
+        (lambda: figures.product([1], [[1]], alt=ALT), r"left must have shape"),
+        (lambda: figures.rank_error({"a": [1, 0]}, rank=2, alt=ALT), r"rank must be in 0 … 1, got 2"),
+        (lambda: figures.rank_error({"a": [1, 0], "b": [1]}, alt=ALT), r"b must have shape \(2,\)"),
+        (lambda: figures.running_time({"a": [1]}, sizes=[2, 4], alt=ALT), r"a must have shape \(2,\)"),
     ],
 )
 def test_a_wrong_shape_is_named(draw, message):

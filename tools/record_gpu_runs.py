@@ -1,0 +1,105 @@
+"""Record fine-tunes on a GPU, several processes side by side, into one file: does QLoRA match LoRA match full?
+
+    python tools/record_gpu_runs.py tune    one seed, several learning rates a method
+    python tools/record_gpu_runs.py final   three seeds at the best learning rates, and LoRA at several ranks
+
+A model of 135 million parameters leaves a large GPU idle most of the time, so runs share it: their seconds say
+nothing about speed, their exact match does not care. Runs that fail or do not finish in time are listed as such.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+# One pass over the 1,600 training sentences. No question before training: the CPU records have that.
+COMMON = {"steps": 200, "batch_size": 8, "micro_batch_size": 8, "before_events": 0, "save_every": 1000}
+COMMON |= {"eval_batch_size": 100, "dtype": "float32"}
+ADAPTER_RATES = (2e-4, 5e-4, 1e-3, 2e-3)
+FULL_RATES = (2e-5, 5e-5, 1e-4, 2e-4)
+BEST_RATE = {"full": 1e-4, "lora": 1e-3, "qlora": 1e-3}
+RANKS = (1, 2, 4, 16, 64)
+SEEDS = (0, 1, 2)
+KEPT = ("losses", "exact_match", "exact_match_unseen", "n", "base", "trainable_parameters", "seconds")
+
+
+def plan(name: str) -> list[dict[str, Any]]:
+    """The settings of each run: what differs from `COMMON`, and r = 8, alpha = 2 r."""
+    if name == "tune":
+        runs = [{"method": "full", "learning_rate": rate} for rate in FULL_RATES]
+        return runs + [
+            {"method": method, "learning_rate": rate}
+            for method, rate in product(("lora", "qlora"), ADAPTER_RATES)
+        ]
+    methods = [("full", "peft"), ("lora", "peft"), ("qlora", "peft"), ("qlora", "scratch")]
+    runs = [
+        {"method": method, "backend": backend, "learning_rate": BEST_RATE[method], "seed": seed}
+        for (method, backend), seed in product(methods, SEEDS)
+    ]
+    return runs + [
+        {"method": "lora", "r": r, "lora_alpha": 2 * r, "learning_rate": BEST_RATE["lora"], "seed": seed}
+        for r, seed in product(RANKS, SEEDS)
+    ]
+
+
+def run(settings: dict[str, Any], folder: Path, deadline: float) -> dict[str, Any]:
+    """Fine-tune in a process of its own; return the settings with the record, or with what went wrong."""
+    name = "-".join(str(value) for value in settings.values())
+    values = COMMON | settings | {"output": folder / name}
+    flags = [part for key, value in values.items() for part in (f"--{key}", str(value))]
+    command = [sys.executable, "-m", "lora_edu.llm.finetune", *flags, "--overwrite"]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=max(1.0, deadline - time.monotonic()),
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        return settings | {"failed": "not finished in the time given"}
+    except subprocess.CalledProcessError as error:
+        return settings | {"failed": error.stderr[-500:]}
+    record = json.loads((folder / name / "run.json").read_text())
+    print(done.stdout.splitlines()[-1], record["exact_match"], record["exact_match_unseen"], flush=True)
+    kept = {key: record[key] for key in (*KEPT, "peak_gpu_memory_bytes")}
+    return settings | kept | {"versions": record["versions"], "device": record["device"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("plan", choices=["tune", "final"])
+    parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--revision", required=True, help="git revision of this checkout")
+    parser.add_argument("--processes", type=int, default=12, help="runs side by side")
+    parser.add_argument("--seconds", type=float, default=520, help="time for all of them")
+    arguments = parser.parse_args()
+    deadline = time.monotonic() + arguments.seconds
+    folder = Path("build") / "gpu_runs"
+    with ThreadPoolExecutor(arguments.processes) as pool:
+        runs = list(pool.map(lambda settings: run(settings, folder, deadline), plan(arguments.plan)))
+    device = next((entry.pop("device") for entry in runs if "device" in entry), None)
+    versions = next((entry.pop("versions") for entry in runs if "versions" in entry), None)
+    for entry in runs:
+        entry.pop("device", None)
+        entry.pop("versions", None)
+    content = {
+        "command": " ".join(["tools/record_gpu_runs.py", *sys.argv[1:]]),
+        "revision": arguments.revision,
+        "device": device,
+        "versions": versions,
+        "common": COMMON,
+        "runs": runs,
+    }
+    arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
