@@ -143,6 +143,7 @@ def test_panels_are_the_rows_of_the_matrix_in_one_memory(shape, double_quant):
 
 W = torch.ones(6, 8)
 PACKED, STATE = quantize_nf4(W)
+NESTED = quantize_nf4(W, double_quant=True)[1]
 HALF = torch.empty(6, 8, dtype=torch.float16)
 BAD = [
     (quantize_nf4, ("W",), TypeError, "W must be a floating-point tensor, got str"),
@@ -159,6 +160,36 @@ BAD = [
         (PACKED, replace(STATE, absmax=torch.ones(2))),
         ValueError,
         "quant_state.absmax must be of shape (1,), got shape (2,)",
+    ),
+    (
+        dequantize_nf4,
+        (PACKED, replace(NESTED, absmax=torch.ones(1).half())),
+        TypeError,
+        "quant_state.absmax must be a uint8 tensor, got torch.float16",
+    ),
+    (
+        dequantize_nf4,
+        (PACKED, replace(NESTED, nested_blocksize=None)),
+        TypeError,
+        "quant_state.nested_blocksize must be an integer of at least 1, got None",
+    ),
+    (
+        dequantize_nf4,
+        (PACKED, replace(NESTED, nested_absmax=None)),
+        TypeError,
+        "quant_state.nested_absmax must be a float32 tensor, got NoneType",
+    ),
+    (
+        dequantize_nf4,
+        (PACKED, replace(NESTED, nested_code=torch.ones(16))),
+        ValueError,
+        "quant_state.nested_code must be of shape (256,), got shape (16,)",
+    ),
+    (
+        dequantize_nf4,
+        (PACKED, replace(NESTED, offset=torch.ones(1))),
+        ValueError,
+        "quant_state.offset must be of shape (), got shape (1,)",
     ),
     (
         dequantize_nf4,
