@@ -47,7 +47,7 @@ def test_a_qlora_layer_moves_and_computes_the_same(dtype):
         assert merged.weight.device.type == device
     tolerance = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}[dtype]
     for cpu, gpu in zip(*results, strict=True):
-        torch.testing.assert_close(gpu.cpu(), cpu, rtol=tolerance, atol=tolerance * cpu.abs().max().item())
+        torch.testing.assert_close(gpu, cpu, rtol=tolerance, atol=tolerance * cpu.abs().max().item())
 
 
 def test_a_seed_gives_the_same_adapter_on_both_devices():
