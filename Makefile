@@ -8,15 +8,20 @@ TEST_ENV := OMP_NUM_THREADS=1 TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKE
 # For a machine without a screen: make lab LAB_ARGS=--no-browser
 LAB_ARGS ?=
 
+# What the course uses and Colab preinstalls. torchao is there because peft looks at it.
+COLAB_PACKAGES := numpy matplotlib ipython ipykernel ipywidgets nbconvert transformers peft accelerate \
+	safetensors filelock tqdm psutil torchao pip pytest
+
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 # The language-model notebooks run once, as learners get them: their solutions repeat the same fine-tunes.
 SOLUTIONS := $(filter-out $(addprefix notebooks/solutions/,06_% 10_% 11_%),$(wildcard notebooks/solutions/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help course lab test check test-gpu notebooks constraints repo clean set-up-course set-up-test
+.PHONY: help course lab test check test-colab test-gpu binder-limit notebooks constraints constraints-colab repo \
+	clean set-up-course set-up-test
 
 help: ## list these commands
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 19
 
 course: set-up-course ## run the whole course, fine-tune included; pages in build/course/
 	$(PY) tools/run_course.py
@@ -35,6 +40,12 @@ check: set-up-test ## style, types, and the direction of imports
 	.venv/bin/pyright
 	.venv/bin/lint-imports
 
+test-colab: set-up-test ## the part of make test that runs with Colab's versions, in .venv-colab
+	$(TEST_ENV) $(PY) -m pytest -p tests.ci_guard tests/environments/test_colab.py
+
+binder-limit: set-up-test ## every notebook on one core, within the memory that Binder gives
+	$(PY) -m tools.binder_limit
+
 test-gpu: set-up-test ## the tests that need a CUDA device
 	$(PY) -m pytest -m gpu tests
 
@@ -47,6 +58,15 @@ constraints: set-up-test ## pin what pyproject.toml asks for; newer versions: ma
 	# torch itself pins what it needs for a GPU.
 	grep -vE '^(nvidia|cuda|triton)' constraints.txt > constraints.part
 	mv constraints.part constraints.txt
+
+constraints-colab: set-up-test ## pin what Colab preinstalls: make constraints-colab FREEZE=pip-freeze.txt
+	# The list is published in github.com/googlecolab/backend-info. PyTorch, and what it pins itself, stay ours.
+	mkdir -p build
+	grep -E '^[A-Za-z0-9_.-]+==' $(FREEZE) | grep -vE '^((torch|triton|setuptools)==|nvidia|cuda)' > build/colab.txt
+	printf '%s\n' $$(grep ^torch== constraints.txt) $(COLAB_PACKAGES) | \
+		UV_CUSTOM_COMPILE_COMMAND="make constraints-colab" .venv/bin/uv pip compile --quiet --universal \
+		--python-version 3.11 --no-annotate -c build/colab.txt - -o build/requirements-colab.txt
+	grep -vE '^(torch==|triton|nvidia|cuda)' build/requirements-colab.txt > requirements-colab.txt
 
 repo: ## name the repository everywhere: make repo REPO=owner/name
 	@$(PYTHON) tools/set_repo.py "$(REPO)"

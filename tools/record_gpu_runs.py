@@ -91,7 +91,7 @@ def main() -> None:
         entry.pop("device", None)
         entry.pop("versions", None)
     content = {
-        "command": " ".join(["tools/record_gpu_runs.py", *sys.argv[1:]]),
+        "command": f"tools/record_gpu_runs.py {arguments.plan}",
         "revision": arguments.revision,
         "device": device,
         "versions": versions,

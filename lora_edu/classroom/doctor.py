@@ -18,6 +18,8 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
+import lora_edu.llm  # noqa: F401  so that peft works beside Colab's torchao, in every notebook
+
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 GIB = 1024**3
 

@@ -307,6 +307,7 @@ def image(
     pixels = _matrix(values, "values")
     with _drawing(alt, ax) as picture:
         picture.imshow(pixels, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+        picture.set(xticks=[], yticks=[])  # hidden ticks would still be made, for the title's place
         picture.set_axis_off()
         picture.set_title(title)
     return picture

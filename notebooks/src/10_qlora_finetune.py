@@ -188,11 +188,10 @@ _ = gc.collect()  # the fine-tune below loads its own copy
 trainable, total
 
 # %% [markdown]
-# ## 3. Sixty steps: how far does the loss fall?
+# ## 3. 120 steps: how far does the loss fall?
 #
-# An optimizer step sees four sentences, two at a time. Only the answer is scored: the prompt's tokens carry the label
-# -100, which the loss passes over. The last label is the end-of-turn token. Leave it out and the model never learns to
-# stop.
+# An optimizer step sees two sentences. Only the answer is scored: the prompt's tokens carry the label -100, which the
+# loss passes over. The last label is the end-of-turn token. Leave it out and the model never learns to stop.
 
 # %%
 example = extraction.encode_example(tokenizer, load_events("train")[0])
@@ -200,9 +199,9 @@ tokenizer.decode([label for label in example["labels"] if label != extraction.IG
 
 # %%
 predict(
-    "The loss starts near 2 nats a token. The model sees 240 sentences, once each. Where does it end?",
-    ["near 1", "near 0.3", "below 0.1"],
-    answer="below 0.1",
+    "The loss starts above 1 nat a token. The model sees 240 sentences, once each. Where does it end?",
+    ["near 1", "near 0.5", "below 0.15"],
+    answer="below 0.15",
     why="To copy from a sentence into a fixed form is easy once the form is known.",
 )
 
@@ -216,13 +215,13 @@ import os
 from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
 
 runs = os.environ.get("LORA_EDU_RUNS", "runs")
-config = FinetuneConfig(output=f"{runs}/qlora", method="qlora", r=8, steps=60, overwrite=True)
+config = FinetuneConfig(output=f"{runs}/qlora", method="qlora", r=8, steps=120, overwrite=True)
 run = finetune(config)
 print(summary(run.record))
 
 # %%
 losses = run.record["losses"]
-assert sum(losses[-5:]) / 5 < 0.1 < 1 < losses[0]
+assert sum(losses[-10:]) / 10 < 0.15 and losses[0] > 1
 
 # %% tags=["nbval-ignore-output"]
 figures.loss_curve(
@@ -238,7 +237,8 @@ figures.loss_curve(
 # ## 4. Did it learn the task, or the patterns?
 #
 # Of the 300 test sentences, 200 follow patterns of the training set, with new names and places. The other 100 are built
-# in ways that no training sentence is: "For the drone race, the Neptune Hotel replaces the Marble Arcade".
+# in ways that no training sentence is, for instance: "As the game room is closed, Frank Jackson found a spot in the Red
+# Room for the reading hour, now this Saturday at quarter to one."
 
 # %%
 predict(

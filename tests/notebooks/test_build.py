@@ -302,8 +302,7 @@ def test_carriage_returns_do_what_a_terminal_does(text, seen):
 
 def test_set_up_in_an_empty_folder_fetches_the_course(tmp_path):
     origin, empty = tmp_path / "origin", tmp_path / "empty"
-    shutil.copytree(ROOT / "lora_edu" / "classroom", origin / "lora_edu" / "classroom")
-    shutil.copy(ROOT / "lora_edu" / "__init__.py", origin / "lora_edu")
+    shutil.copytree(ROOT / "lora_edu", origin / "lora_edu")
     shutil.copy(ROOT / "pyproject.toml", origin)
     empty.mkdir()
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(origin)]

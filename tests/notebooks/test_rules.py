@@ -1,0 +1,359 @@
+"""The form of a notebook, counted over every notebooks/src/*.py and over what is built from it.
+
+How things are counted:
+
+beat
+    A ``predict`` call. Notebooks 01 to 12 have 3 to 5, at least one below each heading ``## 1. ...?``.
+line of code
+    A line that holds more than a comment. A cell that only asks (``predict``) is text and not counted.
+word
+    Of a passage: the text from one heading, code cell or folded hint to the next, cells joined. A formula is
+    one word; headings, tables, code blocks and addresses of links are none. The opening is counted apart.
+exercise
+    Five cells in a row: text with the heading ``### Exercise NN.k · Title (n stars, n minutes)``, typed stub,
+    hint, solution, ``check("NN.k", stub)``.
+"""
+
+import ast
+import inspect
+import io
+import itertools
+import json
+import re
+import statistics
+import tokenize
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lora_edu.classroom import figures
+from lora_edu.classroom.checks import load_exercises
+from tools import build_notebooks
+from tools.build_notebooks import tags_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = build_notebooks.selected_sources([], ROOT)
+BUILT = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted((ROOT / "notebooks/solutions").glob("*.ipynb"))
+RECORDS = sorted((ROOT / "data" / "runs").glob("*.json"))
+
+BEATS = range(3, 6)
+MEDIAN_LINES, MOST_LINES, MOST_EXERCISE_LINES = 3, 15, 20
+MOST_WORDS, MOST_OPENING_WORDS = 120, 150
+MOST_IGNORED_OUTPUTS = 3
+FEWEST_EXERCISES = 2
+MOST_SECONDS = 300  # training and 200 answers, on two cores
+MOST_GIB = 1.8  # Binder's 2 GB less the server
+
+PLOTTING = {"matplotlib", "pylab", "seaborn", "plotly", "bokeh", "altair", "PIL"}
+VERBS = {
+    name
+    for name, f in inspect.getmembers(figures, inspect.isfunction)
+    if "alt" in inspect.signature(f).parameters
+}
+ABSOLUTE = re.compile(
+    r"(?<![\w:/.<)\]}])/(?:home|Users|root|tmp|var|opt|mnt|srv|usr|content|work)/|\b[A-Z]:\\"
+)
+
+every_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+every_built = pytest.mark.parametrize(
+    "path", BUILT, ids=lambda path: path.relative_to(ROOT / "notebooks").as_posix()
+)
+
+
+def numbered(first, last):
+    """The sources of notebooks `first` to `last`."""
+    chosen = [source for source in SOURCES if first <= int(number_of(source)) <= last]
+    return pytest.mark.parametrize("source", chosen, ids=lambda source: source.stem)
+
+
+def number_of(source):
+    return source.stem.split("_")[0]
+
+
+def cells_of(source):
+    return build_notebooks.read_source(source)
+
+
+def is_code(cell):
+    return cell.cell_type == "code"
+
+
+def calls(code, name):
+    """The calls of `name` in a text of Python."""
+    nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    return [node for node in nodes if isinstance(node.func, ast.Name) and node.func.id == name]
+
+
+def calls_in(source, name):
+    return [call for cell in cells_of(source) if is_code(cell) for call in calls(cell.source, name)]
+
+
+def is_prediction(cell):
+    """Whether a cell does nothing but ask."""
+    statements = ast.parse(cell.source).body
+    return len(statements) == 1 and len(calls(cell.source, "predict")) == 1
+
+
+def lines_of_code(code):
+    silent = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
+    tokens = tokenize.generate_tokens(io.StringIO(code).readline)
+    return len({n for t in tokens if t.type not in silent for n in range(t.start[0], t.end[0] + 1)})
+
+
+def prose(markdown):
+    """Text of which each word is one that a learner reads as a sentence's."""
+    text = re.sub(r"```.*?```", "", markdown, flags=re.DOTALL)
+    text = re.sub(r"\$\$.*?\$\$|\$[^$]+\$", " formula ", text, flags=re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("|"))
+
+
+def passages(cells):
+    """The texts between headings, code cells and folded hints."""
+    runs = itertools.groupby(cells, key=lambda cell: not is_code(cell) and "hint" not in tags_of(cell))
+    texts = ("\n\n".join(cell.source for cell in run) for is_text, run in runs if is_text)
+    return [passage for text in texts for passage in re.split(r"^#+ .*$", prose(text), flags=re.MULTILINE)]
+
+
+def words(passage):
+    return [word for word in passage.split() if re.search(r"\w", word)]
+
+
+# ---------------------------------------------------------------- the opening
+
+
+@every_source
+def test_a_notebook_says_what_it_gives_and_takes(source):
+    opening = cells_of(source)[0].source
+    assert opening.startswith(f"# {number_of(source)} · ")
+    for label in ("You will", "You need", "Time:"):
+        assert f"**{label}**" in opening, label
+    assert re.search(r"\*\*Time:\*\* \d+ minutes", opening)
+
+
+@every_source
+def test_the_notation_sheet_opens_from_every_notebook(source):
+    opening = build_notebooks.compose(source, f"notebooks/{source.stem}.ipynb", "owner/repo").cells[0].source
+    for sheet in ("notation", "glossary"):
+        assert f"(https://github.com/owner/repo/blob/main/docs/{sheet}.md)" in opening
+
+
+# ---------------------------------------------------------------- beats
+
+
+@numbered(1, 12)
+def test_beats(source):
+    assert len(calls_in(source, "predict")) in BEATS
+
+
+@every_source
+def test_every_question_is_one(source):
+    texts = [ast.literal_eval(call.args[0]) for call in calls_in(source, "predict")]
+    headings = [
+        h
+        for cell in cells_of(source)
+        if not is_code(cell)
+        for h in re.findall(r"^## \d.*$", cell.source, re.M)
+    ]
+    assert headings
+    assert [text for text in texts + headings if not text.endswith("?")] == []
+
+
+@numbered(1, 12)
+def test_every_section_asks_for_a_prediction(source):
+    heading, without = "", []
+    for cell in cells_of(source):
+        if is_code(cell):
+            if calls(cell.source, "predict"):
+                without = [h for h in without if h != heading]
+        elif found := re.findall(r"^## \d.*$", cell.source, re.M):
+            heading = found[-1]
+            without += found
+    assert without == []
+
+
+@numbered(1, 12)
+def test_a_notebook_ends_with_a_summary(source):
+    _, found, summary = cells_of(source)[-1].source.partition("## Summary\n")
+    assert found, "the last cell holds '## Summary'"
+    assert 3 <= len(re.findall(r"^- ", summary, re.M)) <= 5
+    assert "- Limit: " in summary
+    assert "?" in summary.partition("**Next question:**")[2]
+
+
+@numbered(1, 11)
+def test_a_method_is_told_when_not_to_use_it(source):
+    assert any(
+        re.search("when not to use it", cell.source, re.I) for cell in cells_of(source) if not is_code(cell)
+    )
+
+
+# ---------------------------------------------------------------- code
+
+
+@every_source
+def test_cells_are_short(source):
+    counted = [cell for cell in cells_of(source) if is_code(cell) and not is_prediction(cell)]
+    lengths = {cell.source: lines_of_code(cell.source) for cell in counted if "solution" not in tags_of(cell)}
+    assert statistics.median(lengths.values()) <= MEDIAN_LINES
+    for cell in counted:
+        most = MOST_EXERCISE_LINES if {"exercise", "solution"} & set(tags_of(cell)) else MOST_LINES
+        assert lines_of_code(cell.source) <= most, cell.source
+
+
+@every_source
+def test_a_notebook_holds_no_plotting_code(source):
+    for node in ast.walk(ast.parse("\n".join(cell.source for cell in cells_of(source) if is_code(cell)))):
+        if isinstance(node, ast.Import):
+            imported = {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported = {(node.module or "").split(".")[0]}
+        else:
+            continue
+        assert not imported & PLOTTING, (
+            f"line {node.lineno}: a figure is a verb of lora_edu.classroom.figures"
+        )
+
+
+@every_source
+def test_every_figure_has_alternative_text(source):
+    for cell in filter(is_code, cells_of(source)):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("figures.") in VERBS:
+                assert "alt" in {keyword.arg for keyword in node.keywords}, ast.unparse(node)
+
+
+@every_source
+def test_what_nbval_does_not_compare_is_asserted(source):
+    code = [cell for cell in cells_of(source) if is_code(cell)]
+    ignored = [i for i, cell in enumerate(code) if {"measured", "nbval-ignore-output"} & set(tags_of(cell))]
+    assert len(ignored) <= MOST_IGNORED_OUTPUTS
+    for index in ignored:
+        following = ast.parse(code[index + 1].source) if index + 1 < len(code) else ast.Module([], [])
+        assert any(isinstance(node, ast.Assert) for node in following.body), code[index].source
+
+
+# ---------------------------------------------------------------- text
+
+
+@every_source
+def test_explanations_are_short(source):
+    opening, *others = filter(words, passages(cells_of(source)))
+    assert len(words(opening)) <= MOST_OPENING_WORDS
+    assert {text: len(words(text)) for text in others if len(words(text)) > MOST_WORDS} == {}
+
+
+@every_source
+def test_links_lead_somewhere(source):
+    # A notebook also lies in solutions/ and in a learner's work/: only a neighbour is found from all three.
+    text = "\n".join(cell.source for cell in cells_of(source) if not is_code(cell))
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
+    neighbours = {f"{other.stem}.ipynb" for other in SOURCES}
+    assert [link for link in links if not link.startswith("https://") and link not in neighbours] == []
+
+
+def test_links_of_the_sheets_lead_somewhere():
+    sheets = sorted((ROOT / "docs").glob("*.md"))
+    links = [
+        (s, link) for s in sheets for link in re.findall(r"\]\((?!https://)([^)#]+)\)", s.read_text("utf-8"))
+    ]
+    assert links and [(s.name, link) for s, link in links if not (s.parent / link).exists()] == []
+
+
+def test_the_glossary_is_in_order():
+    text = (ROOT / "docs" / "glossary.md").read_text("utf-8")
+    terms = re.findall(r"^\| (.+?) \| .+ \| \d\d \|$", text, re.M)
+    assert len(terms) > 30 and terms == sorted(set(terms), key=str.casefold)
+
+
+def test_the_map_agrees_with_the_notebooks():
+    start = next(source for source in SOURCES if number_of(source) == "00")
+    text = "\n".join(cell.source for cell in cells_of(start))
+    rows = re.findall(r"^\| (?:\[(\d\d)\]\((\S+)\.ipynb\)|(\d\d)) \| .+\? \| (\d*) ?\|$", text, re.M)
+    assert [linked or plain for linked, _, plain, _ in rows] == [f"{n:02d}" for n in range(13)]
+    times = {s.stem: re.search(r"\*\*Time:\*\* (\d+) minutes", cells_of(s)[0].source)[1] for s in SOURCES}
+    assert {name or start.stem: minutes for _, name, _, minutes in rows if minutes} == times
+
+
+# ---------------------------------------------------------------- exercises
+
+
+def exercises_of(source):
+    """For each stub its id, from the heading above it, and the cells around it."""
+    cells = cells_of(source)
+    for index, cell in enumerate(cells):
+        if "exercise" in tags_of(cell):
+            pattern = r"### Exercise (\d\d\.\d+) · .+ \((?:one star|two stars|three stars), \d+ minutes?\)"
+            headings = re.findall(pattern, cells[index - 1].source)
+            assert len(headings) == 1, f"one heading '### Exercise NN.k · ...' above:\n{cell.source}"
+            yield headings[0], cells[index : index + 4]
+
+
+@every_source
+def test_exercises_are_complete(source):
+    found = dict(exercises_of(source))
+    assert list(found) == [f"{number_of(source)}.{k}" for k in range(1, len(found) + 1)]
+    assert set(found) == set(load_exercises(number_of(source)))
+    for key, (stub, hint, solution, checked) in found.items():
+        assert "hint" in tags_of(hint) and "solution" in tags_of(solution)
+        function = ast.parse(stub.source).body[-1]
+        assert isinstance(function, ast.FunctionDef) and function.returns, stub.source
+        assert all(argument.annotation for argument in function.args.args), stub.source
+        assert ast.unparse(function.body[-1]) == "raise NotImplementedError"
+        assert checked.source == f'check("{key}", {function.name})'
+        answer = ast.parse(solution.source).body[-1]
+        assert isinstance(answer, ast.FunctionDef), solution.source
+        assert (answer.name, ast.dump(answer.args)) == (function.name, ast.dump(function.args))
+
+
+@numbered(1, 11)
+def test_there_are_exercises(source):
+    assert len(list(exercises_of(source))) >= FEWEST_EXERCISES
+
+
+# ---------------------------------------------------------------- what is stored
+
+
+def text_outputs(notebook):
+    """The stored outputs as text, pictures left out."""
+    for cell in filter(is_code, notebook.cells):
+        for output in cell.outputs:
+            yield output.get("text", "")
+            yield from (
+                str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/")
+            )
+
+
+@every_built
+def test_a_built_notebook_is_clean(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert "widgets" not in notebook.metadata
+    outputs = [output for cell in filter(is_code, notebook.cells) for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if build_notebooks.WIDGET_VIEW in output.get("data", {})]
+    texts = [*text_outputs(notebook), *(cell.source for cell in notebook.cells)]
+    assert [found[0] for text in texts for found in ABSOLUTE.finditer(text)] == []
+
+
+@every_built
+def test_stored_times_and_memory_fit_the_course(path):
+    for text in text_outputs(nbformat.read(path, as_version=4)):
+        for training, answers, memory in re.findall(
+            r"training (\d+) s, answers (\d+) s, peak memory ([\d.]+) GiB", text
+        ):
+            assert int(training) + int(answers) < MOST_SECONDS
+            assert float(memory) <= MOST_GIB
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_record_names_no_folder_of_the_machine_that_made_it(path):
+    text = json.dumps(json.loads(path.read_text("utf-8")))
+    assert [found[0] for found in ABSOLUTE.finditer(text)] == []

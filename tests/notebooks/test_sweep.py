@@ -1,0 +1,51 @@
+"""Every value of every slider, drawn: the one thing that running a notebook does not do."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tools import build_notebooks
+
+ROOT = Path(__file__).resolve().parents[2]
+WITH_SLIDERS = [
+    source
+    for source in build_notebooks.selected_sources([], ROOT)
+    if re.search(r"\bexplore\(", source.read_text(encoding="utf-8"))
+]
+# Runs in the notebook's kernel, after its last cell: for each explorer, pictures and texts by control.
+SWEEP = """
+import gc
+import hashlib
+import json
+
+from lora_edu.classroom.widgets import Explorer
+
+explorers = [thing for thing in gc.get_objects() if type(thing) is Explorer]
+frames = []
+for explorer in explorers:
+    explorer.sweep()
+    frames.append([])
+    for name, values in explorer.controls.items():
+        drawn = [explorer.frame(**{**explorer.start, name: value}) for value in values]
+        frames[-1].append([(hashlib.sha256(png).hexdigest(), text) for png, text in drawn])
+print(json.dumps(frames))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", WITH_SLIDERS, ids=lambda source: source.stem)
+def test_every_value_of_every_control_draws(source):
+    path = f"notebooks/{source.stem}.ipynb"
+    notebook = build_notebooks.compose(source, path, build_notebooks.repository_slug())
+    explorers = sum(len(re.findall(r"^explore\(", cell.source, re.M)) for cell in notebook.cells)
+    notebook.cells.append(nbformat.v4.new_code_cell(SWEEP))
+    build_notebooks.execute(notebook, path, ROOT / "notebooks")
+    swept = json.loads(notebook.cells[-1].outputs[0].text)
+    assert len(swept) == explorers > 0
+    for frames in (control for controls in swept for control in controls):
+        pictures, texts = zip(*frames, strict=True)
+        assert len(set(pictures)) == len(pictures), f"two values draw the same picture: {texts}"
+        assert all(re.search(r"\d", text) for text in texts), texts
