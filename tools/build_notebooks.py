@@ -62,7 +62,10 @@ BADGES = """\
 [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
 (https://colab.research.google.com/github/{slug}/blob/main/{path})
 [![Launch Binder](https://mybinder.org/badge_logo.svg)]\
-(https://mybinder.org/v2/gh/{slug}/HEAD?urlpath=lab/tree/{path})"""
+(https://mybinder.org/v2/gh/{slug}/HEAD?urlpath=lab/tree/{path})
+
+[Notation](https://github.com/{slug}/blob/main/docs/notation.md) · \
+[Glossary](https://github.com/{slug}/blob/main/docs/glossary.md)"""
 
 SETUP = """\
 # Finds the course, or fetches it (Colab). Installs only what is missing.
@@ -134,7 +137,10 @@ def product_cells(cells: Sequence[NotebookNode], solutions: bool) -> Iterable[No
             yield new_markdown_cell(cell.source)
         else:
             kept = [*tags, "nbval-ignore-output"] if "measured" in tags else tags
-            yield new_code_cell(cell.source, metadata={"tags": kept} if kept else {})
+            metadata: dict = {"tags": kept} if kept else {}
+            if cell.source.startswith("predict("):
+                metadata["jupyter"] = {"source_hidden": True}  # the source names the answer
+            yield new_code_cell(cell.source, metadata=metadata)
 
 
 def add_ids(cells: Sequence[NotebookNode], number: str) -> None:

@@ -110,10 +110,10 @@ def execute(path: Path, progress: Progress) -> NotebookNode:
 
 
 def page_exporter() -> HTMLExporter:
-    """An exporter whose pages stand alone: pictures inside, and a widget's static picture in its place."""
+    """An exporter whose pages hold their pictures, and a widget's static picture in its place."""
     kinds = HTMLExporter().default_config["NbConvertBase"]["display_data_priority"]
     static = Config(NbConvertBase={"display_data_priority": [kind for kind in kinds if kind != WIDGET_VIEW]})
-    return HTMLExporter(config=static, embed_images=True)
+    return HTMLExporter(config=static)
 
 
 def write_atomically(path: Path, text: str) -> None:

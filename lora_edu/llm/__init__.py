@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from importlib import metadata
 
 # bitsandbytes warns at import, on some CPUs only, about an optional package that the course does not use.
@@ -9,6 +10,8 @@ from importlib import metadata
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
     lambda record: "pip install kernels" not in record.getMessage()
 )
+# peft reads an attribute that transformers has renamed; both are right for now, and the learner can do nothing.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 def hide_old_torchao() -> None:

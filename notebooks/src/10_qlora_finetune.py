@@ -216,6 +216,7 @@ from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
 
 runs = os.environ.get("LORA_EDU_RUNS", "runs")
 config = FinetuneConfig(output=f"{runs}/qlora", method="qlora", r=8, steps=120, overwrite=True)
+config.before_events, config.test_events = 25, 100  # how many questions: before, and of each kind after
 run = finetune(config)
 print(summary(run.record))
 
@@ -223,9 +224,9 @@ print(summary(run.record))
 losses = run.record["losses"]
 assert sum(losses[-10:]) / 10 < 0.15 and losses[0] > 1
 
-# %% tags=["nbval-ignore-output"]
+# %%
 figures.loss_curve(
-    {"QLoRA, r = 8": losses}, alt=f"The loss falls from {losses[0]:.1f} to {losses[-1]:.2f} nats a token."
+    {"QLoRA, r = 8": losses}, alt="The loss of each step. It falls steeply at first, then slowly."
 )
 
 # %% [markdown]
@@ -236,9 +237,9 @@ figures.loss_curve(
 # %% [markdown]
 # ## 4. Did it learn the task, or the patterns?
 #
-# Of the 300 test sentences, 200 follow patterns of the training set, with new names and places. The other 100 are built
-# in ways that no training sentence is, for instance: "As the game room is closed, Frank Jackson found a spot in the Red
-# Room for the reading hour, now this Saturday at quarter to one."
+# Of the 300 test sentences, 200 follow patterns of the training set, with new names and places; the run asked 100 of
+# them. The other 100 are built in ways that no training sentence is, for instance: "As the game room is closed, Frank
+# Jackson found a spot in the Red Room for the reading hour, now this Saturday at quarter to one."
 
 # %%
 predict(
@@ -249,7 +250,7 @@ predict(
     why="A pattern matches or it does not. data/README.md has the command that measures it.",
 )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 record = run.record
 scores = [record[f"exact_match{part}"] for part in ("_before", "_before_few_shot", "", "_unseen")]
 groups = ["base", "base, three\nexamples", "tuned,\nseen patterns", "tuned,\nunseen patterns"]
@@ -258,19 +259,17 @@ figures.bars(
     groups=groups,
     ylabel="share of events",
     number_format="{:.0%}",
-    alt=f"Exact match: base {scores[0]:.0%}, with three examples in the prompt {scores[1]:.0%}, "
-    f"fine-tuned {scores[2]:.0%} on seen and {scores[3]:.0%} on unseen patterns.",
+    alt="Exact match: the base, without and with examples; the tuned model, on seen and on unseen patterns.",
 )
 
-# %%
-assert scores[0] <= 0.1 and scores[2] >= 0.8 and scores[2] > scores[1] + 0.3
-
 # %% [markdown]
-# Three worked examples help the base a little, and each question then carries their tokens. The adapter does far more
-# on patterns it has met, and loses much on patterns it has not. That is the honest result of 240 sentences: it learned
-# the task in part and the patterns in full. More steps and more kinds of sentence narrow the gap.
+# Three worked examples in the prompt help the base a little, and every question then carries their tokens. The adapter
+# does far better on patterns it has met, and worse on patterns it has not. That is the honest result of 240 sentences:
+# it learned the task in part and the patterns almost in full.
 #
-# This is one seed. Other seeds differ by a few points; the recorded runs show the spread.
+# This is one seed. The recorded runs in `data/runs/` hold three, and notebook 00 shows their spread.
+#
+# Now the answers themselves. Look for single letters that went wrong: exact match forgives none.
 
 # %% tags=["nbval-ignore-output"]
 shown = record["answers"][:3]
@@ -279,6 +278,9 @@ compare(
     before=[entry["before"] for entry in shown],
     after=[entry["answer"] for entry in shown],
 )
+
+# %%
+assert scores[0] <= 0.1 and scores[2] >= 0.7 and scores[2] > scores[1] + 0.3
 
 # %% [markdown]
 # ## 5. Is the base model still there?
@@ -314,19 +316,27 @@ from peft import PeftModel
 
 del run
 again = PeftModel.from_pretrained(load_base_model(quantization="nf4")[0], adapter)
-mine = "On Friday at 7 pm Ada Quill opens the comet night at the old observatory."
-print(extraction.generate_answers(again, tokenizer, [mine])[0])
+entry = next(entry for entry in record["answers"] if entry["correct"])
+extraction.generate_answers(again, tokenizer, [entry["sentence"]]) == [entry["answer"]]
 
 # %% [markdown]
-# Change the sentence and run the cell again. Break it: two people, two days, no time. The model always fills in five
-# values, because every sentence it learned from had five.
+# The same answer from the files alone. Now write a sentence of your own between the quotes, and run the cell:
+
+# %%
+mine = ""
+if mine:
+    print(extraction.generate_answers(again, tokenizer, [mine])[0])
+
+# %% [markdown]
+# Try to break it: two people, two days, no time. It fills in five values whatever you write, because every sentence it
+# learned from had five.
 #
 # ### When not to use it
 #
-# On a model this small, 4 bits save little: half of the memory in this run is Python and PyTorch, and a fifth of the
-# model is its embedding, which stays wide. LoRA over 16-bit weights needs about as much and runs faster. The 4 bits pay
-# on a model of billions of weights, where they decide whether it fits. And if three examples in the prompt had been
-# enough, no training would have been the better answer.
+# On a model this small, 4 bits save little: a fifth of it is the embedding, which stays wide, and the activations of
+# training do not shrink at all. Dequantizing costs time at every step. The 4 bits pay on a model of billions of
+# weights, where they decide whether it fits. And if three examples in the prompt had been enough, no training would
+# have been the better answer.
 #
 # ## Summary
 #

@@ -7,52 +7,6 @@ from torch import nn
 
 from lora_edu.classroom.checks import Exercise, Law, WrongAnswer
 
-# ---------------------------------------------------------------- 10.2 trainable_fraction(model)
-
-
-def trainable_fraction(model: nn.Module) -> float:
-    """Share of a model's parameters that training will change (0 to 1)."""
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return trainable / sum(p.numel() for p in model.parameters())
-
-
-def _counts_tensors(model):
-    parameters = list(model.parameters())
-    return sum(p.requires_grad for p in parameters) / len(parameters)
-
-
-def _trainable_over_frozen(model):
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return trainable / max(1, sum(p.numel() for p in model.parameters() if not p.requires_grad))
-
-
-def _as_percent(model):
-    return 100 * trainable_fraction(model)
-
-
-def _frozen_fraction(model):
-    return 1 - trainable_fraction(model)
-
-
-def _count_only(model):
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def _models():
-    for frozen in ([], [0], [0, 2], [0, 1, 2]):
-        model = nn.Sequential(nn.Linear(16, 8), nn.Linear(8, 4, bias=False), nn.Linear(4, 3))
-        for index in frozen:
-            model[index].requires_grad_(False)
-        yield (model,)
-
-
-def _reads_only(function) -> bool:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).requires_grad_(False))
-    before = [p.requires_grad for p in model.parameters()]
-    function(model)
-    return before == [p.requires_grad for p in model.parameters()]
-
-
 # ---------------------------------------------------------------- 10.1 exact_match(answers, references)
 
 
@@ -127,25 +81,53 @@ def _order_of_rows(function) -> bool:
     return function(answers, references) == shuffled
 
 
+# ---------------------------------------------------------------- 10.2 trainable_fraction(model)
+
+
+def trainable_fraction(model: nn.Module) -> float:
+    """Share of a model's parameters that training will change (0 to 1)."""
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return trainable / sum(p.numel() for p in model.parameters())
+
+
+def _counts_tensors(model):
+    parameters = list(model.parameters())
+    return sum(p.requires_grad for p in parameters) / len(parameters)
+
+
+def _trainable_over_frozen(model):
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return trainable / max(1, sum(p.numel() for p in model.parameters() if not p.requires_grad))
+
+
+def _as_percent(model):
+    return 100 * trainable_fraction(model)
+
+
+def _frozen_fraction(model):
+    return 1 - trainable_fraction(model)
+
+
+def _count_only(model):
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _models():
+    for frozen in ([], [0], [0, 2], [0, 1, 2]):
+        model = nn.Sequential(nn.Linear(16, 8), nn.Linear(8, 4, bias=False), nn.Linear(4, 3))
+        for index in frozen:
+            model[index].requires_grad_(False)
+        yield (model,)
+
+
+def _reads_only(function) -> bool:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).requires_grad_(False))
+    before = [p.requires_grad for p in model.parameters()]
+    function(model)
+    return before == [p.requires_grad for p in model.parameters()]
+
+
 EXERCISES = {
-    "10.2": Exercise(
-        solution=trainable_fraction,
-        cases=_models,
-        wrong_answers=(
-            WrongAnswer(
-                _counts_tensors, "You count tensors. A matrix of 128 numbers weighs more than a bias of 8."
-            ),
-            WrongAnswer(
-                _trainable_over_frozen, "You divide by the frozen parameters. Divide by all of them."
-            ),
-            WrongAnswer(_as_percent, "That is in percent. Return the share itself, between 0 and 1."),
-            WrongAnswer(_frozen_fraction, "That is the frozen share. requires_grad marks what trains."),
-            WrongAnswer(
-                _count_only, "That is the number of trainable parameters. Divide by the number of all."
-            ),
-        ),
-        laws=(Law("counting leaves requires_grad of every parameter as it was.", _reads_only),),
-    ),
     "10.1": Exercise(
         solution=exact_match,
         cases=_answer_sheets,
@@ -171,5 +153,23 @@ EXERCISES = {
             WrongAnswer(_percent_of_right, "That is in percent. Return the share itself, between 0 and 1."),
         ),
         laws=(Law("shuffling the rows leaves the score as it is.", _order_of_rows),),
+    ),
+    "10.2": Exercise(
+        solution=trainable_fraction,
+        cases=_models,
+        wrong_answers=(
+            WrongAnswer(
+                _counts_tensors, "You count tensors. A matrix of 128 numbers weighs more than a bias of 8."
+            ),
+            WrongAnswer(
+                _trainable_over_frozen, "You divide by the frozen parameters. Divide by all of them."
+            ),
+            WrongAnswer(_as_percent, "That is in percent. Return the share itself, between 0 and 1."),
+            WrongAnswer(_frozen_fraction, "That is the frozen share. requires_grad marks what trains."),
+            WrongAnswer(
+                _count_only, "That is the number of trainable parameters. Divide by the number of all."
+            ),
+        ),
+        laws=(Law("counting leaves requires_grad of every parameter as it was.", _reads_only),),
     ),
 }
