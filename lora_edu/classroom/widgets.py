@@ -192,7 +192,9 @@ class Explorer:
             for name, values in self.controls.items()
         }
         png, text = self.frame(**self.start)
-        self.image = ipywidgets.Image(value=png, format="png")
+        # Its own size: stretched to the cell's width it would be larger than the other figures.
+        layout = ipywidgets.Layout(align_self="flex-start", max_width="100%")
+        self.image = ipywidgets.Image(value=png, format="png", layout=layout)
         self.caption = ipywidgets.Label(value=text)
         self.widget = ipywidgets.VBox([*self.sliders.values(), self.image])
         for slider in self.sliders.values():

@@ -30,12 +30,12 @@ class Colab:
     def clone(self) -> Path:
         return self.folder / SLUG.split("/")[1]
 
-    def run(self, *arguments: str | Path, folder: Path | None = None) -> str:
+    def run(self, *arguments: str | Path, folder: Path | None = None, **variables: str) -> str:
         """What Python prints with these arguments, in the empty folder or another one."""
         result = subprocess.run(
             [self.python, *arguments],
             cwd=folder or self.folder,
-            env=self.environment,
+            env=self.environment | variables,
             capture_output=True,
             text=True,
         )
@@ -147,6 +147,13 @@ print(version("torchao"), type(model.base_model.model[0]).__name__)
 
 def test_peft_works_beside_the_old_torchao(colab):
     assert colab.run("-c", PEFT_ON_A_PLAIN_LAYER, folder=colab.clone) == "0.10.0 Linear\n"
+
+
+def test_the_base_model_is_the_same_to_the_last_bit(colab, base_model_folder, tmp_path):
+    """Colab's transformers reads the GGUF file as ours does."""
+    colab.run("-m", "lora_edu.llm.base_model", folder=colab.clone, LORA_EDU_CACHE=str(tmp_path))
+    [weights] = tmp_path.rglob("model.safetensors")
+    assert weights.read_bytes() == (base_model_folder / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("backend", ["peft", "scratch"])
