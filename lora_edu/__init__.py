@@ -3,6 +3,7 @@
 The map of the course, in the order in which you meet the parts:
 
 ``lora_edu.methods``: the mathematics and the layers, in plain PyTorch.
+    ``lowrank``    how much of a matrix is really there: the SVD, exact and randomized
     ``codebook``   the 16 numbers that 4 bits can name
     ``blockwise``  a scale for each block of weights
     ``packing``    two 4-bit codes in one byte
@@ -13,6 +14,7 @@ The map of the course, in the order in which you meet the parts:
 ``lora_edu.llm``: a real language model.
     ``base_model`` fetch and load it, without a model hub
     ``datasets``   event sentences and what they say, as JSON
+    ``extraction`` the task: how it is asked, answered and counted
     ``surgery``    put adapters into it
     ``checkpoint`` save and load adapters in PEFT's own files
     ``finetune``   train, evaluate, record: a function and a command

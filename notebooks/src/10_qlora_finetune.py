@@ -215,8 +215,15 @@ import os
 from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
 
 runs = os.environ.get("LORA_EDU_RUNS", "runs")
-config = FinetuneConfig(output=f"{runs}/qlora", method="qlora", r=8, steps=120, overwrite=True)
-config.before_events, config.test_events = 25, 100  # how many questions: before, and of each kind after
+config = FinetuneConfig(
+    output=f"{runs}/qlora",
+    method="qlora",
+    r=8,
+    steps=120,
+    before_events=25,  # questions to the base
+    test_events=100,  # questions of each kind afterwards
+    overwrite=True,
+)
 run = finetune(config)
 print(summary(run.record))
 
