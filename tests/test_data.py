@@ -2,7 +2,9 @@
 
 import hashlib
 import importlib.util
+import json
 import re
+import statistics
 import sys
 from pathlib import Path
 from string import Formatter
@@ -10,6 +12,7 @@ from string import Formatter
 import pytest
 
 from lora_edu.llm.datasets import EVENT_FIELDS, load_events
+from lora_edu.llm.extraction import parse_event
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
@@ -145,3 +148,33 @@ def test_baseline_command(generator, monkeypatch, capsys):
     assert all(
         f"{generator.regex_exact_match(lines):.1%} of {len(lines)}" in printed for lines in (SEEN, UNSEEN)
     )
+
+
+# ---------------------------------------------------------------- recorded runs
+
+
+RUNS = [
+    json.loads(file.read_text()) for file in sorted((ROOT / "data/runs").glob("events_qlora_cpu_seed*.json"))
+]
+
+
+def test_the_recorded_runs_keep_what_the_course_promises():
+    assert sorted(run["seed"] for run in RUNS) == [0, 1, 2]
+    assert statistics.median(run["exact_match"] for run in RUNS) >= 0.8
+    for run in RUNS:
+        # The base is the same for every seed, and is asked once.
+        assert run["n"] == {"before": 0 if run["seed"] else 50, "seen": 200, "unseen": 100}
+        assert run["seconds"]["train"] + run["seconds"]["answers"] < 5 * 60
+        assert run["peak_memory_bytes"] <= 1.8 * 2**30
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"seed{run['seed']}")
+def test_a_record_agrees_with_its_own_answers(run):
+    answers = {seen: [a for a in run["answers"] if a["unseen_pattern"] != seen] for seen in (True, False)}
+    for seen, key in ((True, "exact_match"), (False, "exact_match_unseen")):
+        right = [parse_event(a["answer"]) == a["event"] for a in answers[seen]]
+        assert right == [a["correct"] for a in answers[seen]]
+        assert run[key] == sum(right) / len(right)
+    assert run["base"]["weights_sha256_before"] == run["base"]["weights_sha256_after"]
+    assert run["base"]["adapter_off_difference"] == 0.0
+    assert {a["sentence"] for a in run["answers"]} == {line["sentence"] for line in TEST}

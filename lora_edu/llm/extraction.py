@@ -100,12 +100,13 @@ def generate_answers(
     examples
         Worked examples put before each question.
     batch_size
-        Sentences answered at once.
+        Sentences answered at once; with examples, which make the prompts longer, proportionally fewer.
     max_new_tokens
         Length at which an answer is cut off, in tokens; the longest answer of the data has 49.
     progress
         Title of a progress bar; None shows none.
     """
+    batch_size = max(1, batch_size // (1 + len(examples)))  # about as many tokens at once as without examples
     was_training = model.training
     model.eval()
     answers: list[str] = []

@@ -61,7 +61,8 @@ predict(
 
 # %%
 keys = ["exact_match_before", "exact_match_before_few_shot", "exact_match", "exact_match_unseen"]
-scores = [[run[key] for key in keys] for run in runs]
+scores = [[run[key] for key in keys[2:]] for run in runs]
+scores = [[runs[0][key] for key in keys[:2]] + row for row in scores]  # the base is the same for every seed
 middle = [median(column) for column in zip(*scores, strict=True)]
 
 # %%

@@ -34,7 +34,8 @@ from tools.build_notebooks import tags_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = build_notebooks.selected_sources([], ROOT)
-BUILT = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted((ROOT / "notebooks/solutions").glob("*.ipynb"))
+LEARNERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+BUILT = LEARNERS + sorted((ROOT / "notebooks/solutions").glob("*.ipynb"))
 RECORDS = sorted((ROOT / "data" / "runs").glob("*.json"))
 
 BEATS = range(3, 6)
@@ -343,7 +344,7 @@ def test_a_built_notebook_is_clean(path):
     assert [found[0] for text in texts for found in ABSOLUTE.finditer(text)] == []
 
 
-@every_built
+@pytest.mark.parametrize("path", LEARNERS, ids=lambda path: path.stem)
 def test_stored_times_and_memory_fit_the_course(path):
     for text in text_outputs(nbformat.read(path, as_version=4)):
         for training, answers, memory in re.findall(
