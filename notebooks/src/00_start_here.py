@@ -97,9 +97,9 @@ f"{minutes:.0f} minutes of training with {runs[0]['device']['threads']} CPU thre
 # %% [markdown]
 # ## 2. Can my machine do that?
 #
-# There are three tiers. All of them run every notebook.
+# There are three tiers. All of them run every notebook; notebook 10 fine-tunes the model of 135 million on each.
 #
-# | tier | what you have | what you fine-tune in notebook 10 |
+# | tier | what you have | the largest model that fits |
 # |---|---|---|
 # | `cpu` | any laptop, or a free Binder | a model of 135 million parameters |
 # | `t4` | a GPU of 8 to 20 GiB, such as Colab's free T4 | a model of 7 billion |

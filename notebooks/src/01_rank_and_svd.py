@@ -201,6 +201,10 @@ predict(
 U, S, Vh = torch.linalg.svd(picture, full_matrices=False)
 U.shape, S.shape, Vh.shape
 
+# %% [markdown]
+# Term $i$ is column $i$ of `U` times row $i$ of `Vh`, scaled by `S[i]`. In code, `U[:, :r] * S[:r] @ Vh[:r]` scales $r$
+# columns, then multiplies, which adds up the first $r$ terms.
+
 # %%
 curve = lowrank.rank_error_curve(picture)
 
@@ -235,7 +239,7 @@ f"by the formula {formula:.6f}, measured {error:.6f}"
 
 # %% [markdown]
 # A theorem may be tested too. Replace the 8 columns of $U$ by others: a blend of $U$ with random columns, from all $U$
-# (0) to all random (1), 50 times each. Every trial gets the best $A$ that fits its columns.
+# (0) to all random (1), 50 times each. `qr` makes the columns orthonormal; the best copy from them is $Q (Q^\top W)$.
 
 # %%
 other = torch.randn(50, 192, 8, dtype=torch.float64) / 192**0.5
@@ -361,7 +365,7 @@ compare(weight=layers, error_at_rank_8_in_block_0=errors_at_8(0), in_block_15=er
 # update has low rank is another question: notebook 02.
 #
 # A caveat: the course's copy of these weights was rounded to 4 bits once. For Gaussian weights in blocks of 32 that is
-# an error of about 8 %, so it moves these figures by 8 points at most.
+# an error of about 8 %, so it moves these figures by about 8 points at most.
 #
 # ### Exercise 01.4 · What counts as close? (one star, 4 minutes)
 #

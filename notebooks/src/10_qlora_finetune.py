@@ -9,18 +9,20 @@
 # %% [markdown]
 # # 10 · A real QLoRA fine-tune
 #
-# A language model of 134.5 million parameters sits on your disk. It chats, but it cannot do the job below. In
-# about ten minutes of computing on two CPU cores it will.
+# We take a language model of 134.5 million parameters (a download of 93 MB, once). It chats, but it cannot do the job
+# below. After about ten minutes of computing on two CPU cores it does most of it.
 #
-# **You will** quantize a real model to 4 bits, train a small adapter over it, count what it gets right on
-# sentences it has never seen, and prove that the base model did not change.
+# **You will** quantize a real model to 4 bits, train a small adapter over it, count what it gets right on sentences it
+# has never seen, and check that the base model did not change.
 #
-# **You need** notebooks 04 (LoRA layers) and 09 (NF4 layers), or a rough idea of both. Python.
+# **You need** Python. Notebooks 04 and 09 will give the reasons. Until then: a *token* is a piece of text with a
+# number. The *base* is the model as it came. An *adapter* is two thin matrices B and A beside a weight; only they train.
+# *NF4* stores a weight as one of 16 values.
 #
-# **Time:** 45 minutes, of which the computer works about ten. **Memory:** under 2 GB.
+# **Time:** 45 minutes, of which the computer works about ten. **Memory:** about 2 GB.
 #
-# The libraries are the ones professionals use: [transformers](https://huggingface.co/docs/transformers) for the
-# model and the training loop, [bitsandbytes](https://huggingface.co/docs/bitsandbytes) for the 4-bit weights,
+# The libraries are those of professionals: [transformers](https://huggingface.co/docs/transformers) for model and
+# training loop, [bitsandbytes](https://huggingface.co/docs/bitsandbytes) for 4-bit weights,
 # [peft](https://huggingface.co/docs/peft) for the adapter.
 
 # %%
@@ -45,24 +47,26 @@ test[0]
 # %% [markdown]
 # The values are copied from the sentence, letter by letter. A program that follows can rely on that. The people,
 # activities and places of the test sentences occur in no training sentence, so a model cannot know them by heart.
+# (Most days and times do occur there.)
 #
-# The base model is SmolLM2-135M-Instruct ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)). It was trained to
-# follow instructions. This is the instruction it gets:
+# The base model is SmolLM2-135M-Instruct ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)), trained to follow
+# instructions. The course's copy of its weights was rounded to 4 bits once before, so this notebook is no test of
+# what NF4 loses. This is the instruction it gets:
 
 # %%
 extraction.INSTRUCTION
 
 # %%
 predict(
-    "The base model is asked about 50 test sentences. How many events does it get exactly right?",
-    ["none", "about 10", "about 25", "nearly all"],
+    "The base model is asked about 25 test sentences. How many events does it get exactly right?",
+    ["none", "about 5", "about 12", "nearly all"],
     answer="none",
     why="It answers in the style of a chat. Below you see what that looks like.",
 )
 
 # %% [markdown]
-# `quantization="nf4"` stores each linear layer in 4 bits, with double quantization (notebook 08). The embedding and
-# the norms stay wide.
+# `quantization="nf4"` stores the linear layers of all 30 blocks in 4 bits, with double quantization (notebook 08).
+# The embedding, which is also the output layer, and the norms keep 16 or 32 bits.
 
 # %%
 base, tokenizer = load_base_model(quantization="nf4")
@@ -76,9 +80,9 @@ compare(sentence=sentences, base_model=answers)
 assert extraction.exact_match(answers, [line["event"] for line in test[:3]]) == 0
 
 # %% [markdown]
-# The model writes English, not events. Nothing is broken: a small model has seen little JSON, and a chat model's
-# first habit is to chat. Two cures are possible. One is to show worked examples in the prompt, which costs tokens at
-# every question. The other is to change the model. We shall measure both.
+# Here it is 0 of 3; section 3 asks 25. The model can write, but it does not know our form. Two cures are possible.
+# One is to show worked examples in the prompt, which costs tokens at every question. The other is to change the
+# model. We shall measure both.
 #
 # ### Exercise 10.1 · Count what is right (two stars, 8 minutes)
 #
@@ -115,11 +119,14 @@ def exact_match(answers: list[str], references: list[dict]) -> float:
 check("10.1", exact_match)
 
 # %% [markdown]
+# The scores below are a little kinder: they read the first JSON object in an answer and forgive words around it. So a
+# base model that says "Here is the event:" first is not called wrong for its manners.
+#
 # ## 2. How much of the model will train?
 #
 # LoRA freezes the base and adds $B A$ beside each chosen weight: $y = W x + \frac{\alpha}{r} B A x$, with rank
 # $r = 8$ and $\alpha = 16$ ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1). QLoRA puts it beside
-# **all** linear layers, which it found necessary to match 16-bit training
+# **all** linear layers of the blocks, which it found necessary to match 16-bit training
 # ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), section 4).
 
 # %%
@@ -168,16 +175,17 @@ def trainable_fraction(model: nn.Module) -> float:
 check("10.2", trainable_fraction)
 
 # %% [markdown]
-# Your function is right, and yet it gives another number for *this* model than peft does. Look at one 4-bit weight:
+# Your function is right, and yet for *this* model it would say 2.9 %, where peft says 1.8 %. Look at one 4-bit
+# weight:
 
 # %%
 query = model.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight
 query.shape, query.dtype, query.quant_state.shape
 
 # %% [markdown]
-# The layer maps 576 numbers to 576, so $W$ has $576 \times 576 = 331{,}776$ of them. Stored are 165,888 **bytes**, two
-# 4-bit codes in each. Whoever counts `numel()` over a 4-bit model counts half of each linear layer. peft's own count
-# looks at the packed shape and doubles it. Count numbers, not bytes.
+# The layer maps 576 numbers to 576, so $W$ has $576 \times 576 = 331{,}776$ of them. Stored are 165,888 **bytes**,
+# two 4-bit codes in each. Whoever counts `numel()` over a 4-bit model counts half of each such layer. peft
+# recognizes 4-bit weights by their class and counts each byte as two numbers. Count numbers, not bytes.
 
 # %%
 import gc
@@ -195,7 +203,13 @@ trainable, total
 
 # %%
 example = extraction.encode_example(tokenizer, load_events("train")[0])
-tokenizer.decode([label for label in example["labels"] if label != extraction.IGNORE])
+scored = [label for label in example["labels"] if label != extraction.IGNORE]
+len(example["labels"]), len(scored), tokenizer.decode(scored)
+
+# %% [markdown]
+# Tokens in all, tokens scored, and what they say. The loss is the mean of -log(probability of the right token) over
+# the scored ones. With the natural logarithm its unit is the nat: 1 nat means a probability of 37 %, 0.15 nat means
+# 86 %.
 
 # %%
 predict(
@@ -206,8 +220,9 @@ predict(
 )
 
 # %% [markdown]
-# One call trains, asks, counts and records. The loop inside is transformers' `Trainer`. On a GPU the same cell runs in
-# bf16 or fp16. If the kernel dies, `resume=True` in place of `overwrite=True` goes on from the last checkpoint.
+# One call trains, asks, counts and records. The loop inside is transformers' `Trainer`. If the kernel dies, run the
+# cells with imports, then this one with `resume=True` in place of `overwrite=True`: it goes on from the last
+# checkpoint, one every 40 steps.
 
 # %% tags=["measured"]
 import os
@@ -220,6 +235,7 @@ config = FinetuneConfig(
     method="qlora",
     r=8,
     steps=120,
+    learning_rate=1e-3,  # at its peak, after 5 steps of warm-up
     before_events=25,  # questions to the base
     test_events=100,  # questions of each kind afterwards
     overwrite=True,
@@ -237,9 +253,10 @@ figures.loss_curve(
 )
 
 # %% [markdown]
-# The first steps teach the form: an opening brace, the five keys, the quotes. They are the same in each answer, so the
-# loss drops fast. What remains is the copying, and there the curve is slow and bumpy. A low loss is a mean over tokens;
-# one wrong letter in a name costs the loss little and the event everything. So the loss is not the score.
+# The first steps probably teach the form: braces, the five keys and the quotes are the same in each answer. What
+# remains is the copying. The curve is bumpy also because each step sees only two sentences. A low loss is a mean
+# over tokens: one wrong letter in a name costs the loss little and the event everything. So the loss is not the
+# score.
 
 # %% [markdown]
 # ## 4. Did it learn the task, or the patterns?
@@ -270,19 +287,21 @@ figures.bars(
 )
 
 # %% [markdown]
-# Three worked examples in the prompt help the base a little, and every question then carries their tokens. The adapter
-# does far better on patterns it has met, and worse on patterns it has not. That is the honest result of 240 sentences:
-# it learned the task in part and the patterns almost in full.
+# The bars do not rest on equally many questions: 25 each for the base, 100 each for the tuned model. Three worked
+# examples help, and every question then carries their tokens. The adapter does better on patterns that it has met. A
+# caveat: the unseen patterns are also harder. They are longer, and many name a second person, day or place.
 #
-# This is one seed. The recorded runs in `data/runs/` hold three, and notebook 00 shows their spread.
+# This is one seed after 240 sentences. Notebook 00 shows three. After all 1,600 sentences, on a GPU, the median of
+# three seeds was 95.5 % and 66 % (`data/README.md`): more data helps both.
 #
-# Now the answers themselves. Look for single letters that went wrong: exact match forgives none.
+# Below are one answer that is right and two that are wrong. Compare letter by letter: exact match forgives none.
 
 # %% tags=["nbval-ignore-output"]
-shown = record["answers"][:3]
+wrong = [entry for entry in record["answers"] if not entry["correct"]]
+shown = [record["answers"][0], *wrong[:2]]
 compare(
     sentence=[entry["sentence"] for entry in shown],
-    before=[entry["before"] for entry in shown],
+    before=[entry.get("before", "(not asked)") for entry in shown],
     after=[entry["answer"] for entry in shown],
 )
 
@@ -307,8 +326,9 @@ before, after = (record["base"][f"weights_sha256_{when}"] for when in ("before",
 before == after, record["base"]["adapter_off_difference"]
 
 # %% [markdown]
-# The hash of every base weight is the same before and after. With the adapter switched off, the logits differ by 0.0
-# from those before training: not nearly, exactly. So one base serves many tasks, and an adapter is all you hand on:
+# One hash over all base weights, 4-bit codes and their scales, is the same before and after. With the adapter
+# switched off, the logits of one sentence differ by 0.0: not nearly, exactly. So one base serves many tasks, and an
+# adapter is all you hand on:
 
 # %%
 adapter = run.folder / "adapter"
@@ -316,7 +336,7 @@ adapter = run.folder / "adapter"
 
 # %% [markdown]
 # 2.4 million float32 numbers are 9.8 MB. The base on disk is 269 MB in 16 bits. The folder is in peft's own format:
-# any program that knows peft can load it, over the same base.
+# any program that knows peft can load it, over the same base: the course's copy, in 4 bits.
 
 # %%
 from peft import PeftModel
@@ -324,10 +344,11 @@ from peft import PeftModel
 del run
 again = PeftModel.from_pretrained(load_base_model(quantization="nf4")[0], adapter)
 entry = next(entry for entry in record["answers"] if entry["correct"])
-extraction.generate_answers(again, tokenizer, [entry["sentence"]]) == [entry["answer"]]
+assert extraction.generate_answers(again, tokenizer, [entry["sentence"]]) == [entry["answer"]]
 
 # %% [markdown]
-# The same answer from the files alone. Now write a sentence of your own between the quotes, and run the cell:
+# Base and adapter, loaded from disk, give the same answer. (On a GPU a letter may differ: some weights were 32-bit in
+# training and are 16-bit here.) Now write a sentence of your own between the quotes, and run the cell:
 
 # %%
 mine = ""
@@ -335,8 +356,8 @@ if mine:
     print(extraction.generate_answers(again, tokenizer, [mine])[0])
 
 # %% [markdown]
-# Try to break it: two people, two days, no time. It fills in five values whatever you write, because every sentence it
-# learned from had five.
+# Try to break it: two people, two days, no time. Does it leave a value out, or invent one? Every sentence that it
+# learned from had five values, so it has never seen one missing.
 #
 # ### When not to use it
 #
@@ -347,10 +368,11 @@ if mine:
 #
 # ## Summary
 #
-# - QLoRA here: a frozen NF4 base, float32 adapters beside all its linear layers, 2.4 million trained numbers.
+# - QLoRA here: a frozen NF4 base, float32 adapters beside all linear layers of its blocks, 2.4 million trained
+#   numbers.
 # - Labels stand on the answer only, and the answer's last label is the end of turn.
 # - Exact match on held-out sentences is the score. The loss is not.
-# - The base's weights are the same, bit for bit. The adapter is a file of 9.8 MB.
+# - The base's weights stay the same, bit for bit. The adapter is a file of 9.8 MB.
 # - Limit: sentences built in new ways are much harder than sentences with new names.
 #
 # **From the command line**, with settings as flags: `python -m lora_edu.llm.finetune --help`.
