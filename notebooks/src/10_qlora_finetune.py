@@ -16,14 +16,10 @@
 # has never seen, and check that the base model did not change.
 #
 # **You need** Python. Notebooks 04 and 09 will give the reasons. Until then: a *token* is a piece of text with a
-# number. The *base* is the model as it came. An *adapter* is two thin matrices B and A beside a weight; only they train.
-# *NF4* stores a weight as one of 16 values.
+# number. The *base* is the model as it came. An *adapter* is two thin matrices B and A beside a weight; only they
+# train. *NF4* stores a weight as one of 16 values.
 #
 # **Time:** 45 minutes, of which the computer works about ten. **Memory:** about 2 GB.
-#
-# The libraries are those of professionals: [transformers](https://huggingface.co/docs/transformers) for model and
-# training loop, [bitsandbytes](https://huggingface.co/docs/bitsandbytes) for 4-bit weights,
-# [peft](https://huggingface.co/docs/peft) for the adapter.
 
 # %%
 ensure_packages("bitsandbytes")
@@ -67,6 +63,10 @@ predict(
 # %% [markdown]
 # `quantization="nf4"` stores the linear layers of all 30 blocks in 4 bits, with double quantization (notebook 08).
 # The embedding, which is also the output layer, and the norms keep 16 or 32 bits.
+#
+# The libraries are those of professionals: [transformers](https://huggingface.co/docs/transformers) for model and
+# training loop, [bitsandbytes](https://huggingface.co/docs/bitsandbytes) for 4-bit weights,
+# [peft](https://huggingface.co/docs/peft) for the adapter.
 
 # %%
 base, tokenizer = load_base_model(quantization="nf4")
