@@ -180,6 +180,14 @@ def test_a_widgets_page_shows_its_static_picture():
     assert "model_id" not in page
 
 
+def test_a_page_leaves_out_the_source_that_names_the_answer():
+    hidden = new_code_cell("'zebra'", metadata={"jupyter": {"source_hidden": True}})
+    notebook = new_notebook(cells=[hidden, new_code_cell("'giraffe'")])
+    run_course.leave_out_hidden_sources(notebook)
+    page, _ = run_course.page_exporter().from_notebook_node(notebook)
+    assert "giraffe" in page and "zebra" not in page
+
+
 # --- make lab ------------------------------------------------------------------------------------------
 
 

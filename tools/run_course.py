@@ -116,6 +116,13 @@ def page_exporter() -> HTMLExporter:
     return HTMLExporter(config=static)
 
 
+def leave_out_hidden_sources(notebook: NotebookNode) -> None:
+    """Leave out of the page what JupyterLab folds: the source of a prediction names its answer."""
+    for cell in notebook.cells:
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            cell.metadata["transient"] = {"remove_source": True}  # what nbconvert's templates look at
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write `path` in one step, so that a run that is stopped leaves no half page."""
     unfinished = path.with_suffix(".part")
@@ -156,7 +163,9 @@ def run_course(notebooks: list[Path], output: Path) -> None:
     progress = Progress()
     exporter = page_exporter()
     for path in notebooks:
-        page, _ = exporter.from_notebook_node(execute(path, progress))
+        notebook = execute(path, progress)
+        leave_out_hidden_sources(notebook)
+        page, _ = exporter.from_notebook_node(notebook)
         write_atomically(output / f"{path.stem}.html", page)
     write_atomically(output / "index.html", index_page([path.stem for path in notebooks]))
     print(*before_and_after(output / "runs"), sep="\n")
