@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -159,7 +158,12 @@ def test_a_stopped_run_goes_on_where_it_was(settings, tmp_path, backend, stop):
     settings = settings | {"steps": 24, "save_every": 2, "lora_dropout": 0.1, "backend": backend}
     whole = finetune(FinetuneConfig(**settings | {"output": str(tmp_path / "whole")})).record["losses"]
     process = subprocess.Popen(
-        command(settings), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ
+        command(settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that puts the tests in the background lets them ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     complete = Path(settings["output"]) / "checkpoints" / "checkpoint-2" / "complete"
     while not complete.exists():
