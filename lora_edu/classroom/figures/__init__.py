@@ -1,0 +1,34 @@
+"""The course's figures: arrays in, axes out, one house style.
+
+A figure is the value of its cell and shows itself: a PNG, then its `alt` as a line of text. JupyterLab and
+GitHub ignore the alternative text of an output's picture, so it stands below as well, where every screen
+reader finds it. Every function requires `alt`: one sentence that says what there is to see. With `ax` given,
+a function clears it and draws there; so `widgets.explore` redraws in place.
+
+Colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers tell apart; line
+styles, markers and hatches repeat what the colour says.
+"""
+
+from lora_edu.classroom.figures._canvas import (
+    COLORS,
+    HATCHES,
+    LINE_STYLES,
+    MARKERS,
+    PANEL_INCHES,
+    STYLE,
+    Picture,
+    freeze_layout,
+    new_pictures,
+    png_output,
+    text_output,
+    to_png,
+)
+from lora_edu.classroom.figures.charts import (
+    bars,
+    before_after,
+    lines,
+    loss_curve,
+    rank_error,
+    running_time,
+)
+from lora_edu.classroom.figures.matrices import image, product
