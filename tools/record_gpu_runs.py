@@ -1,10 +1,14 @@
 """Record fine-tunes on a GPU, several processes side by side, into one file: does QLoRA match LoRA match full?
 
-    python tools/record_gpu_runs.py tune    one seed, several learning rates a method
-    python tools/record_gpu_runs.py final   three seeds at the best learning rates, and LoRA at several ranks
+    python tools/record_gpu_runs.py tune      one seed, several learning rates a method
+    python tools/record_gpu_runs.py final     three seeds at the best learning rates, and LoRA at several ranks
+    python tools/record_gpu_runs.py targets   LoRA on q and v alone, at the rank and at the size of all-linear r = 8
+    python tools/record_gpu_runs.py scaling   alpha / r against alpha / sqrt(r) at one learning rate
+    python tools/record_gpu_runs.py alone     one run a method with the GPU to itself: seconds and memory
 
 A model of 135 million parameters leaves a large GPU idle most of the time, so runs share it: their seconds say
-nothing about speed, their exact match does not care. Runs that fail or do not finish in time are listed as such.
+nothing about speed (for that: ``alone --processes 1``), their exact match does not care. Runs that fail or do not
+finish in time are listed as such.
 """
 
 import argparse
@@ -26,6 +30,10 @@ FULL_RATES = (2e-5, 5e-5, 1e-4, 2e-4)
 BEST_RATE = {"full": 5e-5, "lora": 1e-3, "qlora": 1e-3}
 RANKS = (1, 2, 4, 16, 64)
 SEEDS = (0, 1, 2)
+QUERY_VALUE = ["q_proj", "v_proj"]
+QUERY_VALUE_RANKS = (8, 42)  # 42: 2.42 million numbers, all-linear at r = 8 has 2.44
+QUERY_VALUE_RATES = (1e-3, 2e-3, 5e-3)
+SCALING_RANKS = (4, 32, 128)
 KEPT = ("losses", "exact_match", "exact_match_unseen", "n", "base", "trainable_parameters", "seconds")
 
 
@@ -37,6 +45,20 @@ def plan(name: str) -> list[dict[str, Any]]:
             {"method": method, "learning_rate": rate}
             for method, rate in product(("lora", "qlora"), ADAPTER_RATES)
         ]
+    if name == "targets":
+        return [
+            {"method": "lora", "r": r, "lora_alpha": 2 * r, "learning_rate": rate, "seed": seed}
+            | {"target_modules": QUERY_VALUE}
+            for r, rate, seed in product(QUERY_VALUE_RANKS, QUERY_VALUE_RATES, SEEDS)
+        ]
+    if name == "scaling":
+        return [
+            {"method": "lora", "r": r, "lora_alpha": 16, "use_rslora": use_rslora, "seed": seed}
+            | {"learning_rate": BEST_RATE["lora"]}
+            for r, use_rslora, seed in product(SCALING_RANKS, (False, True), SEEDS)
+        ]
+    if name == "alone":
+        return [{"method": method, "learning_rate": rate} for method, rate in BEST_RATE.items()]
     methods = [("full", "peft"), ("lora", "peft"), ("qlora", "peft"), ("qlora", "scratch")]
     runs = [
         {"method": method, "backend": backend, "learning_rate": BEST_RATE[method], "seed": seed}
@@ -52,7 +74,11 @@ def run(settings: dict[str, Any], folder: Path, deadline: float) -> dict[str, An
     """Fine-tune in a process of its own; return the settings with the record, or with what went wrong."""
     name = "-".join(str(value) for value in settings.values())
     values = COMMON | settings | {"output": folder / name}
-    flags = [part for key, value in values.items() for part in (f"--{key}", str(value))]
+    flags = [
+        part
+        for key, value in values.items()
+        for part in (f"--{key}", *map(str, value if isinstance(value, list) else [value]))
+    ]
     command = [sys.executable, "-m", "lora_edu.llm.finetune", *flags, "--overwrite"]
     try:
         done = subprocess.run(
@@ -75,7 +101,7 @@ def run(settings: dict[str, Any], folder: Path, deadline: float) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("plan", choices=["tune", "final"])
+    parser.add_argument("plan", choices=["tune", "final", "targets", "scaling", "alone"])
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--revision", required=True, help="git revision of this checkout")
     parser.add_argument("--processes", type=int, default=12, help="runs side by side")
