@@ -3,7 +3,7 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from lora_edu.llm import surgery
@@ -103,17 +103,29 @@ DAMAGE = {
         ValueError,
         "must be JSON, got a damaged file",
     ),
-    "another method": (lambda f: edit_config(f, peft_type="IA3"), ValueError, "must describe a LoRA adapter"),
+    "another method": (
+        lambda f: edit_config(f, peft_type="IA3"),
+        ValueError,
+        "must describe a LoRA .* got 'IA3'",
+    ),
     "DoRA": (lambda f: edit_config(f, use_dora=True), ValueError, "must describe plain LoRA: use_dora"),
     "biases": (lambda f: edit_config(f, bias="all"), ValueError, "must have bias 'none', got 'all'"),
     "no rank": (lambda f: edit_config(f, r=None), ValueError, "must give r as a number, got None"),
-    "wrong rank": (lambda f: edit_config(f, r=8), ValueError, r"lora_A of shape \(8, 64\) .* got \(4, 64\)"),
+    "wrong rank": (
+        lambda f: edit_config(f, r=8),
+        ValueError,
+        r"lora_A.weight of shape \(8, 64\) .* got \(4, 64\)",
+    ),
     "not finite": (
         lambda f: edit_weights(f, lambda t: t[KEY].fill_(float("nan"))),
         ValueError,
         "finite numbers",
     ),
-    "half a pair": (lambda f: edit_weights(f, lambda t: t.pop(KEY)), ValueError, r"got \['lora_B'\] alone"),
+    "half a pair": (
+        lambda f: edit_weights(f, lambda t: t.pop(KEY)),
+        ValueError,
+        r"got \['lora_B.weight'\] alone",
+    ),
     "unknown layer": (
         lambda f: edit_weights(
             f,
@@ -127,7 +139,7 @@ DAMAGE = {
     "unknown matrix": (
         lambda f: edit_weights(f, lambda t: t.update({KEY.replace("lora_A", "lora_C"): t.pop(KEY)})),
         ValueError,
-        "must hold lora_A and lora_B only",
+        "must hold lora_A.weight and lora_B.weight only",
     ),
 }
 
@@ -154,3 +166,113 @@ def test_saving_an_unknown_adapter_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match=r"adapter_name must be one of \['default'\], got 'other'"):
         save_adapter(tiny, tmp_path / "a", adapter_name="other")
     assert not (tmp_path / "a").exists()
+
+
+# Prefixes and bottlenecks
+
+
+def test_peft_loads_our_prefix_and_we_load_pefts(tiny, tmp_path):
+    base = copy.deepcopy(tiny)
+    ours = train(surgery.add_prefix(tiny, 3))
+    theirs = PeftModel.from_pretrained(copy.deepcopy(base), save_adapter(ours, tmp_path / "ours"))
+    assert torch.allclose(logits(ours), logits(theirs), atol=1e-5)
+    assert not torch.allclose(logits(base), logits(theirs), atol=1e-3)
+
+    config = PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
+    theirs = train(get_peft_model(copy.deepcopy(base), config))
+    theirs.save_pretrained(tmp_path / "theirs")
+    assert torch.allclose(logits(theirs), logits(load_adapter(base, tmp_path / "theirs")), atol=1e-5)
+
+
+def test_a_prefix_of_no_tokens_comes_back(tiny, tmp_path):
+    base = copy.deepcopy(tiny)
+    load_adapter(base, save_adapter(surgery.add_prefix(tiny, 0), tmp_path), adapter_name="nothing")
+    assert surgery.adapter_names(base) == ["nothing"]
+
+
+@pytest.mark.parametrize("targets", [None, ["model.layers.1.mlp.down_proj"]])
+def test_a_bottleneck_comes_back(tiny, tmp_path, targets):
+    base = copy.deepcopy(tiny)
+    trained = train(surgery.add_bottleneck(tiny, 4, activation="tanh", target_modules=targets))
+    load_adapter(base, save_adapter(trained, tmp_path), adapter_name="again")
+    assert torch.equal(logits(trained), logits(base))
+    assert list(surgery.switches(base)) == list(surgery.switches(trained))
+
+
+@pytest.mark.parametrize(
+    "add",
+    [lambda m: surgery.add_prefix(m, 3), lambda m: surgery.add_bottleneck(m, 4)],
+    ids=["prefix", "bottleneck"],
+)
+def test_the_numbers_of_the_other_kinds_go_to_an_adapter_of_the_same_name(tiny, tmp_path, add):
+    fresh = add(copy.deepcopy(tiny))
+    trained = train(add(tiny))
+    assert not torch.allclose(logits(trained), logits(fresh), atol=1e-3)
+    load_adapter(fresh, save_adapter(trained, tmp_path))
+    assert torch.equal(logits(trained), logits(fresh))
+    assert surgery.adapter_names(fresh) == ["default"]
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (
+            lambda m: surgery.add_prefix(m, 4),
+            "'default', a PrefixEncoder that has .*tokens': 4.*, got .*tokens': 3",
+        ),
+        (
+            lambda m: surgery.add_bottleneck(m, 4),
+            "'default', a BottleneckAdapter .* got {'num_virtual_tokens': 3}",
+        ),
+        (
+            lambda m: surgery.add_lora(m, ["q_proj"], r=4, lora_alpha=8),
+            "'default', a LoRALinear .* got .*tokens': 3",
+        ),
+    ],
+)
+def test_a_prefix_is_not_poured_into_an_adapter_of_another_kind(tiny, tmp_path, there, message):
+    folder = save_adapter(surgery.add_prefix(copy.deepcopy(tiny), 3), tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_adapter(there(tiny), folder)
+
+
+@pytest.mark.parametrize(
+    ("add", "damage", "message"),
+    [
+        (
+            lambda m: surgery.add_prefix(m, 3),
+            lambda f: edit_config(f, num_virtual_tokens=4),
+            r"must hold prompt_embeddings of shape \(4, 128\), got {'prompt_embeddings': \(3, 128\)}",
+        ),
+        (
+            lambda m: surgery.add_prefix(m, 3),
+            lambda f: edit_weights(f, lambda t: t.update(extra=torch.ones(1))),
+            r"must hold prompt_embeddings of shape \(3, 128\), got .*extra",
+        ),
+        (
+            lambda m: surgery.add_bottleneck(m, 4),
+            lambda f: edit_config(f, bottleneck=5),
+            r"must hold down.weight of shape \(5, 64\) .* got \(4, 64\)",
+        ),
+        (
+            lambda m: surgery.add_bottleneck(m, 4),
+            lambda f: edit_config(f, activation="swish"),
+            "activation must be one of gelu, relu, silu, tanh, got 'swish'",
+        ),
+        (
+            lambda m: surgery.add_bottleneck(m, 4),
+            lambda f: edit_weights(
+                f, lambda t: t.pop("base_model.model.model.layers.0.mlp.down_proj.up.bias")
+            ),
+            r"must hold down.weight and .* of model.layers.0.mlp.down_proj, got .* alone",
+        ),
+    ],
+)
+def test_damaged_files_of_the_other_kinds_are_refused_and_the_model_is_unchanged(
+    tiny, tmp_path, add, damage, message
+):
+    folder = save_adapter(add(copy.deepcopy(tiny)), tmp_path)
+    damage(folder)
+    with pytest.raises(ValueError, match=message):
+        load_adapter(tiny, folder)
+    assert not surgery.adapter_names(tiny)
