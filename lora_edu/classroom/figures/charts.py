@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import (
@@ -205,6 +205,7 @@ def rank_error(
     )
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_ylim(0, 1.05)
+        picture.xaxis.set_major_locator(MaxNLocator(integer=True))
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         if rank is not None:
             picture.axvline(rank, color="black", linewidth=1.5)

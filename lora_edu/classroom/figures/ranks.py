@@ -1,0 +1,81 @@
+"""What changes with the rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import ArrayLike
+
+from lora_edu.classroom.figures._canvas import STYLE, Picture
+from lora_edu.classroom.figures.charts import lines
+
+
+def share_by_rank(
+    shares: Mapping[str, ArrayLike],
+    *,
+    ranks: Sequence[int],
+    alt: str,
+    xlabel: str = "rank",
+    ylabel: str = "",
+    title: str = "",
+    ax: Picture | None = None,
+) -> Picture:
+    """Draw shares (0 to 1) over a few ranks, evenly spaced whatever the ranks are.
+
+    Parameters
+    ----------
+    shares : mapping of str to array
+        Label to one share a rank; repeats as in `lines`. NaN leaves a gap.
+    ranks : sequence of int
+        The ranks, as the ticks name them.
+    alt, xlabel, ylabel, title, ax
+        As in `lines`.
+
+    Raises
+    ------
+    ValueError
+        If `alt` is empty or a shape does not fit `ranks`.
+    """
+    positions = np.arange(len(ranks))
+    picture = lines(shares, x=positions, xlabel=xlabel, ylabel=ylabel, title=title, alt=alt, ax=ax)
+    with mpl.rc_context(STYLE):  # new ticks
+        picture.set_xticks(positions, [str(rank) for rank in ranks])
+        picture.set_ylim(-0.03, 1.05)
+        picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    return picture
+
+
+def energy_by_rank(
+    curves: Mapping[str, ArrayLike],
+    *,
+    alt: str,
+    rank: int | None = None,
+    title: str = "",
+    ax: Picture | None = None,
+) -> Picture:
+    """Draw the share of energy (squared singular values, 0 to 1) that the first terms keep, and mark one rank.
+
+    Parameters
+    ----------
+    curves : mapping of str to array
+        Label to shares for rank 1, 2, 3, …, all of one length.
+    rank : int, optional
+        The rank to mark.
+    alt, title, ax
+        As in `lines`.
+
+    Raises
+    ------
+    ValueError
+        If `alt` is empty or the lengths differ.
+    """
+    picture = lines(curves, xlabel="rank kept", ylabel="energy kept", title=title, alt=alt, ax=ax)
+    with mpl.rc_context(STYLE):  # new ticks
+        picture.set_ylim(0, 1.05)
+        picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        if rank is not None:
+            picture.axvline(rank, color="black", linewidth=1.5)
+    return picture

@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from lora_edu.classroom import records
+
+
+def test_a_run_is_found_by_its_settings_and_defaults():
+    by_name = records.runs("events_gpu_final", method="lora", r=8)
+    assert [run["seed"] for run in by_name] == [0, 1, 2]
+    assert all("r" not in run for run in by_name)  # r = 8 is the default, which the record leaves out
+    assert len(records.runs("events_gpu_final", method="qlora", backend="scratch")) == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: records.read("events_gpu"), "name must be one of .*'classifier'.*, got 'events_gpu'"),
+        (lambda: records.runs("events_gpu_final", r=3), r"settings must be those of a run .* got \{'r': 3\}"),
+        (lambda: records.delta_w("lm_head"), "path must be one of .*q_proj.*, got 'lm_head'"),
+    ],
+)
+def test_what_was_not_recorded_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_the_kept_updates_have_the_recorded_singular_values():
+    spectra = records.delta_w_spectra()
+    assert len(spectra) == 2 * 210
+    for block in (0, 15, 29):
+        path = f"model.layers.{block}.self_attn.q_proj"
+        expected, got = spectra[f"{path}.dW"], torch.linalg.svdvals(records.delta_w(path))
+        assert (got - expected).norm() < 1e-4 * expected.norm()  # float16 keeps three digits of each entry
