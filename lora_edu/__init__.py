@@ -10,6 +10,8 @@ The map of the course, in the order in which you meet the parts:
     ``nf4``        the three together, as bitsandbytes stores them
     ``lora``       y = W x + (alpha / r) B A x
     ``qlora``      the same over a frozen 4-bit W
+    ``bottleneck`` another adapter: a small network after a layer
+    ``prefix``     another: trained keys and values that every token can attend to
 
 ``lora_edu.llm``: a real language model.
     ``base_model`` fetch and load it, without a model hub
@@ -17,10 +19,12 @@ The map of the course, in the order in which you meet the parts:
     ``extraction`` the task: how it is asked, answered and counted
     ``surgery``    put adapters into it
     ``checkpoint`` save and load adapters in PEFT's own files
+    ``budget``     parameters and bytes, from a configuration alone
     ``finetune``   train, evaluate, record: a function and a command
+    ``provenance`` versions, device and commit, for every record
 
 ``lora_edu.classroom``: what a learner touches.
-    ``widgets``, ``figures``, ``checks``, ``doctor``
+    ``widgets``, ``figures``, ``checks``, ``records``, ``doctor``
 
 Start with ``notebooks/00_start_here.ipynb``; the capstone is ``notebooks/10_qlora_finetune.ipynb``.
 """
