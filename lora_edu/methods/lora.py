@@ -89,8 +89,8 @@ class LoRALinear(nn.Module):
 def merged_linear(lora: LoRALinear) -> nn.Linear:
     """A new plain layer that computes what ``lora`` computes in evaluation: weight ``W + delta_weight``.
 
-    The sum is formed in float32 and rounded once, to the dtype of the base weight. Nothing is shared with
-    ``lora``, which stays as it is: unmerging is to keep using it.
+    The sum is formed in float32 (in float64 over a float64 base) and rounded once, to the dtype of the base
+    weight. Nothing is shared with ``lora``, which stays as it is: unmerging is to keep using it.
 
     Parameters
     ----------
@@ -116,7 +116,8 @@ def merged_linear(lora: LoRALinear) -> nn.Linear:
     weight = base.dequantize() if hasattr(base, "dequantize") else base.weight
     bias = getattr(base, "bias", None)
     merged = nn.Linear(lora.in_features, lora.out_features, bias is not None, weight.device, weight.dtype)
-    merged.weight.copy_(weight.float() + lora.delta_weight().float())
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    merged.weight.copy_(weight.to(wide) + lora.delta_weight().to(wide))
     if bias is not None:
         merged.bias.copy_(bias)
     return merged.requires_grad_(False)

@@ -74,6 +74,12 @@ def test_merged_equals_forward_for_every_shape(in_features, out_features, data):
     torch.testing.assert_close(merged_linear(lora)(x), lora(x), rtol=1e-4, atol=1e-5)
 
 
+def test_over_a_float64_base_nothing_is_rounded_to_float32():
+    lora = trained(nn.Linear(24, 16, dtype=torch.float64)).double()
+    x = torch.randn(5, 24, dtype=torch.float64)
+    torch.testing.assert_close(merged_linear(lora)(x), lora(x), rtol=1e-12, atol=1e-12)
+
+
 def test_merging_adds_in_float32_and_rounds_once(base_layer):
     lora = trained(base_layer)
     before = {name: tensor.clone() for name, tensor in lora.state_dict().items()}

@@ -15,6 +15,7 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from numpy.typing import ArrayLike
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -42,8 +43,8 @@ class Picture(Axes):
 
     alt = ""
 
-    def __init__(self, figure: Figure, *position: int):
-        super().__init__(figure, *position)
+    def __init__(self, figure: Figure, position: SubplotSpec):
+        super().__init__(figure, position)  # pyright: ignore[reportArgumentType] (its stubs lack SubplotSpec)
         self.canvas = FigureCanvasAgg(figure)
 
     def _ipython_display_(self) -> None:
@@ -60,7 +61,8 @@ def new_pictures(panels: int = 1) -> list[Picture]:
     with mpl.rc_context(STYLE):
         width, height = PANEL_INCHES
         figure = Figure(figsize=(width * (1 + 0.5 * (panels - 1)), height), layout="constrained")
-        pictures = [Picture(figure, 1, panels, index + 1) for index in range(panels)]
+        grid = figure.add_gridspec(1, panels)  # one grid for all, so that labels of one keep off the other
+        pictures = [Picture(figure, grid[0, index]) for index in range(panels)]
         for picture in pictures:
             figure.add_subplot(picture)
     return pictures
