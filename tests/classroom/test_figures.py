@@ -13,12 +13,15 @@ from lora_edu.classroom import figures
 
 ALT = "Two lines fall."
 FIGURES = {
+    "areas": lambda **options: figures.areas({"a": 9, "b": 1}, **options),
+    "update_to_scale": lambda **options: figures.update_to_scale(30, 40, 2, **options),
     "lines": lambda **options: figures.lines({"a": [3, 1], "b": [2, 1]}, **options),
     "loss_curve": lambda **options: figures.loss_curve({"QLoRA": [3, 1]}, **options),
     "bars": lambda **options: figures.bars({"a": [1, 2], "b": [2, 3]}, groups=["x", "y"], **options),
     "before_after": lambda **options: figures.before_after(
         [0, 0.1], [0.8, 0.9], groups=["x", "y"], **options
     ),
+    "crossover": lambda **options: figures.crossover({"a": [1, 9], "b": [4, 4]}, x=[1, 9], at=4, **options),
     "image": lambda **options: figures.image([[0, 0.5], [0.2, 1]], **options),
     "product": lambda **options: figures.product([[1], [2]], [[3, 4, -1]], **options),
     "rank_error": lambda **options: figures.rank_error({"a": [1, 0.5, 0]}, rank=1, **options),

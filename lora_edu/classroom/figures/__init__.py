@@ -31,4 +31,7 @@ from lora_edu.classroom.figures.charts import (
     rank_error,
     running_time,
 )
+from lora_edu.classroom.figures.crossover import crossover
 from lora_edu.classroom.figures.matrices import image, product
+from lora_edu.classroom.figures.ranks import energy_by_rank, share_by_rank
+from lora_edu.classroom.figures.scale import areas, update_to_scale
