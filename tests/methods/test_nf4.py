@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_edu.methods import nf4
+from lora_edu.methods import _fast
 from lora_edu.methods.blockwise import dequantize_blockwise, nearest_level, quantize_blockwise
 from lora_edu.methods.codebook import nf4_code
 from lora_edu.methods.nf4 import (
@@ -17,6 +17,8 @@ from lora_edu.methods.nf4 import (
     dequantize_nf4,
     dequantized_panels,
     nearest_nf4_level,
+    plain_dequantize_nf4,
+    plain_quantize_nf4,
     quantize_nf4,
     scales,
 )
@@ -33,24 +35,45 @@ def weights(shape, seed, dtype=torch.float32):
 @pytest.fixture(params=[None, 128], ids=["one chunk", "many chunks"])
 def chunk(request, monkeypatch):
     if request.param:
-        monkeypatch.setattr(nf4, "QUANTIZE_CHUNK", request.param)
-        monkeypatch.setattr(nf4, "DEQUANTIZE_CHUNK", request.param)
+        monkeypatch.setattr(_fast, "QUANTIZE_CHUNK", request.param)
+        monkeypatch.setattr(_fast, "DEQUANTIZE_CHUNK", request.param)
 
 
-@pytest.mark.usefixtures("chunk")
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def threads(request):
+    """The fast path looks levels up in another way when PyTorch has more than one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("chunk", "threads")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("blocksize", [64, 1, 7, 100])
 @pytest.mark.parametrize("shape", [(64, 64), (37, 53), (1,), (2, 3, 129)])
-def test_the_fast_path_agrees_with_the_plain_one(shape, blocksize, dtype):
+@pytest.mark.parametrize("double_quant", [False, True])
+def test_the_fast_path_agrees_with_the_plain_one(shape, blocksize, dtype, double_quant):
     W = weights(shape, 0, dtype)
-    packed, state = quantize_nf4(W, blocksize)
-    indices, absmax = quantize_blockwise(W, nf4_code(), blocksize)
+    packed, state = quantize_nf4(W, blocksize, double_quant)
+    plain, plain_state = plain_quantize_nf4(W, blocksize, double_quant)
     assert packed.shape == (math.ceil(W.numel() / 2),) and packed.dtype == torch.uint8
+    assert torch.equal(packed, plain)
+    assert torch.equal(scales(state), scales(plain_state))
+    restored = dequantize_nf4(packed, state)
+    assert (restored.shape, restored.dtype) == (W.shape, dtype)
+    assert torch.equal(restored, plain_dequantize_nf4(packed, state))
+
+
+@pytest.mark.parametrize("blocksize", [64, 7])
+def test_the_plain_path_keeps_the_codes_and_scales_of_its_parts(blocksize):
+    W = weights((37, 53), 0)
+    packed, state = plain_quantize_nf4(W, blocksize)
+    indices, absmax = quantize_blockwise(W, nf4_code(), blocksize)
     assert torch.equal(unpack_4bit(packed, W.numel()), indices.flatten())
     assert torch.equal(state.absmax, absmax)
-    restored = dequantize_nf4(packed, state)
-    assert restored.dtype == dtype
-    assert torch.equal(restored, dequantize_blockwise(indices, absmax, nf4_code(), blocksize).to(dtype))
+    restored = dequantize_blockwise(indices, absmax, nf4_code(), blocksize)
+    assert torch.equal(plain_dequantize_nf4(packed, state), restored)
 
 
 def test_the_table_agrees_with_the_search_on_both_sides_of_every_midpoint():

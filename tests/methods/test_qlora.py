@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lora_edu.methods import nf4
+from lora_edu.methods import _fast
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4
 from lora_edu.methods.qlora import NF4Linear
@@ -34,7 +34,7 @@ def result_and_gradient(layer, x, grad_y):
 @pytest.fixture(params=[None, 128], ids=["one panel", "many panels"])
 def panels(request, monkeypatch):
     if request.param:
-        monkeypatch.setattr(nf4, "DEQUANTIZE_CHUNK", request.param)
+        monkeypatch.setattr(_fast, "DEQUANTIZE_CHUNK", request.param)
 
 
 @settings(deadline=None, max_examples=60)

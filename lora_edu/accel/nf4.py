@@ -1,0 +1,166 @@
+"""``quantize_nf4`` and ``dequantize_nf4`` as loops over blocks, compiled by numba, on as many threads as PyTorch.
+
+The arithmetic is that of ``lora_edu.methods``, operation by operation, so the results are the same to the bit.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from lora_edu.methods import _validate
+from lora_edu.methods.codebook import nf4_code
+from lora_edu.methods.double_quant import double_quantize, scales
+from lora_edu.methods.nf4 import CODE_OF_ZERO, QuantState, check_out, check_stored
+from lora_edu.methods.quant_state import block_count, packed_bytes
+
+LEVELS = nf4_code().numpy()
+MIDPOINTS = (LEVELS[:-1] + LEVELS[1:]) / 2
+# The two levels that each byte names, seen as one number so that one read fetches both.
+PAIRS = torch.cartesian_prod(nf4_code(), nf4_code()).numpy().view(np.uint64).ravel()
+# Smallest divisor, as in methods.blockwise: an all-zero block becomes zeros.
+TINY = np.float32(1e-38)
+ONE = np.float32(1)
+# Blocks worked on at a time, in memory that stays in the cache.
+BLOCKS = 64
+
+
+def quantize_nf4(
+    W: Float[Tensor, "*shape"], blocksize: int = 64, double_quant: bool = False
+) -> tuple[UInt8[Tensor, "bytes"], QuantState]:
+    """``lora_edu.methods.nf4.quantize_nf4`` of weights in the memory of the CPU, bit for bit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``W`` is no floating-point tensor on the CPU, is empty or not finite; ``blocksize`` is no integer above 0.
+    """
+    _validate.tensor("W", W)
+    _validate.integer("blocksize", blocksize, 1)
+    _check_cpu("W", W)
+    flat = W.detach().flatten().float()
+    packed = torch.empty(packed_bytes(flat.numel()), dtype=torch.uint8)
+    absmax = torch.empty(block_count(flat.numel(), blocksize), dtype=torch.float32)
+    _in_parallel(_quantize, flat.numel(), blocksize, flat.numpy(), packed.numpy(), absmax.numpy())
+    _validate.finite("W", absmax)
+    state = QuantState(W.shape, W.dtype, blocksize, absmax)
+    return packed, double_quantize(state) if double_quant else state
+
+
+def dequantize_nf4(
+    packed: UInt8[Tensor, "bytes"], quant_state: QuantState, out: Float[Tensor, "*shape"] | None = None
+) -> Float[Tensor, "*shape"]:
+    """``lora_edu.methods.nf4.dequantize_nf4`` of codes in the memory of the CPU, bit for bit.
+
+    An ``out`` that is not float32 is rounded from a float32 copy of the whole weight.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``packed``, ``quant_state`` and ``out`` do not belong together, or are not on the CPU.
+    """
+    s = quant_state
+    check_stored(packed, s)
+    _check_cpu("packed", packed)
+    if out is None:
+        out = torch.empty(s.shape, dtype=s.dtype)
+    check_out(out, s)
+    _check_cpu("out", out)
+    wide = out.detach() if out.dtype == torch.float32 else torch.empty(s.shape, dtype=torch.float32)
+    flat = wide.view(-1)
+    _in_parallel(_dequantize, flat.numel(), s.blocksize, packed.numpy(), scales(s).numpy(), flat.numpy())
+    return out if wide.data_ptr() == out.data_ptr() else out.copy_(wide)
+
+
+def _in_parallel(loop: Callable[..., None], numel: int, blocksize: int, *arrays: Any) -> None:
+    """``loop(start, stop, blocksize, *arrays)`` over equal ranges of blocks, one for each thread of PyTorch.
+
+    numba's own threads (``prange``) would change how many PyTorch uses. These do not, and run at the same time
+    because a compiled loop lets go of Python's lock.
+    """
+    threads = torch.get_num_threads()
+    # A range begins with a byte: its blocks are an even number.
+    size = 2 * blocksize * -(-block_count(numel, 2 * blocksize) // threads)
+    with ThreadPoolExecutor(threads) as pool:
+        ranges = [(start, min(start + size, numel)) for start in range(0, numel, size)]
+        list(pool.map(lambda bounds: loop(*bounds, blocksize, *arrays), ranges))
+
+
+@numba.njit(nogil=True, cache=True)
+def _quantize(begin: int, end: int, blocksize: int, weights: Any, packed: Any, absmax: Any) -> None:
+    for start in range(begin, end, BLOCKS * blocksize):
+        stop = min(start + BLOCKS * blocksize, end)
+        codes = np.full(stop - start + (stop - start) % 2, CODE_OF_ZERO, np.int32)
+        for first in range(start, stop, blocksize):
+            last, number = min(first + blocksize, stop), first // blocksize
+            block = weights[first:last]
+            absmax.view(np.int32)[number] = _largest(block.view(np.int32))
+            here = codes[first - start : last - start]
+            if len(block) == blocksize:
+                _nearest_levels(block, ONE / max(absmax[number], TINY), here)
+            else:
+                absmax[number] = max(absmax[number], TINY)
+                _nearest_levels(block / absmax[number], ONE, here)
+        _pack(codes, packed[start // 2 :])
+
+
+@numba.njit(nogil=True, cache=True)
+def _dequantize(begin: int, end: int, blocksize: int, packed: Any, absmax: Any, out: Any) -> None:
+    for start in range(begin, end, BLOCKS * blocksize):
+        stop = min(start + BLOCKS * blocksize, end)
+        pairs = np.empty((stop - start + 1) // 2, np.uint64)
+        _look_up(packed[start // 2 :], pairs)
+        levels = pairs.view(np.float32)
+        for first in range(start, stop, blocksize):
+            _scale(
+                levels[first - start :], absmax[first // blocksize], out[first : min(first + blocksize, stop)]
+            )
+
+
+# Loops so small that the compiler turns them into vector instructions.
+
+
+@numba.njit(cache=True)
+def _largest(bits: Any) -> Any:
+    """The largest magnitude: without their sign the bits of floating-point numbers ascend, up to infinity and NaN."""
+    largest = np.int32(0)
+    for k in range(len(bits)):
+        largest = max(largest, bits[k] & np.int32(0x7FFFFFFF))
+    return largest
+
+
+@numba.njit(cache=True)
+def _nearest_levels(values: Any, factor: Any, codes: Any) -> None:
+    for k in range(len(values)):
+        x = values[k] * factor
+        code = np.int32(0)
+        for j in range(len(MIDPOINTS)):
+            code += np.int32(x > MIDPOINTS[j])
+        codes[k] = code
+
+
+@numba.njit(cache=True)
+def _pack(codes: Any, packed: Any) -> None:
+    for i in range(len(codes) // 2):
+        packed[i] = codes[2 * i] * 16 + codes[2 * i + 1]
+
+
+@numba.njit(cache=True)
+def _look_up(packed: Any, pairs: Any) -> None:
+    for i in range(len(pairs)):
+        pairs[i] = PAIRS[packed[i]]
+
+
+@numba.njit(cache=True)
+def _scale(levels: Any, scale: Any, out: Any) -> None:
+    for k in range(len(out)):
+        out[k] = levels[k] * scale
+
+
+def _check_cpu(name: str, tensor: Tensor) -> None:
+    _validate.require(tensor.device.type == "cpu", name, "on the CPU", tensor.device)
