@@ -14,6 +14,7 @@ from lora_edu.classroom import figures
 ALT = "Two lines fall."
 FIGURES = {
     "areas": lambda **options: figures.areas({"a": 9, "b": 1}, **options),
+    "share_by_rank": lambda **options: figures.share_by_rank({"a": [0.5, 1]}, ranks=[1, 8], **options),
     "update_to_scale": lambda **options: figures.update_to_scale(30, 40, 2, **options),
     "lines": lambda **options: figures.lines({"a": [3, 1], "b": [2, 1]}, **options),
     "loss_curve": lambda **options: figures.loss_curve({"QLoRA": [3, 1]}, **options),
@@ -21,8 +22,21 @@ FIGURES = {
     "before_after": lambda **options: figures.before_after(
         [0, 0.1], [0.8, 0.9], groups=["x", "y"], **options
     ),
+    "bit_fields": lambda **options: figures.bit_fields(
+        {"a": ({"sign": "1", "rest": "010"}, "-2")}, **options
+    ),
     "crossover": lambda **options: figures.crossover({"a": [1, 9], "b": [4, 4]}, x=[1, 9], at=4, **options),
+    "energy_by_rank": lambda **options: figures.energy_by_rank({"a": [0.5, 1]}, rank=1, **options),
+    "equal_shares": lambda **options: figures.equal_shares(4, **options),
+    "error_budget": lambda **options: figures.error_budget(
+        {"a": ([4, 5], [0.2, 0.1]), "b": ([4.5, 6], [0.3, 0.1])}, chosen=(5, 0.1), **options
+    ),
+    "error_by_bits": lambda **options: figures.error_by_bits(
+        {"a": ([4, 5], [0.2, 0.1]), "b": ([4.5, 6], [0.3, 0.1])}, **options
+    ),
     "image": lambda **options: figures.image([[0, 0.5], [0.2, 1]], **options),
+    "next_token": lambda **options: figures.next_token({"a": 0.7, "b": 0.2}, right="b", **options),
+    "number_lines": lambda **options: figures.number_lines({"a": [-1, 0, 1], "b": [0.5]}, **options),
     "product": lambda **options: figures.product([[1], [2]], [[3, 4, -1]], **options),
     "rank_error": lambda **options: figures.rank_error({"a": [1, 0.5, 0]}, rank=1, **options),
     "running_time": lambda **options: figures.running_time({"a": [1, 8]}, sizes=[2, 4], **options),

@@ -23,6 +23,7 @@ from lora_edu.classroom.figures._canvas import (
     text_output,
     to_png,
 )
+from lora_edu.classroom.figures.bits import bit_fields, error_budget
 from lora_edu.classroom.figures.charts import (
     bars,
     before_after,
@@ -32,6 +33,8 @@ from lora_edu.classroom.figures.charts import (
     running_time,
 )
 from lora_edu.classroom.figures.crossover import crossover
+from lora_edu.classroom.figures.language import next_token
+from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, number_lines
 from lora_edu.classroom.figures.matrices import image, product
 from lora_edu.classroom.figures.ranks import energy_by_rank, share_by_rank
 from lora_edu.classroom.figures.scale import areas, update_to_scale
