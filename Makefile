@@ -7,6 +7,8 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false
 # For a machine without a screen: make lab LAB_ARGS=--no-browser
 LAB_ARGS ?=
+# To keep a record: make bench BENCH_ARGS="--folder data/bench"
+BENCH_ARGS ?=
 
 # What the course uses and Colab preinstalls. torchao is there because peft looks at it.
 COLAB_PACKAGES := numpy matplotlib ipython ipykernel ipywidgets nbconvert transformers peft accelerate \
@@ -17,7 +19,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 SOLUTIONS := $(filter-out $(addprefix notebooks/solutions/,06_% 10_% 11_%),$(wildcard notebooks/solutions/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help course lab test check test-colab test-gpu binder-limit notebooks constraints constraints-colab repo \
+.PHONY: help course lab test check test-colab test-gpu binder-limit bench notebooks constraints constraints-colab repo \
 	clean set-up-course set-up-test
 
 help: ## list these commands
@@ -48,6 +50,9 @@ binder-limit: set-up-test ## every notebook on one core, within the memory that 
 
 test-gpu: set-up-test ## the tests that need a CUDA device
 	$(PY) -m pytest -m gpu tests
+
+bench: set-up-test ## time and memory against bitsandbytes, torchao, peft, scipy; a dated JSON in build/bench/
+	$(PY) -m benchmarks $(BENCH_ARGS)
 
 notebooks: set-up-test ## rebuild the notebooks whose source in notebooks/src/ has changed
 	$(PY) tools/build_notebooks.py

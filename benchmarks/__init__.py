@@ -1,0 +1,13 @@
+"""How fast, and how exact, against the libraries that professionals use: one script a question.
+
+nf4
+    Quantize and dequantize a matrix: bitsandbytes, torchao.
+qlora_linear
+    Forward and backward of a 4-bit layer: bitsandbytes.
+lora_step
+    A training step and greedy generation: peft.
+svd
+    The 64 largest singular values of a large matrix: torch.svd_lowrank, scipy.
+
+``python -m benchmarks.nf4 [--device cuda] [--json FILE] [--quick]`` runs one, ``python -m benchmarks`` all of them.
+"""

@@ -1,0 +1,35 @@
+"""Run all benchmarks, each in a process of its own, and keep their records in one file named after the day."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks._harness import write_json
+
+SCRIPTS = ("nf4", "qlora_linear", "lora_step", "svd")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="default build/bench")
+    options, passed_on = parser.parse_known_args()
+    records = []
+    with tempfile.TemporaryDirectory() as folder:
+        for script in SCRIPTS:
+            file = Path(folder) / f"{script}.json"
+            command = [sys.executable, "-m", f"benchmarks.{script}", *passed_on, "--json", str(file)]
+            if status := subprocess.run(command).returncode:
+                sys.exit(status)
+            print(flush=True)
+            records.append(json.loads(file.read_text(encoding="utf-8")))
+    target = options.folder / f"{datetime.now(UTC):%Y-%m-%d}.json"
+    write_json(target, records)
+    print(f"Record: {target}")
+
+
+if __name__ == "__main__":
+    main()

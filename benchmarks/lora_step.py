@@ -1,0 +1,133 @@
+"""What does a step of LoRA training cost, a layer's and a whole model's, against peft? And an answer?
+
+    python -m benchmarks.lora_step [--device cuda] [--json FILE] [--quick]
+
+The layer is trained as in a model: forward, backward with the input's gradient, AdamW. The model is the base model
+of the course with QLoRA as in the capstone: 4-bit weights, rank 8 on all linear layers, two sentences a step; then it
+answers 25 sentences, greedily.
+"""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from benchmarks._harness import Race, Result, Settings, main, relative_difference
+from lora_edu.llm.base_model import load_base_model
+from lora_edu.llm.datasets import load_events
+from lora_edu.llm.extraction import encode_example, generate_answers
+from lora_edu.llm.surgery import ALL_LINEAR, add_qlora
+from lora_edu.methods.lora import LoRALinear
+
+R, LORA_ALPHA = 8, 16
+TOKENS = 256
+
+
+def measure(settings: Settings) -> list[Result]:
+    sizes = (64,) if settings.quick else (1024, 2048, 4096)
+    return [*(train_layer(size, settings) for size in sizes), *train_and_ask_model(settings)]
+
+
+def train_layer(size: int, settings: Settings) -> Result:
+    linear = nn.Linear(size, size)
+    x, grad_y = torch.randn(2, TOKENS, size).to(settings.device)
+    makers = {"LoRALinear": scratch_layer, "peft": peft_layer}
+    layers = {name: make(copy.deepcopy(linear)).to(settings.device) for name, make in makers.items()}
+    steps = {name: layer_step(layer, x, grad_y) for name, layer in layers.items()}
+    y, theirs = ([run(), run()][1] for run in steps.values())  # in the first step B is zero
+    apart = f"{relative_difference(y, theirs):.0e} apart"
+    return Race(steps, settings, unit_bytes=4 * size * size).result(f"layer {size}", *steps, agreement=apart)
+
+
+def scratch_layer(linear: nn.Linear) -> nn.Module:
+    torch.manual_seed(0)  # both draw the same A
+    return LoRALinear(linear, R, LORA_ALPHA)
+
+
+def peft_layer(linear: nn.Linear) -> nn.Module:
+    from peft import LoraConfig, get_peft_model  # after lora_edu.llm, which keeps what it imports quiet
+
+    torch.manual_seed(0)
+    config = LoraConfig(r=R, lora_alpha=LORA_ALPHA, target_modules=["0"])
+    return cast(Any, get_peft_model(cast(Any, nn.Sequential(linear)), config)).base_model.model[0]
+
+
+def layer_step(layer: nn.Module, x: torch.Tensor, grad_y: torch.Tensor) -> Callable[[], torch.Tensor]:
+    x = x.clone().requires_grad_()
+    optimizer = adamw(layer)
+
+    def run() -> torch.Tensor:
+        x.grad = None
+        optimizer.zero_grad()
+        y = layer(x)
+        y.backward(grad_y)
+        optimizer.step()
+        return y.detach()
+
+    return run
+
+
+def train_and_ask_model(settings: Settings) -> list[Result]:
+    models = {"scratch": scratch_model(), "peft": peft_model()}
+    count, new_tokens = (1, 4) if settings.quick else (25, 64)
+    sentences = [line["sentence"] for line in load_events("test")[:count]]
+    steps = {name: model_step(*loaded) for name, loaded in models.items()}
+    asked = {
+        name: partial(generate_answers, *loaded, sentences, max_new_tokens=new_tokens)
+        for name, loaded in models.items()
+    }
+    losses = [[run() for _ in range(3)][2] for run in steps.values()]
+    losses_agree = "third losses " + " and ".join(f"{loss:.5f}" for loss in losses)
+    answering = Race(asked, settings)
+    same = sum(a == b for a, b in zip(*answering.outputs.values(), strict=True))
+    return [
+        Race(steps, settings).result("capstone step", "scratch", "peft", losses_agree),
+        answering.result(f"{count} answers", "scratch", "peft", f"{same} of {count} the same"),
+    ]
+
+
+def scratch_model() -> tuple[Any, Any]:
+    model, tokenizer = load_base_model()
+    torch.manual_seed(0)
+    add_qlora(model, ALL_LINEAR, r=R, lora_alpha=LORA_ALPHA)
+    return model, tokenizer
+
+
+def peft_model() -> tuple[Any, Any]:
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    model, tokenizer = load_base_model(quantization="nf4")
+    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    torch.manual_seed(0)
+    config = LoraConfig(r=R, lora_alpha=LORA_ALPHA, target_modules=ALL_LINEAR, task_type="CAUSAL_LM")
+    return get_peft_model(model, config), tokenizer
+
+
+def model_step(model: Any, tokenizer: Any) -> Callable[[], float]:
+    """One optimizer step on two sentences, always the same; the loss before it."""
+    from transformers import DataCollatorForSeq2Seq
+
+    examples = [encode_example(tokenizer, line) for line in load_events("train")[:2]]
+    batch = DataCollatorForSeq2Seq(tokenizer)(examples).to(model.device)
+    optimizer = adamw(model)
+
+    def run() -> float:
+        model.train()
+        optimizer.zero_grad()
+        loss = model(**batch, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return run
+
+
+def adamw(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-4)
+
+
+if __name__ == "__main__":
+    main("A step of LoRA training, and greedy generation", measure)

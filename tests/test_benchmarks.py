@@ -1,0 +1,111 @@
+"""Each benchmark runs at a tiny size and leaves a well-formed record. How fast anything is, is not asserted."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import _harness
+from benchmarks.__main__ import SCRIPTS
+from benchmarks._harness import Race, Result, Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+CASES = {"nf4": 12, "qlora_linear": 4, "lora_step": 3, "svd": 6}
+
+
+def run(module, *arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_all_of_them_write_one_dated_record(tmp_path, base_model_folder):
+    done = run("benchmarks", "--folder", tmp_path, "--quick", "--rounds", 2)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.iterdir()
+    assert time.strptime(file.stem, "%Y-%m-%d") and file.suffix == ".json"
+    records = json.loads(file.read_text())
+    assert tuple(CASES) == SCRIPTS
+    for record, cases in zip(records, CASES.values(), strict=True):
+        assert record["quick"] and record["rounds"] == 2
+        assert record["versions"]["torch"] == torch.__version__
+        assert record["device"]["type"] == "cpu" and record["device"]["threads"] == 1
+        assert len(record["results"]) == cases
+        for row in record["results"]:
+            check_row(row)
+            assert f"| {row['case']} " in done.stdout
+
+
+def check_row(row):
+    assert row["case"] and row["ours"] and row["peer"] and row["agreement"]
+    assert row["ours"] != row["peer"]
+    if row["ratios"]:
+        assert len(row["ratios"]) == 2
+        times = *row["ratios"], row["seconds"], row["peer_seconds"]
+        assert all(value > 0 and math.isfinite(value) for value in times)
+    else:
+        assert "differ" in row["agreement"]
+
+
+@pytest.mark.parametrize("arguments", [["--rounds", "0"], ["--device", "tpu"], ["--device", "cuda"]])
+def test_what_cannot_run_is_refused(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["benchmarks/nf4.py", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        _harness.main("?", lambda settings: [])
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_contestants_take_turns():
+    order = []
+    wait = 1.1 * _harness.MIN_SECONDS  # longer than that, so each is called once a round
+    contestants = {name: lambda name=name: (order.append(name), time.sleep(wait)) for name in "ab"}
+    race = Race(contestants, Settings(CPU, quick=True, rounds=3))
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab"
+    assert {name: len(seconds) for name, seconds in race.seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_ratios_are_taken_within_a_round():
+    race = Race({"ours": lambda: None, "peer": lambda: None}, Settings(CPU, quick=True, rounds=1))
+    race.seconds = {"ours": [1.0, 20.0, 3.0], "peer": [2.0, 40.0, 3.0]}  # the second round was a busy one
+    result = race.result("case", "ours", "peer", "same")
+    assert result.ratios == [0.5, 0.5, 1.0]
+    assert result.cells() == ["case", "ours", "peer", "0.5", "0.5 … 1", "", "", "same"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")
+def test_memory_is_what_a_call_takes_at_its_peak():
+    """In a process of its own: what other tests have left in this one's heap would blur it."""
+    code = """
+import torch
+from benchmarks._harness import extra_peak_bytes
+W = torch.randn(2**24)
+for call in (lambda: None, W.clone, lambda: (W.clone(), W.clone()), lambda: (W.clone().sum(), W.clone().sum())):
+    print(extra_peak_bytes(call, torch.device("cpu")) / W.nbytes)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert [float(line) for line in done.stdout.split()] == pytest.approx([0, 1, 2, 1], abs=0.05)
+
+
+def test_the_table_is_aligned():
+    rows = [Result("a", "b", "c", "d"), Result("longer", "b", "c", "d", [0.25], 1.0, 4.0, 0.5, 2.0)]
+    lines = _harness.table(rows).splitlines()
+    assert len(lines) == 4 and len({len(line) for line in lines}) == 1
+    assert [cell.strip() for cell in lines[3].split("|")[1:-1]] == [
+        *("longer", "b", "c"),
+        *("0.25", "0.25 … 0.25", "0.50", "2.00", "d"),
+    ]
+
+
+def test_a_difference_is_relative():
+    ones = torch.ones(100)
+    assert _harness.relative_difference(ones, ones) == 0
+    assert _harness.relative_difference(1.5 * ones, ones) == pytest.approx(0.5)
