@@ -48,8 +48,7 @@ len(runs), runs[0]["base"]["name"], runs[0]["base"]["parameters"]
 # counts as wrong. Which?
 
 # %%
-first = runs[0]["answers"]
-shown = [*first[:2], next(entry for entry in first[::-1] if "before" in entry and not entry["correct"])]
+shown = [runs[0]["answers"][index] for index in (0, 1, 49)]
 before, after = [entry["before"][:100] for entry in shown], [entry["answer"] for entry in shown]
 compare(sentence=[entry["sentence"] for entry in shown], before=before, after=after)
 
@@ -209,16 +208,16 @@ check("00.1", share_right)
 # |---|---|---|
 # | 00 | What will I be able to do? | 15 |
 # | [01](01_rank_and_svd.ipynb) | How much of a matrix is really there? | 45 |
-# | 02 | May the update be smaller than the weights? | |
-# | 03 | What does a low-rank update cost? | |
-# | 04 | How is a LoRA layer built? | |
-# | 05 | What changes when only B and A train? | |
-# | 06 | Does it work on a real language model? | |
-# | 07 | What is lost when 32 bits become 4? | |
-# | 08 | Which 16 numbers? | |
+# | [02](02_are_updates_low_rank.ipynb) | May the update be smaller than the weights? | 40 |
+# | [03](03_parameter_budget.ipynb) | What does a low-rank update cost? | 40 |
+# | [04](04_lora_from_scratch.ipynb) | How is a LoRA layer built? | 60 |
+# | [05](05_training_lora.ipynb) | What changes when only B and A train? | 65 |
+# | [06](06_lora_on_a_language_model.ipynb) | Does it work on a real language model? | 60 |
+# | [07](07_quantization.ipynb) | What is lost when 32 bits become 4? | 45 |
+# | [08](08_nf4.ipynb) | Which 16 numbers? | 60 |
 # | 09 | How can 4-bit weights train? | |
 # | [10](10_qlora_finetune.ipynb) | A real QLoRA fine-tune: how many events does it get right? | 45 |
-# | 11 | One base, many tasks: what are the choices? | |
+# | [11](11_many_adapters.ipynb) | One base, many tasks: what are the choices? | 60 |
 # | 12 | What goes wrong in practice? | |
 #
 # They build on each other: 01 to 06 lead to LoRA, 07 to 09 to QLoRA. In a hurry? Run 10 first and come back for the

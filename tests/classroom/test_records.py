@@ -31,3 +31,10 @@ def test_the_kept_updates_have_the_recorded_singular_values():
         path = f"model.layers.{block}.self_attn.q_proj"
         expected, got = spectra[f"{path}.dW"], torch.linalg.svdvals(records.delta_w(path))
         assert (got - expected).norm() < 1e-4 * expected.norm()  # float16 keeps three digits of each entry
+
+
+@pytest.mark.parametrize("r", [1, 2, 4, 8, 16, 64])
+def test_the_records_hold_three_seeds_a_rank(r):
+    runs = records.runs("events_gpu_final", method="lora", r=r)
+    assert [run["seed"] for run in runs] == [0, 1, 2]
+    assert {run["trainable_parameters"] for run in runs} == {r * 305_280}  # counted by notebook 03
