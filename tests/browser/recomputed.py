@@ -1,0 +1,233 @@
+"""What the line below each picture must hold, computed here from the labels that its sliders show.
+
+One function an explorer, in the notebook's order. Where a number comes out of a training or a random sample, only what
+follows from the sliders alone is asked for; tests/notebooks/test_sweep.py draws every value of those as well.
+"""
+
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+from safetensors import safe_open
+
+from lora_edu.classroom.scene import evening
+from lora_edu.llm.base_model import fetch_base_model
+from lora_edu.llm.datasets import DATA
+from lora_edu.methods.codebook import nf4_code
+
+
+def number(label):
+    """The number that a label of at most six digits stands for."""
+    return 1 / 3 if label == "0.333333" else float(label)
+
+
+# ---------------------------------------------------------------- 00 and 01
+
+
+def update_sizes(r):
+    return (
+        f"The whole update holds {576 * 576:,} numbers.",
+        f"At rank {r}, B and A hold {int(r) * (576 + 576):,}.",
+    )
+
+
+@cache
+def picture_spectrum():
+    return np.linalg.svd(evening(), compute_uv=False)
+
+
+@cache
+def weight_spectrum():
+    with safe_open(fetch_base_model() / "model.safetensors", "pt") as file:
+        weight = file.get_tensor("model.layers.15.self_attn.q_proj.weight")
+    return np.linalg.svd(weight.double().numpy(), compute_uv=False)
+
+
+def least_error(spectrum, rank):
+    return np.linalg.norm(spectrum[rank:]) / np.linalg.norm(spectrum)
+
+
+def copied_picture(rank):
+    error = least_error(picture_spectrum(), int(rank))
+    return f"Rank {rank}: {int(rank) * (192 + 288):,} numbers", f"relative error {error:.1%}."
+
+
+def copied_weight(rank):
+    error = least_error(weight_spectrum(), int(rank))
+    return f"Rank {rank}: {int(rank) * (576 + 576):,} numbers", f"real weight {error:.0%}"
+
+
+# ---------------------------------------------------------------- 02
+
+
+def energies(kind, block, rank):
+    with safe_open(DATA / "delta_w" / "spectra.safetensors", "np") as file:
+        spectra = [file.get_tensor(f"model.layers.{block}.{kind}_proj.{part}") for part in ("dW", "W")]
+    dW, W = (1 - least_error(spectrum.astype(float), int(rank)) ** 2 for spectrum in spectra)
+    return f"{kind} of block {block}:", f"dW {dW:.0%}, W {W:.0%}"
+
+
+# ---------------------------------------------------------------- 03
+
+
+def update_of_a_layer(d_in, d_out, r):
+    together = int(r) * (int(d_in) + int(d_out))
+    return f"together {together:,}, or {together / (int(d_in) * int(d_out)):.2%} of W", f"{int(d_out):,} ×"
+
+
+def break_even(d_out):
+    return f"as many at rank {576 * int(d_out) / (576 + int(d_out)):.1f};", f"W of {int(d_out):,} × 576"
+
+
+# Numbers a unit of rank costs on query and value, counted from each model's shapes.
+QUERY_VALUE = {
+    "SmolLM2-135M": 30 * (576 + 576 + 576 + 192),
+    "Mistral-7B": 32 * (4096 + 4096 + 4096 + 1024),
+    "GPT-3": 96 * 2 * (12_288 + 12_288),
+}
+
+
+def adapter_of_a_model(model, r):
+    return (f"on query and value: {2 * int(r) * QUERY_VALUE[model] / 1e6:,.1f} MB", f"Rank {r} on all")
+
+
+# Of the whole models, with GPT-3 counted as its paper's table 2.1 gives its shape.
+PARAMETERS = {"SmolLM2-135M": 134_515_008, "Mistral-7B": 7_241_732_096}
+PARAMETERS["GPT-3"] = 12_288 * (50_257 + 2_048) + 96 * (12 * 12_288**2 + 13 * 12_288) + 2 * 12_288
+
+
+def customers(count, model):
+    shared = (2 * PARAMETERS[model] + int(count) * 2 * 8 * QUERY_VALUE[model]) / 1e9
+    return f"{model}, customers: {int(count):,}.", f"adapters of rank 8, {shared:,.2f} GB"
+
+
+def operations(r):
+    weight, adapter = 8192 * 8192, int(r) * (8192 + 8192)
+    return (
+        f"LoRA at rank {r}:",
+        f"that is {(weight + adapter) / weight:.3f} and {(4 * weight + 6 * adapter) / (6 * weight):.3f} times",
+    )
+
+
+# ---------------------------------------------------------------- 04
+
+
+def layer(rank, alpha):
+    return f"Rank {rank}: B and A hold {int(rank) * 9} numbers", f"scaling {int(alpha) / int(rank):.3g}:"
+
+
+def work(rank, outputs):
+    m, n = int(outputs), 4096
+    return f"{int(rank) * (m + n):,} multiplications a token", f"equal at {m * n / (m + n):,.0f} tokens"
+
+
+STANDS_STILL = {"A random, B zero": "A by 0.00,", "A zero, B random": "B by 0.00.", "both random": ""}
+STANDS_STILL["both zero"] = "A by 0.00, B by 0.00."
+
+
+def first_moves(beginning):
+    return f"{beginning}:", STANDS_STILL[beginning]
+
+
+def slope(factor, row, column):
+    return (f"{factor}[{row}, {column}] has the slope",)
+
+
+# ---------------------------------------------------------------- 05
+
+
+def sweep(task, learning_rate):
+    return (f"Task {task}, learning rate {learning_rate}, r = 1, 2, 4, 8, 16,",)
+
+
+def scalings(learning_rate):
+    return (f"Learning rate {learning_rate}, alpha 4, r = 1, 4, 16, 64,",)
+
+
+def training_bytes(batch, r):
+    whole, trained = 8_970, 2 * int(r) * (64 + 64)  # numbers, of 8 bytes
+    full = [round(8 * whole * share / 1000) for share in (1, 1, 2)]
+    lora = [round(8 * count / 1000) for count in (whole + trained, trained, 2 * trained)]
+    return (
+        f"at batch {batch} ",
+        f"full: {', '.join(map(str, full))},",
+        f"LoRA, r = {r}: {', '.join(map(str, lora))},",
+    )
+
+
+def drift(number_format, update_size):
+    return (f"{number_format}, updates {update_size} times W.",)
+
+
+# ---------------------------------------------------------------- 07
+
+
+def stored(label, largest):
+    x, largest = number(label), float(largest)
+    int8 = np.clip(np.round(x / largest * 127), -127, 127) / 127 * largest + 0.0  # no minus zero
+    with np.errstate(over="ignore"):
+        return f"{x:.7g} is kept as:", f"fp16 {float(np.float16(x)):.7g},", f"int8 {int8:.7g},"
+
+
+def rounded(label, bits):
+    even = np.linspace(-1, 1, 2 ** int(bits))
+    error = np.abs(number(label) - even).min()
+    return f"{bits} bits: {label} becomes", f"(error {error:.5f}) on even levels"
+
+
+def outlier(bits, blocksize, size):
+    setting = f"{bits} bits, blocks of {int(blocksize):,}, outlier {size}:"
+    if bits == "2":  # many greys lie on a tie between two of its three levels: rounding decides
+        return (setting,)
+    weights = (2 * evening() - 1).astype(np.float32)
+    weights[96, 144] = float(size)
+    blocks = weights.reshape(-1, int(blocksize))
+    largest = np.abs(blocks).max(axis=1, keepdims=True)
+    scaled = np.abs(blocks) / np.where(largest == 0, 1, largest)
+    zeros = np.count_nonzero(scaled < 0.5 / (2 ** (int(bits) - 1) - 1))
+    return (f"{setting} {zeros:,} of 55,296 weights",)
+
+
+def bits_a_weight(weight, bits, blocksize):
+    cost = int(bits) + 32 / int(blocksize)
+    return (f"{weight}, {bits}-bit codes, blocks of {int(blocksize):,}: {cost:.2f} bits a weight",)
+
+
+# ---------------------------------------------------------------- 08
+
+
+def equal_shares(parts):
+    cut = abs(NormalDist().inv_cdf(1 / int(parts)))
+    return f"{parts} slices of {100 / int(parts):.3g} % each", f"begin {cut:.2f} standard deviations"
+
+
+def normal_levels(offset):
+    sides = [[NormalDist().inv_cdf(p) for p in np.linspace(float(offset), 0.5, n + 1)[:-1]] for n in (8, 7)]
+    levels = np.sort([*sides[0], 0.0, *(-level for level in sides[1])])
+    gap = np.abs(levels / levels.max() - nf4_code().numpy()).max()
+    return (f"Offset {offset}: largest difference to the published levels {gap:.3f}.",)
+
+
+def usage(block_size):
+    return (f"Blocks of {block_size}: level",)
+
+
+def errors(data, error):
+    return f"Data: {data}. {error.capitalize()} error", "NF4, double quantization", "(4.127 bits)"
+
+
+def double_quantization(block, second_block):
+    first, second = 8 / int(block), 32 / (int(block) * int(second_block))
+    return (f"{4 + 32 / int(block):.3f} bits a weight, or {4 + first + second:.5f} = 4 + {first:.4f}",)
+
+
+EXPECTED = {
+    "00_start_here": [update_sizes],
+    "01_rank_and_svd": [copied_picture, copied_weight],
+    "02_are_updates_low_rank": [energies],
+    "03_parameter_budget": [update_of_a_layer, break_even, adapter_of_a_model, customers, operations],
+    "04_lora_from_scratch": [layer, work, first_moves, slope],
+    "05_training_lora": [sweep, scalings, training_bytes, drift],
+    "07_quantization": [stored, rounded, outlier, bits_a_weight],
+    "08_nf4": [equal_shares, normal_levels, usage, errors, double_quantization],
+}
