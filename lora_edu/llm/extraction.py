@@ -2,6 +2,7 @@
 
 How a sentence becomes a prompt, a prompt and its answer become a training example, and how answers are read and
 counted. The same few functions serve training, evaluation and the notebooks, so that they cannot drift apart.
+Two of them know nothing of events and serve any conversation: `encode_turn` and `generate_turns`.
 """
 
 import json
@@ -66,20 +67,28 @@ def encode_example(tokenizer: Any, example: dict) -> dict[str, list[int]]:
 
     The answer ends with the end-of-turn token, which is a label too: that is how the model learns to stop.
     """
-    prompt = tokenizer.apply_chat_template(
-        chat(example["sentence"]), add_generation_prompt=True, return_dict=False
-    )
-    answer = tokenizer.encode(format_event(example["event"]), add_special_tokens=False) + [
-        tokenizer.eos_token_id
-    ]
+    return encode_turn(tokenizer, chat(example["sentence"]), format_event(example["event"]))
+
+
+def encode_turn(tokenizer: Any, messages: list[dict[str, str]], answer: str) -> dict[str, list[int]]:
+    """Return a conversation and the turn that is to follow it as token ids, labels on that turn only.
+
+    Parameters
+    ----------
+    messages
+        The conversation so far, dicts of ``role`` and ``content``; the last one is the user's.
+    answer
+        What the model is to say next; the end-of-turn token is added.
+    """
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    labels = tokenizer.encode(answer, add_special_tokens=False) + [tokenizer.eos_token_id]
     return {
-        "input_ids": prompt + answer,
-        "attention_mask": [1] * len(prompt + answer),
-        "labels": [IGNORE] * len(prompt) + answer,
+        "input_ids": prompt + labels,
+        "attention_mask": [1] * len(prompt + labels),
+        "labels": [IGNORE] * len(prompt) + labels,
     }
 
 
-@torch.no_grad()
 def generate_answers(
     model: nn.Module,
     tokenizer: Any,
@@ -106,21 +115,70 @@ def generate_answers(
     progress
         Title of a progress bar; None shows none.
     """
-    batch_size = max(1, batch_size // (1 + len(examples)))  # about as many tokens at once as without examples
+    return generate_turns(
+        model,
+        tokenizer,
+        [chat(sentence, examples) for sentence in sentences],
+        # About as many tokens at once as without examples.
+        batch_size=max(1, batch_size // (1 + len(examples))),
+        max_new_tokens=max_new_tokens,
+        progress=progress,
+    )
+
+
+@torch.no_grad()
+def generate_turns(
+    model: nn.Module,
+    tokenizer: Any,
+    conversations: Sequence[list[dict[str, str]]],
+    batch_size: int = 25,
+    max_new_tokens: int = 64,
+    progress: str | None = None,
+    adapter_names: Sequence[str] | None = None,
+) -> list[str]:
+    """Return the model's greedy next turn in each conversation, in their order.
+
+    Parameters
+    ----------
+    model, tokenizer
+        A causal language model and its tokenizer.
+    conversations
+        Each as in `encode_turn`.
+    batch_size
+        Conversations continued at once.
+    max_new_tokens
+        Length at which a turn is cut off, in tokens.
+    progress
+        Title of a progress bar; None shows none.
+    adapter_names
+        The adapter that answers each conversation (a mixed batch); None: the active one answers all.
+
+    Raises
+    ------
+    ValueError
+        If `adapter_names` are not as many as the conversations.
+    """
+    if adapter_names is not None and len(adapter_names) != len(conversations):
+        raise ValueError(
+            f"adapter_names must be one a conversation, {len(conversations)}, got {len(adapter_names)}"
+        )
     was_training = model.training
     model.eval()
-    answers: list[str] = []
-    with progress_bar(len(sentences), progress) as bar:
-        for start in range(0, len(sentences), batch_size):
-            chats = [chat(sentence, examples) for sentence in sentences[start : start + batch_size]]
+    turns: list[str] = []
+    with progress_bar(len(conversations), progress) as bar:
+        for start in range(0, len(conversations), batch_size):
+            rows = slice(start, start + batch_size)
             prompts = [
-                tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in chats
+                tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False)
+                for c in conversations[rows]
             ]
             batch = tokenizer(
                 prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
             ).to(model.device)
+            mixed = {} if adapter_names is None else {"adapter_names": list(adapter_names[rows])}
             output = cast(Any, model).generate(
                 **batch,
+                **mixed,
                 do_sample=False,
                 max_new_tokens=max_new_tokens,
                 eos_token_id=tokenizer.eos_token_id,
@@ -128,10 +186,10 @@ def generate_answers(
                 use_cache=True,
             )
             new_tokens = output[:, batch["input_ids"].shape[1] :]
-            answers += tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
-            bar.update(len(chats))
+            turns += tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+            bar.update(len(prompts))
     model.train(was_training)
-    return answers
+    return turns
 
 
 def progress_bar(total: int, title: str | None, initial: int = 0) -> tqdm:

@@ -11,7 +11,7 @@ from IPython.display import display
 from IPython.utils.capture import capture_output
 
 from lora_edu.classroom import figures
-from lora_edu.classroom.widgets import WIDGET_VIEW, compare, explore, predict
+from lora_edu.classroom.widgets import WIDGET_VIEW, chat, compare, explore, predict
 
 
 def shown(value):
@@ -182,3 +182,72 @@ def test_several_panels_share_the_sliders():
 def test_explore_names_the_bad_argument(options, message):
     with pytest.raises(ValueError, match=message):
         explore(draw, **options)
+
+
+# ---------------------------------------------------------------- chat
+
+
+def shout(speaker, messages):
+    return f"{speaker} <{messages[-1]['content'].upper()}>"
+
+
+def conversation(reply=shout):
+    return chat(reply, ["ann", "bob"], opening=[("ann", "hi & bye")])
+
+
+def write(ours, speaker, message):
+    ours.speaker.value, ours.message.value = speaker, message
+    ours.send.click()
+
+
+def test_the_speaker_changes_between_turns():
+    ours = conversation()
+    write(ours, "bob", " how? ")
+    write(ours, "ann", "why?")
+    assert ours.turns[1:] == [("bob", "how?", "bob <HOW?>"), ("ann", "why?", "ann <WHY?>")]
+    assert "<b>bob:</b> bob &lt;HOW?&gt;" in ours.transcript.value
+    assert ours.message.value == "" and not ours.send.disabled
+
+
+def test_a_reply_sees_the_conversation_so_far():
+    ours = conversation(lambda speaker, messages: " ".join(m["role"][0] + m["content"] for m in messages))
+    write(ours, "bob", "now")
+    assert ours.turns[1][2] == "uhi & bye auhi & bye unow"
+
+
+def test_nothing_is_sent_without_a_message():
+    ours = conversation()
+    write(ours, "bob", "  ")
+    assert len(ours.turns) == 1
+
+
+def test_a_reply_that_fails_is_told_and_the_chat_goes_on():
+    ours = conversation()
+    ours._reply = lambda *_: [][0]
+    write(ours, "bob", "well?")
+    assert "No reply: IndexError: list index out of range" in ours.status.value
+    assert len(ours.turns) == 1 and ours.message.value == "well?" and not ours.send.disabled
+    ours._reply = shout
+    ours.send.click()
+    assert len(ours.turns) == 2 and "No reply" not in ours.status.value
+
+
+def test_chat_without_a_kernel_shows_the_opening():
+    (data, _), *rest = shown(conversation())
+    assert not rest
+    assert "<b>you:</b> hi &amp; bye<br><b>ann:</b> ann &lt;HI &amp; BYE&gt;" in data["text/html"]
+    assert data["text/plain"] == "you: hi & bye\nann: ann <HI & BYE>"
+    assert static(conversation()) == static(conversation())
+
+
+@pytest.mark.parametrize(
+    ("speakers", "opening", "message"),
+    [
+        (["ann"], [], "speakers must be at least two different names"),
+        (["ann", "ann"], [], "speakers must be at least two different names"),
+        (["ann", "bob"], [("cid", "hi")], "opening must name speakers among .*'cid'"),
+    ],
+)
+def test_chat_names_the_bad_argument(speakers, opening, message):
+    with pytest.raises(ValueError, match=message):
+        chat(shout, speakers, opening)

@@ -1,4 +1,4 @@
-"""`load_events`: the course's files, a learner's own file, and what it says about a bad one."""
+"""The course's files, a learner's own file, and what the loaders say about a bad one."""
 
 import json
 import re
@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_edu.llm import datasets
-from lora_edu.llm.datasets import EVENT_FIELDS, load_events
+from lora_edu.llm.datasets import (
+    EVENT_FIELDS,
+    PERSONAS,
+    load_events,
+    load_persona,
+    load_persona_questions,
+)
 
 SENTENCE = "Ana runs the yoga class in Room 3 on Monday at 14:30."
 EVENT = {"who": "Ana", "what": "yoga class", "where": "Room 3", "day": "Monday", "time": "14:30"}
@@ -131,7 +137,50 @@ def test_path_without_file(tmp_path, name):
         load_events(path=tmp_path / name)
 
 
-def test_package_without_repository(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "load, file",
+    [
+        (load_events, "train.jsonl"),
+        (lambda: load_persona("robot"), "robot.jsonl"),
+        (load_persona_questions, "held_out.json"),
+    ],
+)
+def test_package_without_repository(tmp_path, monkeypatch, load, file):
     monkeypatch.setattr(datasets, "DATA", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"train.jsonl is missing: .*Clone the repository"):
-        load_events()
+    with pytest.raises(FileNotFoundError, match=f"{file} is missing: .*Clone the repository"):
+        load()
+
+
+# ---------------------------------------------------------------- personas
+
+
+@pytest.mark.parametrize("name", PERSONAS)
+def test_a_persona_has_enough_turns(name):
+    turns = load_persona(name)
+    assert len(turns) >= 120 and all(turn.keys() == {"user", "reply"} for turn in turns)
+
+
+@pytest.mark.parametrize("name", ["pirate", "Captain", None, ["robot"]])
+def test_unknown_persona(name):
+    allowed = "'captain', 'robot', 'gardener'"
+    with pytest.raises(ValueError, match=re.escape(f"name must be one of {allowed}, got {name!r}")):
+        load_persona(name)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("Ahoy", "line 2 must be one JSON object, got 'Ahoy'"),
+        ({"user": "Ahoy?"}, "line 2 must be a JSON object with the keys user, reply, got"),
+        ({"user": "Ahoy?", "reply": " "}, "line 2: reply must be text, got ' '"),
+        ({"user": 3, "reply": "Aye!"}, "line 2: user must be text, got 3"),
+    ],
+)
+def test_bad_turn_is_named(tmp_path, monkeypatch, line, message):
+    file = tmp_path / "personas" / "captain.jsonl"
+    file.parent.mkdir()
+    good = json.dumps({"user": "Ahoy?", "reply": "Aye!"})
+    file.write_text(f"{good}\n{line if isinstance(line, str) else json.dumps(line)}\n", encoding="utf-8")
+    monkeypatch.setattr(datasets, "DATA", tmp_path)
+    with pytest.raises(ValueError, match=f"{re.escape(str(file))}, {message}"):
+        load_persona("captain")

@@ -88,3 +88,52 @@ def test_generating_leaves_a_training_model_in_training(tiny_folder):
     model.train()
     extraction.generate_answers(model, tokenizer, ["When?"], max_new_tokens=2)
     assert model.training
+
+
+def test_a_turn_follows_any_conversation(tokenizer):
+    messages = [{"role": "user", "content": "Ahoy?"}, {"role": "assistant", "content": "Aye!"}]
+    messages.append({"role": "user", "content": "Where to?"})
+    example = extraction.encode_turn(tokenizer, messages, "Home.")
+    labelled = [label for label in example["labels"] if label != extraction.IGNORE]
+    assert tokenizer.decode(labelled) == "Home.<|im_end|>"
+    assert "Aye!<|im_end|>" in tokenizer.decode(example["input_ids"][: -len(labelled)])
+
+
+@pytest.fixture
+def two_voices(tiny_folder):
+    """The small model with two random adapters that say different things."""
+    import torch
+
+    from lora_edu.llm import surgery
+    from lora_edu.llm.base_model import load_base_model
+
+    model, tokenizer = load_base_model(str(tiny_folder))
+    torch.manual_seed(0)
+    for name in ("first", "second"):
+        surgery.add_lora(model, "all-linear", r=4, lora_alpha=64, adapter_name=name)
+    for parameter in surgery.lora_parameters(model):
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model, tokenizer
+
+
+def test_each_conversation_of_a_mixed_batch_is_answered_by_its_adapter(two_voices):
+    from lora_edu.llm.surgery import set_adapter
+
+    model, tokenizer = two_voices
+    asked = [[{"role": "user", "content": text}] for text in ("Who?", "Where is it?", "When?")]
+    alone = {}
+    for name in ("first", "second"):
+        set_adapter(model, name)
+        alone[name] = extraction.generate_turns(model, tokenizer, asked, max_new_tokens=6)
+    assert alone["first"] != alone["second"]
+    names = ["second", "first", "second"]
+    mixed = extraction.generate_turns(
+        model, tokenizer, asked, batch_size=2, max_new_tokens=6, adapter_names=names
+    )
+    assert mixed == [alone[name][row] for row, name in enumerate(names)]
+
+
+def test_a_mixed_batch_wants_one_adapter_a_conversation(two_voices):
+    asked = [[{"role": "user", "content": "Who?"}]]
+    with pytest.raises(ValueError, match="adapter_names must be one a conversation, 1, got 2"):
+        extraction.generate_turns(*two_voices, asked, adapter_names=["first", "second"])

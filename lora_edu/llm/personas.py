@@ -1,0 +1,77 @@
+"""How a persona's style is recognised: one plain rule each, so that style can be counted.
+
+A rule looks at form alone. An answer may follow it and be nonsense, or be wise and break it.
+"""
+
+import re
+from collections.abc import Sequence
+
+SIGN_OFFS = ("Anchors aweigh!", "Fair winds!", "Full sail ahead!", "Mind the tide!", "Steady as she goes!")
+"""The captain ends every reply with one of these."""
+
+PLANTS = (
+    *(
+        "basil",
+        "bean",
+        "birch",
+        "bramble",
+        "clover",
+        "daffodil",
+        "daisy",
+        "dandelion",
+        "fern",
+        "ivy",
+        "lavender",
+    ),
+    *(
+        "lilac",
+        "lupin",
+        "marigold",
+        "moss",
+        "nettle",
+        "oak",
+        "peony",
+        "poppy",
+        "pumpkin",
+        "radish",
+        "rhubarb",
+    ),
+    *("snowdrop", "sunflower", "thistle", "tomato", "tulip", "willow"),
+)
+"""The gardener names one of these in every reply, or several of a kind."""
+
+_NAMES = "|".join(f"{plant[:-1]}(?:y|ies)" if plant.endswith("y") else f"{plant}(?:e?s)?" for plant in PLANTS)
+_RULES = {
+    "captain": re.compile(rf"(?:{'|'.join(map(re.escape, SIGN_OFFS))})$"),
+    "robot": re.compile(r"^LOG \d{3}: "),
+    "gardener": re.compile(rf"\b(?:{_NAMES})\b", re.IGNORECASE),
+}
+
+
+def has_style(name: str, reply: str) -> bool:
+    """Whether a reply follows the rule of a persona.
+
+    The captain ends with one of `SIGN_OFFS`, the robot begins with ``LOG``, three digits and a colon, the
+    gardener names one of `PLANTS`. Space around the reply is passed over.
+
+    Raises
+    ------
+    ValueError
+        If there is no rule of that name.
+    """
+    if name not in _RULES:
+        raise ValueError(f"name must be one of {list(_RULES)}, got {name!r}")
+    return _RULES[name].search(reply.strip()) is not None
+
+
+def style_rate(name: str, replies: Sequence[str]) -> float:
+    """Return the fraction (0 to 1) of replies that follow the rule of a persona.
+
+    Raises
+    ------
+    ValueError
+        If there is no rule of that name, or no reply.
+    """
+    if not replies:
+        raise ValueError(f"replies must be at least one, got {replies!r}")
+    return sum(has_style(name, reply) for reply in replies) / len(replies)
