@@ -1,7 +1,9 @@
-"""Fine-tune a language model to turn event sentences into JSON: as a function, and as a command.
+"""Fine-tune a language model, on event sentences or on your own data: as a function, and as a command.
 
     python -m lora_edu.llm.finetune --output build/runs/qlora
+    python -m lora_edu.llm.finetune --output build/runs/mine --model auto --dataset mine.jsonl
 
+Before a weight is loaded, the memory that the run will take is compared with what is there (`lora_edu.llm.budget`).
 The loop is transformers' ``Trainer`` over accelerate; what is ours is what goes into it and what is recorded.
 A run's folder holds:
 
@@ -11,10 +13,12 @@ A run's folder holds:
     ``schema`` (1), ``command``, ``config`` (every setting), ``seed``, ``revision`` (git), ``versions``, ``device``;
     ``base``: ``name``, ``parameters``, ``weights_sha256_before`` and ``weights_sha256_after``, and
     ``adapter_off_difference``, the largest change of a logit with the adapter switched off (0.0: the base is whole);
+    ``predicted_memory_bytes``: by term, before anything was loaded; None without a preflight;
     ``trainable_parameters``; ``losses`` (nats a label token, one an optimizer step); ``resumed_from_step``;
     ``exact_match_before`` and ``exact_match_before_few_shot`` (the base on the first seen-pattern events, without
     and with worked examples in its prompt), ``exact_match`` (seen patterns) and ``exact_match_unseen``: fractions
-    0 to 1, None where nothing was asked; ``n``: how many events stand behind each;
+    0 to 1, None where nothing was asked (with ``dataset`` only a ``test_file`` is); ``n``: how many events stand
+    behind each;
     ``seconds``: ``before``, ``train`` (since the last resume), ``answers``, ``answers_unseen``;
     ``peak_memory_bytes`` (resident, this process) and ``peak_gpu_memory_bytes`` (None on a CPU);
     ``answers``: one entry a test event, with ``sentence``, ``event``, ``answer``, ``correct``, ``unseen_pattern``
@@ -26,43 +30,43 @@ A run's folder holds:
 """
 
 import json
-import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
-from importlib import metadata
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import torch
 import transformers
 from accelerate import PartialState
-from peft import (
-    LoraConfig,
-    PeftModel,
-    get_peft_model,
-    get_peft_model_state_dict,
-    prepare_model_for_kbit_training,
-)
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import DataCollatorForSeq2Seq, HfArgumentParser, PrinterCallback, Trainer, TrainerCallback
 
 from lora_edu.llm import surgery
-from lora_edu.llm.base_model import load_base_model
+from lora_edu.llm.base_model import DEFAULT_NAME, load_base_model, load_tokenizer, return_freed_memory
+from lora_edu.llm.budget import count_parameters
 from lora_edu.llm.checkpoint import load_adapter, save_adapter, write_adapter_files
+from lora_edu.llm.conversations import (
+    Conversation,
+    encode_conversations,
+    event_conversation,
+    load_conversations,
+)
 from lora_edu.llm.datasets import load_events
-from lora_edu.llm.extraction import encode_example, evaluate, parse_event, progress_bar
+from lora_edu.llm.extraction import evaluate, parse_event, progress_bar
+from lora_edu.llm.provenance import provenance
+from lora_edu.llm.tiers import AUTO, choose_model, choose_optimizer, compute_dtype, fit
 
 LEARNING_RATE = {"lora": 1e-3, "qlora": 1e-3, "full": 2e-5}
 FEW_SHOT_EXAMPLES = 3
 _COMPLETE = "complete"
 _IDENTITY_FILE = "config.json"
-_NOT_IDENTITY = ("output", "resume", "overwrite")
+_NOT_IDENTITY = ("output", "resume", "overwrite", "preflight")
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -74,11 +78,18 @@ class FinetuneConfig:
     """The settings of a run; each field is a flag of the command, with dashes or underscores."""
 
     output: str = field(metadata={"help": "folder that receives run.json, the adapter and the checkpoints"})
-    model: str = _setting("smollm2-135m", "smollm2-135m, a folder, or a hub id")
+    model: str = _setting(
+        "smollm2-135m",
+        "smollm2-135m, a folder, a hub id, or auto: the largest of the course's models that fits",
+    )
     method: Literal["lora", "qlora", "full"] = _setting("qlora", "what is trained over what")
     backend: Literal["peft", "scratch"] = _setting("peft", "peft + bitsandbytes, or lora_edu's own layers")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting("auto", "of weights and computation")
     train_file: str | None = _setting(None, "JSONL of sentence and event; default data/events/train.jsonl")
+    dataset: str | None = _setting(
+        None, "your own data: JSONL of prompt and completion, or messages, or sentence and event; or a hub id"
+    )
+    max_length: int = _setting(512, "most tokens of a training example")
     test_file: str | None = _setting(None, "JSONL held out for the count; default data/events/test.jsonl")
     target_modules: list[str] = field(
         default_factory=lambda: [surgery.ALL_LINEAR],
@@ -93,11 +104,18 @@ class FinetuneConfig:
     warmup_steps: int = _setting(5, "steps over which the learning rate rises")
     batch_size: int = _setting(2, "sentences an optimizer step, over all processes")
     micro_batch_size: int = _setting(2, "sentences at once in memory")
+    optimizer: Literal["auto", "adamw", "paged_adamw_8bit"] = _setting(
+        "auto", "auto: paged_adamw_8bit for qlora on a GPU, else adamw"
+    )
+    gradient_checkpointing: bool = _setting(
+        False, "keep each layer's input alone and compute the rest again: less memory, more time"
+    )
     seed: int = _setting(0, "of the adapter, the order of the sentences and dropout")
     save_every: int = _setting(40, "steps between checkpoints")
     before_events: int = _setting(50, "test events asked of the base before training; 0 skips")
     test_events: int | None = _setting(None, "at most so many test events of each kind; default all")
     eval_batch_size: int = _setting(25, "sentences answered at once")
+    preflight: bool = _setting(True, "ask first whether memory will do, and adjust or refuse")
     resume: bool = _setting(False, "go on from the newest complete checkpoint in the output folder")
     overwrite: bool = _setting(False, "discard the run that the output folder holds")
 
@@ -105,10 +123,27 @@ class FinetuneConfig:
         _one_of("method", self.method, LEARNING_RATE)
         _one_of("backend", self.backend, ("peft", "scratch"))
         _one_of("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
-        for name in ("steps", "batch_size", "micro_batch_size", "save_every", "eval_batch_size", "r"):
+        _one_of("optimizer", self.optimizer, ("auto", "adamw", "paged_adamw_8bit"))
+        if self.method == "full" and self.dtype == "float16":
+            raise ValueError(
+                "dtype must be auto, float32 or bfloat16 for full, got float16: Adam needs its range"
+            )
+        if self.optimizer == "paged_adamw_8bit" and not torch.cuda.is_available():
+            raise ValueError("optimizer must be auto or adamw without a CUDA GPU, got 'paged_adamw_8bit'")
+        for name in (
+            "steps",
+            "batch_size",
+            "micro_batch_size",
+            "save_every",
+            "eval_batch_size",
+            "r",
+            "max_length",
+        ):
             _at_least(name, getattr(self, name), 1)
         for name in ("warmup_steps", "before_events"):
             _at_least(name, getattr(self, name), 0)
+        if self.dataset is not None and self.train_file is not None:
+            raise ValueError("dataset and train_file must not both be set: each names the training data")
         if self.test_events is not None:
             _at_least("test_events", self.test_events, 1)
         if self.learning_rate is None:
@@ -123,6 +158,10 @@ class FinetuneConfig:
             raise ValueError(
                 "resume and overwrite must not both be set: one keeps the run, the other discards it"
             )
+
+    def targets(self) -> list[str] | str:
+        """Return ``target_modules`` as surgery and peft want it."""
+        return surgery.ALL_LINEAR if self.target_modules == [surgery.ALL_LINEAR] else self.target_modules
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that make two runs the same run, and so may be resumed."""
@@ -157,17 +196,19 @@ class _Peft:
     weights_folder = "adapter"
 
     def load(self, config: FinetuneConfig) -> tuple[Any, Any]:
-        return load_base_model(config.model, _dtype(config), "nf4" if config.method == "qlora" else None)
+        return load_base_model(
+            config.model, compute_dtype(config), "nf4" if config.method == "qlora" else None
+        )
 
     def attach(self, model: Any, config: FinetuneConfig) -> Any:
         if config.method == "qlora":
-            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+            _widen_residual_stream(model)
         lora = LoraConfig(
             r=config.r,
             lora_alpha=cast(int, config.lora_alpha),
             lora_dropout=config.lora_dropout,
             use_rslora=config.use_rslora,
-            target_modules=_targets(config),
+            target_modules=config.targets(),
             task_type="CAUSAL_LM",
         )
         return get_peft_model(model, lora)
@@ -192,18 +233,14 @@ class _Scratch:
     weights_folder = "adapter"
 
     def load(self, config: FinetuneConfig) -> tuple[Any, Any]:
-        return load_base_model(config.model, _dtype(config))
+        return load_base_model(config.model, compute_dtype(config))
 
     def attach(self, model: Any, config: FinetuneConfig) -> Any:
-        add = surgery.add_qlora if config.method == "qlora" else surgery.add_lora
-        return add(
-            model,
-            _targets(config),
-            r=config.r,
-            lora_alpha=config.lora_alpha,
-            lora_dropout=config.lora_dropout,
-            use_rslora=config.use_rslora,
-        )
+        lora = {name: getattr(config, name) for name in ("r", "lora_alpha", "lora_dropout", "use_rslora")}
+        if config.method == "lora":
+            return surgery.add_lora(model, config.targets(), **lora)
+        _widen_residual_stream(model)
+        return surgery.add_qlora(model, config.targets(), compute_dtype=compute_dtype(config), **lora)
 
     def save(self, model: Any, folder: Path) -> None:
         save_adapter(model, folder)
@@ -221,7 +258,7 @@ class _Full:
     weights_folder = "model"
 
     def load(self, config: FinetuneConfig) -> tuple[Any, Any]:
-        return load_base_model(config.model, _dtype(config))
+        return load_base_model(config.model, compute_dtype(config))
 
     def attach(self, model: Any, config: FinetuneConfig) -> Any:
         return model.requires_grad_(True)
@@ -296,24 +333,32 @@ def finetune(config: FinetuneConfig) -> Run:
     ------
     ValueError
         If a setting or a data file is wrong, or the output folder holds another run.
+    MemoryError
+        If the run would not fit this machine; the message says what to change.
     """
     process = PartialState()
-    train = load_events("train", config.train_file)
-    test = load_events("test", config.test_file)
+    conversations, worked, test = _data(config)
     seen = [line for line in test if not line.get("unseen_pattern")][: config.test_events]
     unseen = [line for line in test if line.get("unseen_pattern")][: config.test_events]
     folder = Path(config.output)
+    if config.model == AUTO:
+        config = _with_chosen_model(config, conversations, process.num_processes)
+    examples = encode_conversations(load_tokenizer(config.model), conversations, config.max_length)
+    asked, ledger = config, None
+    if config.preflight:
+        config, ledger = fit(config, _longest(examples), process.num_processes)
     if process.is_main_process:
-        _claim(folder, config)
+        _claim(folder, asked)
     process.wait_for_everyone()
 
-    backend = _backend(config)
+    backend = backend_of(config)
     model, tokenizer = backend.load(config)
-    parameters = _parameter_count(model)
+    parameters = count_parameters(model)
     if config.method != "full":
-        surgery.choose_layers(model, _targets(config), config.r)  # the same refusals whatever the backend
+        surgery.choose_layers(model, config.targets(), config.r)  # the same refusals whatever the backend
     transformers.set_seed(config.seed)  # before the adapter draws its A
     model = backend.attach(model, config)
+    return_freed_memory()  # of weights that were quantized
     model.config.use_cache = False
     hash_before, logits_before = _base_fingerprint(backend, model, tokenizer)
 
@@ -322,10 +367,10 @@ def finetune(config: FinetuneConfig) -> Run:
     )
     before = {}
     if process.is_main_process:
-        before = _before(folder, ask, seen[: config.before_events], train[:FEW_SHOT_EXAMPLES])
+        before = _before(folder, ask, seen[: config.before_events], worked)
     process.wait_for_everyone()
 
-    trainer = _trainer(config, backend, model, tokenizer, train, folder, process.num_processes)
+    trainer = make_trainer(config, backend, model, tokenizer, examples, folder, process.num_processes)
     checkpoint = _newest_checkpoint(folder)
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -346,9 +391,7 @@ def finetune(config: FinetuneConfig) -> Run:
             "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "config": asdict(config),
             "seed": config.seed,
-            "revision": _revision(),
-            "versions": _versions(),
-            "device": _device(),
+            **provenance(),
             "base": {
                 "name": config.model,
                 "parameters": parameters,
@@ -356,6 +399,7 @@ def finetune(config: FinetuneConfig) -> Run:
                 "weights_sha256_after": hash_after,
                 "adapter_off_difference": (logits_after - logits_before).abs().max().item(),
             },
+            "predicted_memory_bytes": ledger,
             "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
             "resumed_from_step": int(checkpoint.name.partition("-")[2]) if checkpoint else None,
@@ -397,26 +441,47 @@ def peak_memory_bytes() -> int:
 _NOTHING: dict[str, Any] = {"exact_match": None, "n": 0, "answers": [], "seconds": 0.0}
 
 
-def _backend(config: FinetuneConfig) -> _Backend:
+def backend_of(config: FinetuneConfig) -> _Backend:
     if config.method == "full":
         return _Full()
     return _Scratch() if config.backend == "scratch" else _Peft()
 
 
-def _dtype(config: FinetuneConfig) -> torch.dtype | None:
-    return None if config.dtype == "auto" else getattr(torch, config.dtype)
+def _optimizer_arguments(config: FinetuneConfig) -> dict[str, Any]:
+    """Trainer's own AdamW, unless a quantized base on a GPU (or the user) asks for QLoRA's paged one."""
+    name = choose_optimizer(config)
+    return {} if name == "adamw" else {"optim": name}
 
 
-def _targets(config: FinetuneConfig) -> list[str] | str:
-    return surgery.ALL_LINEAR if config.target_modules == [surgery.ALL_LINEAR] else config.target_modules
+def _checkpointing_arguments(config: FinetuneConfig) -> dict[str, Any]:
+    if not config.gradient_checkpointing:
+        return {}
+    names = {f.name for f in fields(transformers.TrainingArguments)}
+    # transformers 5.2x renamed it; the course runs with both.
+    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
 
 
-def _trainer(
+def _widen_residual_stream(model: Any) -> None:
+    """Make what passes between the layers float32, at the cost of the norms alone; no change in float32.
+
+    A norm with a float32 weight gives float32, so each block adds float32 to the stream, which in float16 may
+    overflow. peft's ``prepare_model_for_kbit_training`` widens embedding and head too: 4 GiB for a vocabulary of
+    152,000. Here they stay as they are, and the head turns its input into its own dtype.
+    """
+    for module in model.modules():
+        if type(module).__name__.endswith("Norm"):
+            module.float()
+    head = model.get_output_embeddings()
+    head.register_forward_pre_hook(lambda head, inputs: (inputs[0].to(head.weight.dtype), *inputs[1:]))
+
+
+def make_trainer(
     config: FinetuneConfig,
     backend: _Backend,
     model: Any,
     tokenizer: Any,
-    train: Sequence[dict],
+    examples: Sequence[dict],
     folder: Path,
     processes: int,
 ) -> _Trainer:
@@ -425,7 +490,8 @@ def _trainer(
         raise ValueError(
             f"batch_size must be a multiple of micro_batch_size x processes = {at_once}, got {config.batch_size}"
         )
-    compute = model.dtype if torch.cuda.is_available() else torch.float32
+    on_gpu = torch.cuda.is_available()
+    compute = compute_dtype(config)
     arguments = transformers.TrainingArguments(
         output_dir=str(folder / "checkpoints"),
         max_steps=config.steps,
@@ -435,29 +501,55 @@ def _trainer(
         warmup_steps=config.warmup_steps,
         lr_scheduler_type="linear",
         weight_decay=0.0,
-        bf16=compute == torch.bfloat16,
-        fp16=compute == torch.float16,
+        bf16=on_gpu and compute == torch.bfloat16,
+        fp16=on_gpu and compute == torch.float16,  # Trainer then scales the loss
         seed=config.seed,
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_steps=config.save_every,
         save_total_limit=2,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
+        **_optimizer_arguments(config),
+        **_checkpointing_arguments(config),
     )
     trainer = _Trainer(
         backend,
         model=model,
         args=arguments,
-        train_dataset=cast(Any, [encode_example(tokenizer, line) for line in train]),
+        train_dataset=cast(Any, examples),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
         callbacks=[_Progress()] if PartialState().is_main_process else [],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _data(config: FinetuneConfig) -> tuple[list[Conversation], list[dict], list[dict]]:
+    """Return what is trained on, events for worked examples, and events to ask afterwards."""
+    if config.dataset is None:
+        train = load_events("train", config.train_file)
+        conversations = [event_conversation(line) for line in train]
+        return conversations, train[:FEW_SHOT_EXAMPLES], load_events("test", config.test_file)
+    test = load_events("test", config.test_file) if config.test_file else []
+    return load_conversations(config.dataset), [], test
+
+
+def _with_chosen_model(
+    config: FinetuneConfig, conversations: list[Conversation], processes: int
+) -> FinetuneConfig:
+    # The course's tokenizer needs no hub, and one tokenizer counts about as many tokens as another.
+    examples = encode_conversations(load_tokenizer(DEFAULT_NAME), conversations, config.max_length)
+    chosen = replace(config, model=choose_model(config, _longest(examples), processes))
+    print(f"Model: {chosen.model}")
+    return chosen
+
+
+def _longest(examples: Sequence[dict[str, list[int]]]) -> int:
+    return max(len(example["input_ids"]) for example in examples)
 
 
 def _before(folder: Path, ask: Callable, events: Sequence[dict], examples: Sequence[dict]) -> dict[str, Any]:
@@ -467,10 +559,9 @@ def _before(folder: Path, ask: Callable, events: Sequence[dict], examples: Seque
         return {"plain": _NOTHING, "few_shot": _NOTHING}
     if file.exists():
         return json.loads(file.read_text(encoding="utf-8"))
-    before = {
-        "plain": ask(events, "base model"),
-        "few_shot": ask(events, f"base model, {len(examples)} worked examples", examples),
-    }
+    before = {"plain": ask(events, "base model"), "few_shot": _NOTHING}
+    if examples:
+        before["few_shot"] = ask(events, f"base model, {len(examples)} worked examples", examples)
     _write_json(file, before)
     return before
 
@@ -543,47 +634,6 @@ def _answers(lines: Sequence[dict], after: dict, before: dict) -> list[dict[str,
     return entries
 
 
-def _parameter_count(model: Any) -> int:
-    """Count parameters as the model has them, two to a byte where bitsandbytes packed them."""
-    return sum(
-        torch.Size(p.quant_state.shape).numel() if hasattr(p, "quant_state") else p.numel()
-        for p in model.parameters()
-    )
-
-
-def _versions() -> dict[str, str | None]:
-    names = ("torch", "transformers", "accelerate", "peft", "bitsandbytes", "tokenizers", "numpy", "lora_edu")
-    return {"python": platform.python_version()} | {name: _version(name) for name in names}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _device() -> dict[str, Any]:
-    if torch.cuda.is_available():
-        return {"type": "cuda", "name": torch.cuda.get_device_name(), "count": torch.cuda.device_count()}
-    return {
-        "type": "cpu",
-        "name": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _revision() -> str | None:
-    """Return the repository's commit, marked if files differ from it; None outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def _write_json(file: Path, content: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
@@ -609,7 +659,7 @@ def main() -> int:
     try:
         (config,) = parser.parse_args_into_dataclasses()
         run = finetune(config)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -87,7 +87,7 @@ def test_with_the_adapter_off_the_model_is_the_bare_base(settings, backend, tiny
     run.model.eval()
     with (
         torch.no_grad(),
-        module._backend(FinetuneConfig(**settings | {"backend": backend})).disabled(run.model),
+        module.backend_of(FinetuneConfig(**settings | {"backend": backend})).disabled(run.model),
     ):
         assert torch.equal(run.model(ids).logits, base(ids).logits)
 

@@ -1,0 +1,27 @@
+"""What a fine-tune costs in numbers and in bytes, and whether it fits, from a configuration alone."""
+
+from lora_edu.llm.budget.count import (
+    KINDS,
+    SHAPES,
+    count_parameters,
+    lora_parameter_count,
+    parameters_by_kind,
+    resolve_config,
+)
+from lora_edu.llm.budget.ledger import ARCHITECTURES, TERMS, Ledger, memory_ledger
+from lora_edu.llm.budget.preflight import available_bytes, preflight
+
+__all__ = [
+    "ARCHITECTURES",
+    "KINDS",
+    "SHAPES",
+    "TERMS",
+    "Ledger",
+    "available_bytes",
+    "count_parameters",
+    "lora_parameter_count",
+    "memory_ledger",
+    "parameters_by_kind",
+    "preflight",
+    "resolve_config",
+]

@@ -1,0 +1,162 @@
+"""Your own training data: one file in, an adapter to chat with out.
+
+Each line says what goes in and what is to come out, in one of three shapes::
+
+    {"sentence": "Mara sings ...", "event": {"who": "Mara", ...}}       the course's task
+    {"prompt": "What is a rank?", "completion": "The largest ..."}      a question and its answer
+    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
+
+All lines of a file have the same shape; other keys are passed over. Of ``messages`` the last, the assistant's, is
+learned; those before it are its context.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lora_edu.llm.datasets import _is_text, _parse_json, _read_lines, _require, load_events
+from lora_edu.llm.extraction import chat, encode_turn, format_event
+
+Conversation = tuple[list[dict[str, str]], str]
+"""The messages so far, and the turn that is to follow them."""
+
+ROLES = ("system", "user", "assistant")
+
+
+def load_conversations(source: str) -> list[Conversation]:
+    """Read training data and check every line.
+
+    Parameters
+    ----------
+    source
+        A JSON Lines file, or the id of a data set on the Hugging Face hub, ``"owner/name"``, whose ``train`` split is
+        read (needs the package datasets).
+
+    Returns
+    -------
+    list of (messages, answer)
+        What `lora_edu.llm.extraction.encode_turn` takes.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is neither such a file nor such an id.
+    ValueError
+        A line has none of the three shapes, or another than the first; the message names the line.
+    OSError
+        The hub cannot be reached, or the package datasets is missing.
+    """
+    if Path(source).is_file():
+        records = _file_records(Path(source))
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.endswith((".jsonl", ".json")):
+        records = _hub_records(source)
+    else:
+        raise FileNotFoundError(
+            f"dataset must be an existing JSON Lines file or a hub id 'owner/name', got {source!r}"
+        )
+    if not records:
+        raise ValueError(f"dataset must hold at least one line, {source} holds none")
+    keys = _shape(**records[0])
+    if keys == ("sentence", "event") and Path(source).is_file():
+        return [
+            event_conversation(record) for record in load_events(path=source)
+        ]  # which checks the event as well
+    return [_SHAPES[keys](at["place"], _require_keys(**at, keys=keys)) for at in records]
+
+
+def encode_conversations(
+    tokenizer: Any, conversations: list[Conversation], max_length: int
+) -> list[dict[str, list[int]]]:
+    """Return training examples, none longer than `max_length` tokens.
+
+    Raises
+    ------
+    ValueError
+        The tokenizer has no chat template, or a conversation is too long; the message names it by its number.
+    """
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            "model must be one that chats (an instruct model), its tokenizer has no chat template"
+        )
+    examples = [encode_turn(tokenizer, messages, answer) for messages, answer in conversations]
+    for number, example in enumerate(examples, start=1):
+        if len(example["input_ids"]) > max_length:
+            raise ValueError(
+                f"max_length must be at least the tokens of every example, got {max_length}: number {number} has "
+                f"{len(example['input_ids'])}. Shorten it, or raise max_length, which costs memory"
+            )
+    return examples
+
+
+def _file_records(file: Path) -> list[dict[str, Any]]:
+    """Return what each line holds, and where it stands."""
+    return _read_lines(file, lambda line, place: {"place": place, "record": _parse_json(line, place)})
+
+
+def _hub_records(name: str) -> list[dict[str, Any]]:
+    try:
+        from datasets import load_dataset  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as error:
+        raise OSError(
+            f"the package datasets is needed to read {name!r} from the hub: run `pip install datasets`, "
+            "or give a JSON Lines file"
+        ) from error
+    rows = load_dataset(name, split="train")
+    return [{"place": f"{name}, row {number}", "record": row} for number, row in enumerate(rows, start=1)]
+
+
+def event_conversation(record: dict[str, Any]) -> Conversation:
+    """Return the course's task for one line of its data."""
+    return chat(record["sentence"]), format_event(record["event"])
+
+
+def _event(place: str, record: dict[str, Any]) -> Conversation:
+    event = record["event"]
+    _require(_is_text(record["sentence"]), f"{place}: sentence", "text", record["sentence"])
+    _require(isinstance(event, dict) and bool(event), f"{place}: event", "a JSON object", event)
+    return event_conversation(record)
+
+
+def _pair(place: str, record: dict[str, Any]) -> Conversation:
+    for key in ("prompt", "completion"):
+        _require(_is_text(record[key]), f"{place}: {key}", "text", record[key])
+    return [{"role": "user", "content": record["prompt"]}], record["completion"]
+
+
+def _messages(place: str, record: dict[str, Any]) -> Conversation:
+    messages = record["messages"]
+    _require(
+        isinstance(messages, list) and len(messages) > 1, f"{place}: messages", "two or more turns", messages
+    )
+    turns = []
+    for message in messages:
+        ok = isinstance(message, dict) and message.get("role") in ROLES and _is_text(message.get("content"))
+        _require(ok, f"{place}: a message", f"a role of {', '.join(ROLES)} and text as content", message)
+        turns.append({"role": message["role"], "content": message["content"]})
+    _require(
+        turns[-1]["role"] == "assistant", f"{place}: the last message", "the assistant's", turns[-1]["role"]
+    )
+    return turns[:-1], turns[-1]["content"]
+
+
+_SHAPES: dict[tuple[str, ...], Callable[[str, dict[str, Any]], Conversation]] = {
+    ("sentence", "event"): _event,
+    ("prompt", "completion"): _pair,
+    ("messages",): _messages,
+}
+
+
+def _shape(place: str, record: Any) -> tuple[str, ...]:
+    keys = record.keys() if isinstance(record, dict) else set()
+    shape = next((shape for shape in _SHAPES if keys >= set(shape)), None)
+    if shape is None:
+        allowed = "; or ".join(" and ".join(shape) for shape in _SHAPES)
+        raise ValueError(f"{place} must be a JSON object with the keys {allowed}; got {str(record)[:120]}")
+    return shape
+
+
+def _require_keys(place: str, record: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    ok = isinstance(record, dict) and set(keys) <= record.keys()
+    _require(ok, place, f"a JSON object with the keys {' and '.join(keys)}, as the first line", record)
+    return record

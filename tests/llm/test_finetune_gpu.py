@@ -1,0 +1,107 @@
+"""The fine-tune on a GPU: both backends agree, float16 works, a killed run goes on, the ledger is right."""
+
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_edu.llm.finetune import FinetuneConfig, finetune
+from lora_edu.llm.tiers import choose_model
+from tools.record_gpu_memory import measure_apart
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture
+def settings(base_model_folder, few_events, tmp_path):
+    return {
+        "test_file": str(few_events),
+        "output": str(tmp_path / "run"),
+        "steps": 20,
+        "batch_size": 4,
+        "micro_batch_size": 4,
+        "save_every": 4,
+        "before_events": 0,
+        "test_events": 1,
+    }
+
+
+def train(settings, **changes):
+    return finetune(FinetuneConfig(**settings | changes)).record
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_our_layers_train_as_peft_and_bitsandbytes_do(settings, tmp_path, dtype):
+    """The same initial adapter and batches. 16-bit products round differently in the two."""
+    theirs, ours = (
+        torch.tensor(train(settings, dtype=dtype, backend=backend, output=str(tmp_path / backend))["losses"])
+        for backend in ("peft", "scratch")
+    )
+    assert theirs[-1] < theirs[0] / 2, "20 steps must teach something, or the comparison says little"
+    assert abs(ours[0] - theirs[0]) / theirs[0] < 0.005
+    assert ((ours - theirs).abs() / theirs).max() < 0.05
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_float16_trains_with_a_scaled_loss_and_leaves_the_base_alone(settings, method):
+    record = train(settings, dtype="float16", method=method)
+    assert all(math.isfinite(loss) for loss in record["losses"])
+    assert record["losses"][-1] < record["losses"][0] / 2
+    assert record["base"]["weights_sha256_after"] == record["base"]["weights_sha256_before"]
+    assert record["base"]["adapter_off_difference"] == 0.0
+
+
+def test_gradient_checkpointing_changes_memory_and_no_loss(settings, tmp_path):
+    kept, again = (
+        train(settings, gradient_checkpointing=on, output=str(tmp_path / str(on)), steps=5)
+        for on in (False, True)
+    )
+    assert again["losses"] == pytest.approx(kept["losses"], rel=1e-2)
+    assert again["predicted_memory_bytes"]["activations"] < kept["predicted_memory_bytes"]["activations"] / 5
+
+
+def test_a_killed_run_goes_on_with_its_paged_optimizer(settings, tmp_path):
+    whole = train(settings, output=str(tmp_path / "whole"))["losses"]
+    flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lora_edu.llm.finetune", *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    complete = Path(settings["output"]) / "checkpoints" / "checkpoint-4" / "complete"
+    while not complete.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    resumed = train(settings, resume=True)
+    assert 4 <= resumed["resumed_from_step"] < 20
+    assert len(resumed["losses"]) == 20
+    # The kernels of a GPU add in no fixed order, so not the same bits.
+    assert resumed["losses"] == pytest.approx(whole, rel=0.05)
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_ledger_is_within_a_tenth_of_the_peak(method, dtype):
+    case = {"model": "SmolLM2-135M", "batch": 4, "seq": 256, "method": method, "dtype": dtype}
+    result = measure_apart(case | {"gradient_checkpointing": False}, seconds=120)
+    assert result.get("ratio", result) == pytest.approx(1, abs=0.1)
+
+
+def test_auto_picks_a_model_of_the_course_that_fits(settings):
+    """A GPU of 15 GB or more takes the 7B model in 4 bits."""
+    chosen = choose_model(FinetuneConfig(**settings | {"gradient_checkpointing": True}), seq=512)
+    free = torch.cuda.mem_get_info()[0]
+    if free > 10 * 2**30:
+        assert chosen == "Qwen/Qwen2.5-7B-Instruct"
+    else:
+        assert chosen != "Qwen/Qwen2.5-7B-Instruct"
