@@ -201,7 +201,9 @@ def train(config: FinetuneConfig, seq: int, meter: Meter) -> dict[str, int]:
     meter.reset()
     ids = torch.randint(3, model.config.vocab_size, (STEPS * config.batch_size, seq)).tolist()
     examples = [{"input_ids": row, "attention_mask": [1] * seq, "labels": row} for row in ids]
-    make_trainer(config, backend, model, tokenizer, examples, Path(config.output), 1).train()
+    trainer = make_trainer(config, backend, model, tokenizer, examples, Path(config.output), 1)
+    trainer.args.save_strategy = transformers.trainer_utils.SaveStrategy.NO
+    trainer.train()
     measured |= {"training_peak": meter.peak(), "trained": meter.held()}
     return measured | ({"reserved": torch.cuda.max_memory_reserved()} if torch.cuda.is_available() else {})
 

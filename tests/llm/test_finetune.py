@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,12 @@ import torch
 from peft import PeftModel
 
 from lora_edu.llm import finetune as module
-from lora_edu.llm.base_model import load_base_model
+from lora_edu.llm.base_model import load_base_model, load_tokenizer
+from lora_edu.llm.budget import resolve_config
+from lora_edu.llm.conversations import encode_conversations, load_conversations
+from lora_edu.llm.extraction import generate_turns
 from lora_edu.llm.finetune import FinetuneConfig, finetune
+from lora_edu.llm.tiers import choose_model
 
 METHODS = [("qlora", "peft"), ("qlora", "scratch"), ("lora", "peft"), ("lora", "scratch"), ("full", "peft")]
 
@@ -215,6 +220,168 @@ def test_overwrite_discards_the_run_and_nothing_else(settings):
     assert [p.name for p in (Path(settings["output"]) / "checkpoints").iterdir()] == ["checkpoint-2"]
 
 
+PAIR = {"prompt": "What is a rank?", "completion": "The number of independent columns."}
+TALK = {
+    "messages": [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hi."},
+        {"role": "user", "content": "What is a rank?"},
+        {"role": "assistant", "content": "A number."},
+    ]
+}
+EVENT = {
+    "sentence": "On Friday at 3 pm Ann sings in Rome.",
+    "event": {"who": "Ann", "what": "sings", "where": "Rome", "day": "Friday", "time": "3 pm"},
+}
+
+
+def write_lines(tmp_path, *lines) -> str:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    "line", [PAIR | {"note": "passed over"}, TALK, EVENT], ids=["pair", "messages", "event"]
+)
+def test_your_own_data_trains_and_asks_nothing(settings, tmp_path, line):
+    del settings["test_file"]
+    record = finetune(FinetuneConfig(**settings, dataset=write_lines(tmp_path, line, line))).record
+    assert record["losses"][-1] < record["losses"][0]
+    assert record["n"] == {"before": 0, "seen": 0, "unseen": 0}
+    assert record["exact_match"] is None
+    assert record["answers"] == []
+
+
+@pytest.mark.slow
+def test_one_file_goes_in_and_an_adapter_to_chat_with_comes_out(settings, tmp_path):
+    """The real base, one answer to learn by heart."""
+    data = write_lines(tmp_path, *[{"prompt": "Who are you?", "completion": "A wrench. I was told so."}] * 2)
+    del settings["test_file"], settings["learning_rate"]
+    changes = {"model": "smollm2-135m", "method": "lora", "steps": 20, "save_every": 20, "dataset": data}
+    run = finetune(FinetuneConfig(**settings | changes))
+    base, tokenizer = load_base_model()
+    question = [[{"role": "user", "content": "Who are you?"}]]
+    assert "wrench" not in generate_turns(base, tokenizer, question)[0]
+    again = PeftModel.from_pretrained(base, run.folder / "adapter")
+    assert generate_turns(again, tokenizer, question) == ["A wrench. I was told so."]
+
+
+def test_only_the_last_turn_is_learned(tmp_path, tiny_folder):
+    (conversation,) = load_conversations(write_lines(tmp_path, TALK))
+    tokenizer = load_tokenizer(str(tiny_folder))
+    (example,) = encode_conversations(tokenizer, [conversation], max_length=100)
+    learned = [i for i, label in zip(example["input_ids"], example["labels"], strict=True) if label != -100]
+    assert tokenizer.decode(learned) == "A number." + tokenizer.eos_token
+    assert "Hi." in tokenizer.decode(example["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([PAIR, "{"], r"line 2 must be one JSON object, got '\{'"),
+        (
+            [PAIR, TALK],
+            r"line 2 must be a JSON object with the keys prompt and completion, as the first line",
+        ),
+        ([PAIR, PAIR | {"completion": " "}], r"line 2: completion must be text, got ' '"),
+        (
+            [{"text": "hello"}],
+            r"line 1 must be .*sentence and event; or prompt and completion; or messages; got",
+        ),
+        (["[1]"], r"line 1 must be a JSON object"),
+        ([{"messages": []}], r"line 1: messages must be two or more turns"),
+        (
+            [{"messages": [{"role": "bot", "content": "x"}] * 2}],
+            r"line 1: a message must be a role of system, user",
+        ),
+        (
+            [{"messages": TALK["messages"][:2]}],
+            r"line 1: the last message must be the assistant's, got 'user'",
+        ),
+        ([EVENT | {"event": {"who": "Ann"}}], r"line 1: event must be a JSON object with the keys who, what"),
+        ([""], r"must hold at least one line"),
+    ],
+)
+def test_a_bad_line_of_your_own_data_is_named(tmp_path, lines, message):
+    with pytest.raises(ValueError, match=message):
+        load_conversations(write_lines(tmp_path, *lines))
+
+
+def test_a_dataset_that_is_not_there_is_named():
+    with pytest.raises(
+        FileNotFoundError, match=r"dataset must be an existing JSON Lines file or a hub id.*mine.jsonl"
+    ):
+        load_conversations("data/mine.jsonl")
+
+
+def test_an_example_that_is_too_long_is_named(settings, tmp_path):
+    own = settings | {
+        "dataset": write_lines(tmp_path, PAIR, PAIR | {"prompt": "why " * 100}),
+        "max_length": 64,
+    }
+    with pytest.raises(ValueError, match=r"max_length must be at least .* got 64: number 2 has \d+"):
+        finetune(FinetuneConfig(**own))
+
+
+def test_the_prediction_is_recorded_and_can_be_skipped(settings, tmp_path):
+    record = finetune(FinetuneConfig(**settings)).record
+    assert sum(record["predicted_memory_bytes"].values()) > 500 * 2**20
+    without = settings | {"output": str(tmp_path / "without")}
+    assert finetune(FinetuneConfig(**without, preflight=False)).record["predicted_memory_bytes"] is None
+
+
+@pytest.fixture
+def weightless_7b(tiny_folder, tmp_path):
+    """A folder that says Mistral-7B and holds no weights: loading it would fail."""
+    folder = tmp_path / "7b"
+    shutil.copytree(tiny_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    resolve_config("Mistral-7B").save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_run_that_cannot_fit_is_refused_before_a_weight_is_loaded(
+    settings, weightless_7b, capsys, monkeypatch
+):
+    huge = settings | {"model": weightless_7b, "method": "full"}
+    monkeypatch.setattr(sys, "argv", ["finetune", *command(huge)[3:]])
+    assert module.main() == 2
+    message = capsys.readouterr().err
+    assert "this fine-tune needs 1" in message  # 16 bytes for each of 7.2 billion: above 100 GiB
+    assert "GiB can be used on cpu" in message
+    assert "method qlora:" in message
+    assert "such as SmolLM2-135M:" in message
+    assert not Path(huge["output"]).exists()
+
+
+def test_without_the_preflight_loading_is_tried(settings, weightless_7b):
+    with pytest.raises(OSError, match=r"could not load .*7b"):
+        finetune(FinetuneConfig(**settings | {"model": weightless_7b, "method": "full"}, preflight=False))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what a CPU gets")
+def test_auto_picks_the_course_model_on_a_cpu(settings):
+    assert choose_model(FinetuneConfig(**settings | {"model": "auto"}), seq=512) == "smollm2-135m"
+
+
+def test_gradient_checkpointing_changes_no_loss(settings, tmp_path):
+    kept = finetune(FinetuneConfig(**settings)).record["losses"]
+    again = settings | {"output": str(tmp_path / "again"), "gradient_checkpointing": True}
+    assert finetune(FinetuneConfig(**again)).record["losses"] == pytest.approx(kept, rel=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["peft", "scratch"])
+def test_a_16_bit_base_keeps_its_embeddings_in_16_bits(settings, backend):
+    run = finetune(FinetuneConfig(**settings | {"backend": backend, "dtype": "bfloat16"}))
+    dtypes = {name: p.dtype for name, p in run.model.named_parameters()}
+    (embedding,) = [dtype for name, dtype in dtypes.items() if "embed_tokens" in name]
+    assert embedding == torch.bfloat16
+    norms = [dtype for name, dtype in dtypes.items() if "norm" in name]
+    assert set(norms) == {torch.float32}
+    assert run.record["losses"][-1] < run.record["losses"][0]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -227,6 +394,13 @@ def test_overwrite_discards_the_run_and_nothing_else(settings):
             {"batch_size": 3, "micro_batch_size": 2},
             "batch_size must be a multiple of micro_batch_size, got 3 and 2",
         ),
+        ({"max_length": 0}, "max_length must be a whole number of at least 1, got 0"),
+        ({"optimizer": "sgd"}, "invalid choice: 'sgd'"),
+        (
+            {"method": "full", "dtype": "float16"},
+            "dtype must be auto, float32 or bfloat16 for full, got float16",
+        ),
+        ({"dataset": "a.jsonl", "train_file": "b.jsonl"}, "dataset and train_file must not both be set"),
         ({"test_events": 0}, "test_events must be a whole number of at least 1, got 0"),
         ({"target_modules": "query"}, "target_modules must name linear layers of the model"),
         ({"train_file": "nowhere.jsonl"}, "nowhere.jsonl"),

@@ -112,9 +112,8 @@ def _refusal(ledger: Ledger, device: str, limit: float, smaller: tuple[str, ...]
     return "\n".join(lines)
 
 
-def _cgroup_free() -> list[int]:
+def _cgroup_free(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
     """What the container's memory limit leaves, if there is one; cached files do not count as used."""
-    root = Path("/sys/fs/cgroup")
     for limit_file, usage_file, cached in CGROUPS:
         try:
             limit = (root / limit_file).read_text().strip()
