@@ -96,7 +96,7 @@ def _file_records(file: Path) -> list[dict[str, Any]]:
 
 def _hub_records(name: str) -> list[dict[str, Any]]:
     try:
-        from datasets import load_dataset  # pyright: ignore[reportMissingImports]
+        from datasets import load_dataset  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
     except ModuleNotFoundError as error:
         raise OSError(
             f"the package datasets is needed to read {name!r} from the hub: run `pip install datasets`, "
