@@ -3,6 +3,7 @@
 python -m benchmarks.nf4 [--device cuda] [--json FILE] [--quick]
 """
 
+import importlib.util
 from typing import Any
 
 import torch
@@ -13,22 +14,24 @@ from lora_edu import accel
 from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4
 
 CHUNK = 2**22
+HAS_TORCHAO = importlib.util.find_spec("torchao") is not None
 
 
 def measure(settings: Settings) -> list[Result]:
     size, chunks = (512, 1) if settings.quick else (8192, 24)
-    W = torch.randn(size, size, generator=torch.Generator().manual_seed(0)).to(settings.device)
+    dtype = torch.float32 if settings.device.type == "cpu" else torch.bfloat16
+    W = torch.randn(size, size, generator=torch.Generator().manual_seed(0)).to(settings.device, dtype)
     compared = [compare_codes(dtype, chunks, settings.device) for dtype in (torch.float32, torch.bfloat16)]
     return [*quantize(W, settings), *dequantize(W, settings), *compared]
 
 
 def quantize(W: Tensor, settings: Settings) -> list[Result]:
     """Codes and scales; torchao cannot but quantize its scales, one number in 64, too."""
-    ours = {"plain": lambda: quantize_nf4(W)}
-    if W.device.type == "cpu":
-        ours["numba"] = lambda: accel.quantize_nf4(W)
-    peers: Contestants = {"bitsandbytes": lambda: bnb_quantize(W), "torchao": lambda: torchao_quantize(W)}
-    race = Race({**ours, **peers}, settings, unit_bytes=W.nbytes)
+    ours = {"plain": lambda: quantize_nf4(W), compiler(W): lambda: accel.quantize_nf4(W)}
+    peers: Contestants = {"bitsandbytes": lambda: bnb_quantize(W)}
+    if HAS_TORCHAO:
+        peers["torchao"] = lambda: torchao_quantize(W)
+    race = Race({**ours, **peers}, settings, unit_bytes=4 * W.numel())
     codes = {name: output[0].flatten() for name, output in race.outputs.items()}
     return [
         race.result("quantize", mine, peer, same_codes(codes[mine], codes[peer]))
@@ -41,24 +44,26 @@ def dequantize(W: Tensor, settings: Settings) -> list[Result]:
     """Into fresh memory, and into memory that is in use, which bitsandbytes cannot on a CPU."""
     packed, state = quantize_nf4(W)
     theirs, their_state = bnb_quantize(W)
-    nf4_tensor = torchao_quantize(W)[1]
     out = torch.empty_like(W)
     ours = {
         "plain": lambda: dequantize_nf4(packed, state),
         "plain, out=": lambda: dequantize_nf4(packed, state, out=out),
+        f"{compiler(W)}, out=": lambda: accel.dequantize_nf4(packed, state, out=out),
     }
-    if W.device.type == "cpu":
-        ours["numba, out="] = lambda: accel.dequantize_nf4(packed, state, out=out)
-    peers: Contestants = {
-        "bitsandbytes": lambda: bnb_dequantize(theirs, their_state),
-        "torchao": nf4_tensor.get_original_weight,
-    }
-    race = Race({**ours, **peers}, settings, unit_bytes=W.nbytes)
+    peers: Contestants = {"bitsandbytes": lambda: bnb_dequantize(theirs, their_state)}
+    if HAS_TORCHAO:
+        peers["torchao"] = torchao_quantize(W)[1].get_original_weight
+    race = Race({**ours, **peers}, settings, unit_bytes=4 * W.numel())
     return [
         race.result("dequantize", mine, peer, same_values(race.outputs[mine], race.outputs[peer]))
         for mine in ours
         for peer in peers
     ]
+
+
+def compiler(W: Tensor) -> str:
+    """What makes the fast path of ``lora_edu.accel`` for weights that lie there."""
+    return "numba" if W.device.type == "cpu" else "triton"
 
 
 def compare_codes(dtype: torch.dtype, chunks: int, device: torch.device) -> Result:

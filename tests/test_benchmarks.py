@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -44,6 +45,17 @@ def test_all_of_them_write_one_dated_record(tmp_path, base_model_folder):
             assert f"| {row['case']} " in done.stdout
 
 
+@pytest.mark.slow
+def test_a_step_of_each_size_is_raced_on_a_gpu_and_a_tiny_one_here(tmp_path):
+    file = tmp_path / "record.json"
+    done = run("benchmarks.qlora_step", "--quick", "--rounds", 2, "--json", file)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(file.read_text())["results"]
+    check_row(row)
+    ours, theirs = map(float, re.findall(r"\d+\.\d{4}", row["agreement"]))
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
 def check_row(row):
     assert row["case"] and row["ours"] and row["peer"] and row["agreement"]
     assert row["ours"] != row["peer"]
@@ -69,7 +81,7 @@ def test_contestants_take_turns():
     wait = 1.1 * _harness.MIN_SECONDS  # longer than that, so each is called once a round
     contestants = {name: lambda name=name: (order.append(name), time.sleep(wait)) for name in "ab"}
     race = Race(contestants, Settings(CPU, quick=True, rounds=3))
-    assert "".join(order) == "ab" + "ab" + "ba" + "ab"
+    assert "".join(order) == "aabb" + "ab" + "ba" + "ab"
     assert {name: len(seconds) for name, seconds in race.seconds.items()} == {"a": 3, "b": 3}
 
 

@@ -1,9 +1,77 @@
-"""NF4 on a CPU as compiled loops: the bytes of ``lora_edu.methods.nf4``, for those who ask for them.
+"""NF4 by compiled code: the bytes of ``lora_edu.methods.nf4``, for those who ask for them.
 
-Nothing in the course imports this folder. It needs numba: ``pip install "lora_edu[accel]"``. The first call of each
-function compiles it, which takes seconds; the result is kept on disk.
+Nothing in the course imports this folder. On a CPU it needs numba (``pip install "lora_edu[accel]"``), on a GPU
+Triton, which comes with PyTorch. The first call of each function compiles it, which takes seconds; the result is
+kept on disk.
+
+``use_kernels`` gives the layers of a QLoRA model the GPU's kernels.
 """
 
-from lora_edu.accel.nf4 import dequantize_nf4, quantize_nf4
+from types import ModuleType
 
-__all__ = ["dequantize_nf4", "quantize_nf4"]
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from lora_edu.methods import _validate
+from lora_edu.methods.nf4 import QuantState
+
+__all__ = ["dequantize_nf4", "quantize_nf4", "use_kernels"]
+
+
+def quantize_nf4(
+    W: Float[Tensor, "*shape"], blocksize: int = 64, double_quant: bool = False
+) -> tuple[UInt8[Tensor, "bytes"], QuantState]:
+    """``lora_edu.methods.nf4.quantize_nf4``, bit for bit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``W`` is no floating-point tensor on the CPU or a GPU, is empty or not finite; ``blocksize`` is no integer
+        above 0, or on a GPU no power of two above 1.
+    """
+    _validate.tensor("W", W)
+    return _for_device_of(W).quantize_nf4(W, blocksize, double_quant)
+
+
+def dequantize_nf4(
+    packed: UInt8[Tensor, "bytes"], quant_state: QuantState, out: Float[Tensor, "*shape"] | None = None
+) -> Float[Tensor, "*shape"]:
+    """``lora_edu.methods.nf4.dequantize_nf4``, bit for bit.
+
+    On the CPU an ``out`` that is not float32 is rounded from a float32 copy of the whole weight.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``packed``, ``quant_state`` and ``out`` do not belong together, or lie elsewhere than on the CPU or a GPU.
+    """
+    return _for_device_of(packed).dequantize_nf4(packed, quant_state, out)
+
+
+def use_kernels(model: nn.Module) -> nn.Module:
+    """Give every ``NF4Linear`` in the model the GPU's kernel, in place; weights and adapters stay where they are.
+
+    Returns
+    -------
+    nn.Module
+        ``model``.
+
+    Raises
+    ------
+    ValueError
+        The model holds no ``NF4Linear``, or one whose blocksize is no power of two above 1.
+    """
+    from lora_edu.accel import cuda
+
+    return cuda.use_kernels(model)
+
+
+def _for_device_of(tensor: Tensor) -> ModuleType:
+    # Not before it is needed: numba and Triton are both optional.
+    if isinstance(tensor, Tensor) and tensor.is_cuda:
+        from lora_edu.accel import cuda
+
+        return cuda
+    from lora_edu.accel import cpu
+
+    return cpu

@@ -1,0 +1,227 @@
+"""``quantize_nf4`` and ``dequantize_nf4`` as one Triton kernel each, and the training path of QLoRA on top.
+
+A kernel reads every byte once and writes every byte once: what lies between stays in the registers of a GPU, where
+plain PyTorch writes each step of the arithmetic to memory and reads it back. The arithmetic is that of
+``lora_edu.methods``, operation by operation, so the results are the same to the bit.
+
+References
+----------
+Tillet, Kung and Cox 2019, "Triton: an intermediate language and compiler for tiled neural network computations",
+MAPL 2019, doi 10.1145/3315508.3329973.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lora_edu.methods import _fast, _validate
+from lora_edu.methods.codebook import nf4_code
+from lora_edu.methods.double_quant import double_quantize
+from lora_edu.methods.nf4 import QuantState, check_out, check_stored
+from lora_edu.methods.qlora import NF4Linear
+from lora_edu.methods.quant_state import block_count, packed_bytes
+
+# What one program of a kernel works on. Chosen by trial on an H200 (benchmarks/nf4.py --device cuda).
+WEIGHTS_A_PROGRAM = 4096
+BYTES_A_PROGRAM = 1024
+# No product may be fused with a sum: that rounds once where PyTorch rounds twice.
+EXACT = {"enable_fp_fusion": False}
+
+
+def quantize_nf4(
+    W: Float[Tensor, "*shape"], blocksize: int = 64, double_quant: bool = False
+) -> tuple[UInt8[Tensor, "bytes"], QuantState]:
+    """``lora_edu.methods.nf4.quantize_nf4`` of weights on a GPU, bit for bit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``W`` is no floating-point tensor on a GPU, is empty or not finite; ``blocksize`` is no power of two above 1.
+    """
+    _validate.tensor("W", W)
+    _check_blocksize("blocksize", blocksize)
+    _check_cuda("W", W)
+    flat = W.detach().reshape(-1)
+    numel = flat.numel()
+    packed = torch.empty(packed_bytes(numel), dtype=torch.uint8, device=W.device)
+    absmax = torch.empty(block_count(numel, blocksize), dtype=torch.float32, device=W.device)
+    whole = numel // blocksize
+    if whole:
+        blocks = max(1, WEIGHTS_A_PROGRAM // blocksize)
+        programs = (triton.cdiv(whole, blocks),)
+        with torch.cuda.device_of(W):
+            kernel: Any = _quantize
+            kernel[programs](flat, packed, absmax, _midpoints(W.device), whole, blocksize, blocks, **EXACT)
+    if whole < absmax.numel():  # a shorter last block is rounded in another way (methods.blockwise)
+        codes, largest = _fast.quantize(flat[whole * blocksize :], blocksize)
+        packed[whole * blocksize // 2 :] = codes
+        absmax[whole:] = largest
+    _validate.finite("W", absmax)
+    state = QuantState(W.shape, W.dtype, blocksize, absmax)
+    return packed, double_quantize(state) if double_quant else state
+
+
+def dequantize_nf4(
+    packed: UInt8[Tensor, "bytes"], quant_state: QuantState, out: Float[Tensor, "*shape"] | None = None
+) -> Float[Tensor, "*shape"]:
+    """``lora_edu.methods.nf4.dequantize_nf4`` of codes on a GPU, bit for bit, double quantization in the same kernel.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``packed``, ``quant_state`` and ``out`` do not belong together or are not on a GPU; the blocksize is no power
+        of two above 1.
+    """
+    s = quant_state
+    check_stored(packed, s)
+    _check_blocksize("quant_state.blocksize", s.blocksize)
+    _check_cuda("packed", packed)
+    if out is None:
+        out = torch.empty(s.shape, dtype=s.dtype, device=packed.device)
+    check_out(out, s)
+    return _write_weights(packed, s, out)
+
+
+class MatMulNF4(torch.autograd.Function):
+    """``x @ W.T`` as in ``lora_edu.methods.qlora``, with ``W`` made whole by the kernel, in forward and in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Float[Tensor, "batch in"], packed: Tensor, quant_state: QuantState) -> Tensor:
+        ctx.save_for_backward(packed)
+        ctx.quant_state = quant_state
+        return x @ _weights(packed, quant_state, x.dtype).T
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad_y: Float[Tensor, "batch out"]
+    ) -> tuple[Tensor, None, None]:
+        (packed,) = ctx.saved_tensors
+        return grad_y @ _weights(packed, ctx.quant_state, grad_y.dtype), None, None
+
+
+class CudaNF4Linear(NF4Linear):
+    """``NF4Linear`` whose weight is made wide by the kernel."""
+
+    def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """``x W^T + bias``, computed in ``compute_dtype``, returned in the dtype of ``x``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            ``x`` is no floating-point tensor on a GPU, or its last dimension is not ``in_features``.
+        """
+        _validate.require(x.is_floating_point(), "x", "a floating-point tensor", x.dtype, TypeError)
+        _validate.require(
+            x.shape[-1:] == (self.in_features,), "x", f"of shape (..., {self.in_features})", tuple(x.shape)
+        )
+        _check_cuda("x", x)
+        rows = x.to(self.compute_dtype or x.dtype).reshape(-1, self.in_features)
+        y: Any = MatMulNF4.apply(rows, self.packed, self.quant_state)
+        if self.bias is not None:
+            y += self.bias.to(y.dtype)
+        return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
+
+
+def use_kernels(model: nn.Module) -> nn.Module:
+    """Give every ``NF4Linear`` in the model the kernel, in place; weights and adapters stay where they are.
+
+    Returns
+    -------
+    nn.Module
+        ``model``.
+
+    Raises
+    ------
+    ValueError
+        The model holds no ``NF4Linear``, or one whose blocksize is no power of two above 1.
+    """
+    layers = [module for module in model.modules() if type(module) is NF4Linear]
+    _validate.require(bool(layers), "model", "a model with NF4Linear layers", type(model).__name__)
+    for layer in layers:
+        _check_blocksize("model", layer.quant_state.blocksize)
+    for layer in layers:
+        layer.__class__ = CudaNF4Linear  # the same buffers, another forward
+    return model
+
+
+@triton.jit
+def _quantize(W, packed, absmax, midpoints, blocks, SIZE: tl.constexpr, BLOCKS: tl.constexpr):
+    """Whole blocks of weights to codes, two a byte, and the absmax of each block."""
+    block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
+    row = block[:, None]
+    w = tl.load(W + row * SIZE + tl.arange(0, SIZE)[None, :], mask=row < blocks, other=0).to(tl.float32)
+    # Without their sign the bits of floating-point numbers ascend, up to infinity and NaN: NaN is not lost.
+    largest = tl.max(w.to(tl.int32, bitcast=True) & 0x7FFFFFFF, 1).to(tl.float32, bitcast=True)
+    tl.store(absmax + block, largest, mask=block < blocks)
+    # Written as a bare 1e-38, which float32 holds only as a subnormal, it would make all that follows float64.
+    one, tiny = tl.full(largest.shape, 1.0, tl.float32), tl.full(largest.shape, 1e-38, tl.float32)
+    x = w * tl.div_rn(one, tl.maximum(largest, tiny))[:, None]
+    code = tl.zeros(x.shape, tl.int32)
+    for j in tl.static_range(15):
+        code += (x > tl.load(midpoints + j)).to(tl.int32)
+    high, low = tl.split(tl.reshape(code, (BLOCKS, SIZE // 2, 2)))
+    byte = row * (SIZE // 2) + tl.arange(0, SIZE // 2)[None, :]
+    tl.store(packed + byte, (high * 16 + low).to(tl.uint8), mask=row < blocks)
+
+
+@triton.jit
+def _dequantize(
+    packed, absmax, nested_absmax, nested_code, offset, levels, out, numel,
+    SIZE: tl.constexpr, NESTED_SIZE: tl.constexpr, BYTES: tl.constexpr,
+):  # fmt: skip
+    """Codes to weights: the level that each half of a byte names, times the absmax of its block."""
+    start = tl.program_id(0).to(tl.int64) * BYTES
+    byte = start + tl.arange(0, BYTES)
+    inside = 2 * byte < numel
+    codes = tl.load(packed + byte, mask=inside, other=0).to(tl.int32)
+    block = 2 * byte // SIZE
+    scale = tl.load(absmax + block, mask=inside, other=0)
+    if NESTED_SIZE:
+        spread = tl.load(nested_absmax + block // NESTED_SIZE, mask=inside, other=0)
+        scale = tl.load(nested_code + scale.to(tl.int32)) * spread + tl.load(offset)
+    pair = tl.interleave(tl.load(levels + (codes >> 4)) * scale, tl.load(levels + (codes & 15)) * scale)
+    weight = 2 * start + tl.arange(0, 2 * BYTES)
+    tl.store(out + weight, pair.to(out.dtype.element_ty), mask=weight < numel)
+
+
+def _weights(packed: Tensor, s: QuantState, dtype: torch.dtype) -> Tensor:
+    return _write_weights(packed, s, torch.empty(s.shape, dtype=dtype, device=packed.device))
+
+
+def _write_weights(packed: Tensor, s: QuantState, out: Tensor) -> Tensor:
+    nested = (s.absmax,) * 3 if s.nested_absmax is None else (s.nested_absmax, s.nested_code, s.offset)
+    programs = (triton.cdiv(packed.numel(), BYTES_A_PROGRAM),)
+    with torch.cuda.device_of(packed):
+        kernel: Any = _dequantize
+        kernel[programs](
+            packed, s.absmax, *nested, _levels(packed.device), out, out.numel(),
+            s.blocksize, s.nested_blocksize or 0, BYTES_A_PROGRAM, **EXACT,
+        )  # fmt: skip
+    return out
+
+
+@cache
+def _levels(device: torch.device) -> Float[Tensor, "16"]:
+    return nf4_code().to(device)
+
+
+@cache
+def _midpoints(device: torch.device) -> Float[Tensor, "15"]:
+    code = nf4_code()
+    return ((code[:-1] + code[1:]) / 2).to(device)
+
+
+def _check_blocksize(name: str, blocksize: int) -> None:
+    _validate.integer(name, blocksize, 2)
+    _validate.require(blocksize & (blocksize - 1) == 0, name, "a power of two for the kernels", blocksize)
+
+
+def _check_cuda(name: str, tensor: Tensor) -> None:
+    _validate.require(tensor.is_cuda, name, "on a GPU", tensor.device)
