@@ -186,6 +186,7 @@ def main(question: str, measure: Callable[[Settings], list[Result]]) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: to see that it runs, not how fast")
     parser.add_argument("--rounds", type=int, default=5, help="each runs so many times (default 5)")
+    parser.add_argument("--revision", help="git revision, where the checkout does not know it")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
@@ -201,6 +202,8 @@ def main(question: str, measure: Callable[[Settings], list[Result]]) -> None:
     print(f"{question}\n\n{table(results)}")
     if options.json:
         conditions = _conditions(settings) | {"load_average_before": load}
+        if options.revision:
+            conditions["revision"] = options.revision
         write_json(
             options.json,
             {"question": question, **conditions, "results": [asdict(result) for result in results]},
