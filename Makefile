@@ -10,11 +10,13 @@ LAB_ARGS ?=
 # To keep a record: make bench BENCH_ARGS="--folder data/bench"
 BENCH_ARGS ?=
 
-# What the course uses and Colab preinstalls. torchao is there because peft looks at it.
+# What the course uses and Colab preinstalls. torchao is there because peft looks at it; the tests ask for hypothesis.
 COLAB_PACKAGES := numpy matplotlib ipython ipykernel ipywidgets nbconvert transformers peft accelerate \
-	safetensors filelock tqdm psutil torchao pip pytest
+	safetensors filelock tqdm psutil scikit-learn torchao pip pytest hypothesis
 
-NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+# The longest first, so that no process is left alone with one of them at the end.
+LONG := $(foreach number,10 11 06,$(wildcard notebooks/$(number)_*.ipynb))
+NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 # The language-model notebooks run once, as learners get them: their solutions repeat the same fine-tunes.
 SOLUTIONS := $(filter-out $(addprefix notebooks/solutions/,06_% 10_% 11_%),$(wildcard notebooks/solutions/*.ipynb))
 

@@ -4,6 +4,7 @@ python -m benchmarks.nf4 [--device cuda] [--json FILE] [--quick]
 """
 
 import importlib.util
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from lora_edu import accel
 from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4
 
 CHUNK = 2**22
+COPY = "a copy"
 HAS_TORCHAO = importlib.util.find_spec("torchao") is not None
 
 
@@ -31,13 +33,10 @@ def quantize(W: Tensor, settings: Settings) -> list[Result]:
     peers: Contestants = {"bitsandbytes": lambda: bnb_quantize(W)}
     if HAS_TORCHAO:
         peers["torchao"] = lambda: torchao_quantize(W)
-    race = Race({**ours, **peers}, settings, unit_bytes=4 * W.numel())
-    codes = {name: output[0].flatten() for name, output in race.outputs.items()}
-    return [
-        race.result("quantize", mine, peer, same_codes(codes[mine], codes[peer]))
-        for mine in ours
-        for peer in peers
-    ]
+    race = Race({**ours, **peers, COPY: copy(W)}, settings, unit_bytes=4 * W.numel())
+    codes = {name: race.outputs[name][0].flatten() for name in (*ours, *peers)}
+    agreement = {(mine, peer): same_codes(codes[mine], codes[peer]) for mine in ours for peer in peers}
+    return results("quantize", race, ours, agreement)
 
 
 def dequantize(W: Tensor, settings: Settings) -> list[Result]:
@@ -53,12 +52,25 @@ def dequantize(W: Tensor, settings: Settings) -> list[Result]:
     peers: Contestants = {"bitsandbytes": lambda: bnb_dequantize(theirs, their_state)}
     if HAS_TORCHAO:
         peers["torchao"] = torchao_quantize(W)[1].get_original_weight
-    race = Race({**ours, **peers}, settings, unit_bytes=4 * W.numel())
-    return [
-        race.result("dequantize", mine, peer, same_values(race.outputs[mine], race.outputs[peer]))
-        for mine in ours
-        for peer in peers
-    ]
+    race = Race({**ours, **peers, COPY: copy(W)}, settings, unit_bytes=4 * W.numel())
+    values = race.outputs
+    agreement = {(mine, peer): same_values(values[mine], values[peer]) for mine in ours for peer in peers}
+    return results("dequantize", race, ours, agreement)
+
+
+def results(
+    case: str, race: Race, ours: Iterable[str], agreement: dict[tuple[str, str], str]
+) -> list[Result]:
+    """Each of ours against its peers, and against the copy."""
+    pairs = agreement | {(mine, COPY): "moves as many bytes" for mine in ours}
+    return [race.result(case, mine, peer, text) for (mine, peer), text in sorted(pairs.items())]
+
+
+def copy(W: Tensor) -> Callable[[], Tensor]:
+    """Read and write as many bytes as quantizing must: the weights, their codes, their scales. Nothing is faster."""
+    moved = W.nbytes + W.numel() // 2 + 4 * W.numel() // 64
+    source, target = torch.zeros(2, moved // 2, dtype=torch.uint8, device=W.device)
+    return lambda: target.copy_(source)
 
 
 def compiler(W: Tensor) -> str:

@@ -46,7 +46,7 @@ SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
-SECONDS_TO_START, SECONDS_TO_RUN, TRIES = 40, 90, 250
+SECONDS_TO_START, SECONDS_TO_RUN, TRIES = 60, 300, 250
 
 
 # Those that train the language model for minutes; tests/notebooks/test_sweep.py draws every value of their sliders.
