@@ -14,7 +14,7 @@ import re
 import reprlib
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,8 +29,8 @@ class Status(str):
         pass
 
 
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 70
+RELATIVE, ABSOLUTE = 1e-4, 1e-6  # how far a result may be from the solution's
+FEW_NUMBERS = 6  # a vector of more, or a matrix, is named by its shape
 PASS, HINT, NOT_ATTEMPTED = Status("pass"), Status("hint"), Status("not attempted")
 
 
@@ -77,6 +77,7 @@ class Raised:
     """The outcome of a call that raised; two are equal when the exception's type is."""
 
     name: str
+    message: str = field(default="", compare=False)
 
 
 def load_exercises(notebook: str) -> dict[str, Exercise]:
@@ -91,10 +92,10 @@ def same(a: Any, b: Any) -> bool:
     """Equality for results: numbers and tensors to rounding, sequences item by item."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a.shape == b.shape and torch.allclose(
-            a.double(), b.double(), rtol=1e-4, atol=1e-6, equal_nan=True
+            a.double(), b.double(), rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True
         )
     if _is_number(a) and _is_number(b):
-        return math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-6) or (math.isnan(a) and math.isnan(b))
+        return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE) or (math.isnan(a) and math.isnan(b))
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
     return type(a) is type(b) and bool(a == b)
@@ -109,25 +110,85 @@ def outcome(function: Callable, arguments: tuple) -> Any:
     try:
         return function(*arguments)
     except Exception as error:
-        return Raised(type(error).__name__)
+        return Raised(type(error).__name__, _one_line(error))
 
 
 def outcomes(function: Callable, exercise: Exercise) -> list:
     return [outcome(function, arguments) for arguments in exercise.cases()]
 
 
+class _Short(reprlib.Repr):
+    """Writes values so short that a sentence can hold several; survives a `__repr__` that raises."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxstring = self.maxother = 70
+
+    def repr_instance(self, x: object, level: int) -> str:
+        if isinstance(x, torch.nn.Module):
+            return type(x).__name__
+        if isinstance(x, torch.Tensor):
+            if x.ndim > 1 or x.numel() > FEW_NUMBERS or x.is_meta:
+                return f"tensor of shape {tuple(x.shape)}"
+            numbers = ", ".join(f"{number:.6g}" for number in x.flatten().tolist())
+            return f"tensor([{numbers}])" if x.ndim else f"tensor({numbers})"
+        return super().repr_instance(x, level)
+
+
+_SHORT = _Short()
+
+
 def _shorten(value: Any) -> str:
     """A value in one short line; without memory addresses, so that the text is the same at each run."""
-    text = _REPR.repr(value)  # unlike repr, does not raise when the value's own __repr__ does
+    text = _SHORT.repr(value)
     return textwrap.shorten(re.sub(r" at 0x[0-9a-f]+", "", text), width=70, placeholder=" ...")
+
+
+def _one_line(error: Exception) -> str:
+    """What an exception says, as far as it says something."""
+    try:
+        return textwrap.shorten(re.sub(r" at 0x[0-9a-f]+", "", str(error)), width=120, placeholder=" ...")
+    except Exception:
+        return ""
+
+
+def _difference(got: Any, expected: Any) -> str:
+    """What came, and what should have come: only where the two part, if they are long."""
+    if isinstance(got, torch.Tensor) and isinstance(expected, torch.Tensor):
+        return _difference_of_tensors(got, expected)
+    if isinstance(got, torch.Tensor) and got.ndim == 0 and same(got.item(), expected):
+        return f"{_shorten(got)}, not {_shorten(expected)}: right, but a tensor; `.item()` makes it a plain number"
+    if isinstance(expected, torch.Tensor) and expected.ndim == 0 and same(got, expected.item()):
+        return f"{_shorten(got)}, not {_shorten(expected)}: right, but a plain number; a tensor is wanted"
+    texts = _shorten(got), _shorten(expected)
+    if isinstance(got, list | tuple) and isinstance(expected, list | tuple) and len(got) == len(expected):
+        index = next(i for i, (a, b) in enumerate(zip(got, expected, strict=True)) if not same(a, b))
+        if texts[0] == texts[1] or isinstance(got[index], torch.Tensor):
+            return f"as item {index} {_difference(got[index], expected[index])}"
+    return f"{texts[0]}, not {texts[1]}"
+
+
+def _difference_of_tensors(got: torch.Tensor, expected: torch.Tensor) -> str:
+    if got.shape != expected.shape:
+        return f"a tensor of shape {tuple(got.shape)}, not {tuple(expected.shape)}"
+    if got.ndim < 2 and got.numel() <= FEW_NUMBERS:
+        return f"{_shorten(got)}, not {_shorten(expected)}"
+    a, b = got.double(), expected.double()
+    wrong = ~torch.isclose(a, b, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
+    first = wrong.nonzero()[0].tolist()
+    found, wanted = a[tuple(first)].item(), b[tuple(first)].item()
+    return (
+        f"a tensor of the right shape in which {int(wrong.sum())} of {wrong.numel()} numbers are wrong: "
+        f"{first} is {found:.6g}, not {wanted:.6g}"
+    )
 
 
 def _first_difference(exercise: Exercise, got: list, expected: list) -> str:
     index = next(i for i, (a, b) in enumerate(zip(got, expected, strict=True)) if not same(a, b))
     arguments = ", ".join(map(_shorten, list(exercise.cases())[index]))
     if isinstance(got[index], Raised):
-        return f"Your function raises {got[index].name} for ({arguments})."
-    return f"For ({arguments}) it returns {_shorten(got[index])}, not {_shorten(expected[index])}."
+        return f"Your function raises {got[index].name} for ({arguments}). {got[index].message}".rstrip()
+    return f"For ({arguments}) it returns {_difference(got[index], expected[index])}."
 
 
 def _is_empty(result: Any) -> bool:

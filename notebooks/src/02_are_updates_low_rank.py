@@ -76,8 +76,10 @@ figures.rank_error(
 # $$\frac{\partial L}{\partial W} = E^\top X, \qquad \operatorname{rank} \le \text{rows of } X$$
 #
 # (chain rule for $Y = X W^\top$.) Each example adds one column times one row: a matrix of rank 1. So a few examples can
-# only make an update of low rank. That is arithmetic, not yet a finding: a real run sees tens of thousands of tokens,
-# and each token is a row of $X$. There the bound says nothing. One has to measure.
+# only make an update of low rank, when each step goes straight against the gradient. That is arithmetic, not yet a
+# finding, and for a real run it says nothing: that sees tens of thousands of tokens, each a row of $X$, and its
+# optimizer, Adam (notebook 05), rescales every number by itself. (Step by `0.01 * gradient.sign()` above, the core of
+# Adam, and see: rank 20.) One has to measure.
 #
 # ### Exercise 02.1 · The gradient of a layer (two stars, 5 minutes)
 #
@@ -149,7 +151,8 @@ figures.bars(
 )
 
 # %% [markdown]
-# A change of two parts in a thousand turns a model that never answers in our form into one that nearly always does.
+# Bars are medians of the 30 blocks; the lines reach from the smallest to the largest. A change of two parts in a
+# thousand turns a model that never answers in our form into one that nearly always does.
 #
 # But **small and low-rank are two questions**. Noise at a thousandth of the size of $W$ is small, and has full rank. A
 # single column times a single row can be huge, and has rank 1. The norm says how long the update is; the singular
@@ -157,8 +160,9 @@ figures.bars(
 #
 # ## 3. Is the update low-rank?
 #
-# For each weight the record keeps the singular values of $W$ and of $\Delta W$, and a few $\Delta W$ as they are. A
-# record should be checked, so we compute one of them again. (Stored are 16-bit numbers, scaled by a power of two.)
+# For each weight the record keeps the singular values of $W$ and, of the first seed, of $\Delta W$; a few $\Delta W$
+# are kept whole. A record should be checked, so we compute one of them again. (Stored are 16-bit numbers, scaled by a
+# power of two.)
 
 # %%
 spectra = records.delta_w_spectra()
@@ -207,9 +211,9 @@ explore(
 )
 
 # %% [markdown]
-# Energy is the sum of squared singular values ([notebook 01](01_rank_and_svd.ipynb)). The update bends more sharply
-# than the weight, and the weight more than noise. Yet nowhere does the curve jump to 100 %: every term is there, only
-# most are weak.
+# Energy is the sum of squared singular values ([notebook 01](01_rank_and_svd.ipynb)). From tick to tick the rank
+# doubles. The update rises earlier than the weight, and the weight earlier than noise. Yet nowhere does the curve jump
+# to 100 %: every term is there, only most are weak.
 
 # %%
 for part in (".dW", ".W"):
@@ -283,9 +287,9 @@ figures.share_by_rank(
     },
     ranks=ranks,
     ylabel="exact match, or energy kept",
-    alt=f"Medians of three seeds. Exact match of the update cut to rank 1: {median(cut_at[1]):.0%}, 4: "
-    f"{median(cut_at[4]):.0%}, 8: {median(cut_at[8]):.0%}, 16: {median(cut_at[16]):.0%}; energy kept at 8: "
-    f"{kept[3]:.0%}. LoRA trained at rank 1: {median(lora[0]):.0%}, at 8: {median(lora[3]):.0%}.",
+    alt=f"Exact match, medians of three seeds. The update cut to rank 1: {median(cut_at[1]):.0%}, 4: "
+    f"{median(cut_at[4]):.0%}, 8: {median(cut_at[8]):.0%}, 16: {median(cut_at[16]):.0%}. LoRA trained at rank 1: "
+    f"{median(lora[0]):.0%}, at 8: {median(lora[3]):.0%}. Energy kept at 8, median of 210 weights: {kept[3]:.0%}.",
 )
 
 # %% [markdown]
@@ -333,7 +337,7 @@ check("02.3", cut_update)
 #
 # ## Summary
 #
-# - Training gives $W + \Delta W$. One example adds a matrix of rank 1 to a layer's gradient.
+# - Training gives $W + \Delta W$. One row of inputs, such as a token, adds a matrix of rank 1 to a layer's gradient.
 # - The update of this fine-tune is small: about 0.2 % of the weight.
 # - It is closer to low rank than the weight is, but not low-rank: rank 8 keeps about half of its energy.
 # - The task needs less than the energy says: a LoRA of rank 1 comes within a point or two of full fine-tuning here.

@@ -69,8 +69,8 @@ ranks = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 explore(draw_update, d_in=sizes, d_out=sizes, r=ranks, start={"d_in": 8192, "d_out": 8192, "r": 8})
 
 # %% [markdown]
-# The picture is true to scale. Set both sizes to 10,000: 160,000 numbers in place of 100,000,000, or 625 times fewer.
-# Then set both to 256 and $r$ to 256: 200 %, which section 2 looks into.
+# The picture is true to scale, but no strip is drawn thinner than a hair. Set both sizes to 10,000: 160,000 numbers in
+# place of 100,000,000, or 625 times fewer. Then set both to 256 and $r$ to 256: 200 %, which section 2 looks into.
 #
 # $$\Delta W = B A: \quad r\,(\text{in} + \text{out}) \text{ numbers in place of } \text{in} \cdot \text{out}$$
 #
@@ -271,7 +271,7 @@ def draw_models(ax, model, r):
 explore(draw_models, model=list(unit), r=[1, 2, 4, 8, 16, 32, 64], start={"model": "Mistral-7B", "r": 8})
 
 # %% [markdown]
-# Areas are true to scale. What surprises: the same rank weighs 1.8 % of SmolLM2 and 0.1 % of GPT-3 when all linear
+# Areas are true to scale. What surprises: the same rank 8 weighs 1.8 % of SmolLM2 and 0.1 % of GPT-3 when all linear
 # layers are adapted. "LoRA trains x %" says little without model, rank and layers.
 #
 # Which layers, then? On GPT-3, at the same budget, rank 4 on query and value did a little better than rank 8 on one of

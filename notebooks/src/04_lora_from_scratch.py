@@ -25,7 +25,7 @@ import inspect
 import time
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -106,10 +106,8 @@ explore(draw_layer, panels=2, rank=[1, 2, 3, 4], alpha=[1, 2, 4, 8], start={"ran
 # Write `lora_forward(x, W, lora_A, lora_B, lora_alpha)`: the outputs for inputs that stand in the **rows** of `x`
 # (batch, in). $r$ is in the shapes.
 
+
 # %% tags=["exercise"]
-from torch import Tensor
-
-
 def lora_forward(x: Tensor, W: Tensor, lora_A: Tensor, lora_B: Tensor, lora_alpha: float) -> Tensor:
     raise NotImplementedError
 
@@ -118,10 +116,8 @@ def lora_forward(x: Tensor, W: Tensor, lora_A: Tensor, lora_B: Tensor, lora_alph
 # With inputs in rows, each product is from the right, with a transpose: `x @ W.T`. First (batch, in) to (batch, r),
 # then (batch, r) to (batch, out). `lora_A.shape[0]` is r.
 
+
 # %% tags=["solution"]
-from torch import Tensor
-
-
 def lora_forward(x: Tensor, W: Tensor, lora_A: Tensor, lora_B: Tensor, lora_alpha: float) -> Tensor:
     scaling = lora_alpha / lora_A.shape[0]
     return x @ W.T + scaling * (x @ lora_A.T) @ lora_B.T

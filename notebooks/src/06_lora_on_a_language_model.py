@@ -78,9 +78,9 @@ shares, best = logits[-1].softmax(dim=-1).topk(5)
 compare(next_token=[say(token) for token in best], probability=[f"{p:.1%}" for p in shares])
 
 # %% [markdown]
-# To write, the model appends a token and reads all of it again. To *learn*, it gets the right answer at once, and
-# each row is asked for the token that follows in the text. Our task: a sentence goes in, the event comes out as
-# JSON (`data/README.md`). This is a sentence that no training will see:
+# To write, the model appends a token and reads on (a cache spares it what it has read). To *learn*, it gets the right
+# answer at once, and each row is asked for the token that follows in the text. Our task: a sentence goes in, the event
+# comes out as JSON (`data/README.md`). This is a sentence that no training will see:
 
 # %%
 test = load_events("test")

@@ -22,6 +22,7 @@
 
 # %%
 import torch
+from torch import Tensor
 
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.adapters import method_columns, milliseconds_a_token, style_rates, timed
@@ -150,10 +151,8 @@ predict(
 # Write `mixed_layer(X, W, adapters, names)`. `X` holds one input a row. `adapters` maps a name to `(lora_A, lora_B,
 # scaling)`. `names` has one entry a row; a name that is no adapter means: the base alone.
 
+
 # %% tags=["exercise"]
-from torch import Tensor
-
-
 def mixed_layer(X: Tensor, W: Tensor, adapters: dict[str, tuple], names: list[str]) -> Tensor:
     raise NotImplementedError
 
@@ -162,10 +161,8 @@ def mixed_layer(X: Tensor, W: Tensor, adapters: dict[str, tuple], names: list[st
 # First `Y = X @ W.T`, for all rows. Then walk over `enumerate(names)` and add to `Y[row]` where the name is known.
 # `lora_A` has shape (r, in), `lora_B` (out, r).
 
+
 # %% tags=["solution"]
-from torch import Tensor
-
-
 def mixed_layer(X: Tensor, W: Tensor, adapters: dict[str, tuple], names: list[str]) -> Tensor:
     Y = X @ W.T
     for row, name in enumerate(names):

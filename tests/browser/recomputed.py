@@ -221,6 +221,41 @@ def double_quantization(block, second_block):
     return (f"{4 + 32 / int(block):.3f} bits a weight, or {4 + first + second:.5f} = 4 + {first:.4f}",)
 
 
+# ---------------------------------------------------------------- 12
+
+
+def loss_scale(log2_scale, steps):
+    return (
+        f"Loss scale 2^{log2_scale}, after {steps} steps:",
+        "of the gradients become 0,",
+        "become infinite.",
+    )
+
+
+def scaling_rules(r, learning_rate):
+    return (f"r = {r}, learning rate {learning_rate}. Rotated digits right, medians of three seeds: α = 16 ",)
+
+
+def alpha_at_loading(lora_alpha):
+    return (f"Loaded with alpha {lora_alpha}:", "of rotated digits right,")
+
+
+# Each weight that is the largest of its block of 64 moves its scale; nothing else of a small update is kept.
+KEPT = {"0.003": f"{1 / 64:.0%}", "0.01": f"{1 / 64:.0%}"}
+
+
+def requantized(size):
+    return (
+        f"An update of {float(size):.1%}: {KEPT.get(size, '')}",
+        "of it is left;",
+        "of the stored bytes changed.",
+    )
+
+
+def memory_knob(knob):
+    return "As asked 38.3 GiB.", f"With {knob}:", "fit"
+
+
 EXPECTED = {
     "00_start_here": [update_sizes],
     "01_rank_and_svd": [copied_picture, copied_weight],
@@ -230,4 +265,5 @@ EXPECTED = {
     "05_training_lora": [sweep, scalings, training_bytes, drift],
     "07_quantization": [stored, rounded, outlier, bits_a_weight],
     "08_nf4": [equal_shares, normal_levels, usage, errors, double_quantization],
+    "12_failure_clinic": [loss_scale, scaling_rules, alpha_at_loading, requantized, memory_knob],
 }

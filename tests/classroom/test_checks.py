@@ -75,9 +75,43 @@ def test_nothing_is_not_attempted(key, nothing):
     assert check(key, nothing) == NOT_ATTEMPTED
 
 
-def test_an_exception_is_named(capsys):
+def test_an_exception_is_named_and_says_why(capsys):
     assert check("10.2", lambda model: model.weights) == HINT
-    assert "raises AttributeError" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "raises AttributeError" in text and "has no attribute 'weights'" in text
+
+
+def test_an_exception_that_cannot_be_read_is_named(capsys):
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError("no")
+
+    def raises(*_):
+        raise Mute
+
+    assert check("10.2", raises) == HINT
+    assert "raises Mute for" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "answer", "told"),
+    [
+        ("02.1", lambda X, E: E.T @ X[:, :-1], "a tensor of shape (4, 4), not (4, 5)"),
+        ("02.1", lambda X, E: E.T @ X + torch.eye(4, 5), "4 of 20 numbers are wrong: [0, 0] is "),
+        (
+            "05.2",
+            lambda validation, test: test[0],
+            "tensor([0.52, 0.61, 0.66]), not tensor([0.3, 0.7, 0.88])",
+        ),
+        ("07.2", lambda x, code: (x - code).abs().argmin(), "tensor(9), not 9: right, but a tensor"),
+        ("06.1", lambda *a: EXERCISES["06.1"].solution(*a).item(), "right, but a plain number"),
+        ("06.3", lambda prompt, answer, end: ([*prompt, *answer, end], [0]), "[0]), not ([11"),
+        ("07.3", lambda W, code, size: (W.int(), W.view(-1, size).abs().amax(1)), "as item 0 a tensor of"),
+    ],
+)
+def test_an_unknown_mistake_is_shown_where_it_is(key, answer, told, capsys):
+    assert check(key, answer) == HINT
+    assert told in capsys.readouterr().out
 
 
 def test_text_holds_no_memory_address(capsys):

@@ -66,6 +66,10 @@ def _one_too_few(S, share):
     return rank_for_energy(S, share) - 1
 
 
+def _ranks_that_are_enough(S, share):
+    return len(S) - rank_for_energy(S, share) + 1
+
+
 def _smallest_first(S, share):
     kept = S.flip(0).square().cumsum(0) / S.square().sum()
     return int((kept < share).sum()) + 1
@@ -124,6 +128,16 @@ def _whole_update(W, W_tuned, r):
     return W_tuned
 
 
+def _without_singular_values(W, W_tuned, r):
+    U, _, Vh = torch.linalg.svd(W_tuned - W, full_matrices=False)
+    return W + U[:, :r] @ Vh[:r]
+
+
+def _columns_of_Vh(W, W_tuned, r):
+    U, S, Vh = torch.linalg.svd(W_tuned - W)
+    return W + U[:, :r] * S[:r] @ Vh[:, :r].T
+
+
 def _tuned_pairs():
     generator = torch.Generator().manual_seed(0)
     for shape, r in (((6, 5), 2), ((4, 4), 1), ((3, 7), 2)):
@@ -159,6 +173,9 @@ EXERCISES = {
             WrongAnswer(_not_squared, "You add up the singular values. Energy is the sum of their squares."),
             WrongAnswer(_one_too_few, "One term short: at this rank the share is not reached yet."),
             WrongAnswer(
+                _ranks_that_are_enough, "You count the ranks that are enough. The smallest of them is wanted."
+            ),
+            WrongAnswer(
                 _smallest_first, "You count from the smallest. S is sorted, largest first: keep its start."
             ),
             WrongAnswer(
@@ -184,6 +201,14 @@ EXERCISES = {
                 _wrong_sign, "The update is what was added: tuned minus base, not the other way round."
             ),
             WrongAnswer(_added_to_tuned, "You add the update to the weight that has it already."),
+            WrongAnswer(
+                _without_singular_values,
+                "The singular values are missing: U and Vh say where a term points, S how long it is.",
+            ),
+            WrongAnswer(
+                _columns_of_Vh,
+                "You take columns of Vh. The h says that it is transposed: a right singular vector is a row.",
+            ),
             WrongAnswer(_whole_update, "Nothing was cut: that is the tuned weight."),
         ),
     ),

@@ -30,6 +30,10 @@ def _both_have_outputs(d_in, d_out, r):
     return 2 * r * d_out
 
 
+def _twice(d_in, d_out, r):
+    return 2 * r * (d_in + d_out)
+
+
 def _A_only(d_in, d_out, r):
     return r * d_in
 
@@ -200,6 +204,7 @@ EXERCISES = {
                 _both_have_outputs,
                 "Right for a square layer alone: you give both factors d_out. One of them meets the input.",
             ),
+            WrongAnswer(_twice, "Twice too many: each factor has only one of the two long sides."),
             WrongAnswer(_A_only, "That is A alone. B trains too."),
             WrongAnswer(_B_only, "That is B alone. A trains too."),
             WrongAnswer(

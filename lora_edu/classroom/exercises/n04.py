@@ -111,6 +111,14 @@ def _both_scaled(W, lora_A, lora_B, lora_alpha):
     return lora_alpha / lora_A.shape[0] * (W + lora_B @ lora_A)
 
 
+def _subtracted(W, lora_A, lora_B, lora_alpha):
+    return merge(W, lora_A, lora_B, -lora_alpha)
+
+
+def _merged_alpha_over_in(W, lora_A, lora_B, lora_alpha):
+    return merge(W, lora_A, lora_B, lora_alpha * lora_A.shape[0] / lora_A.shape[1])
+
+
 def _multiplied(W, lora_A, lora_B, lora_alpha):
     return W * merge(torch.zeros_like(W), lora_A, lora_B, lora_alpha)
 
@@ -170,6 +178,11 @@ def _in_the_other_order(x, grad_y, lora_A, lora_B, scaling):
 def _transposed(x, grad_y, lora_A, lora_B, scaling):
     grad_A, grad_B = lora_gradients(x, grad_y, lora_A, lora_B, scaling)
     return grad_A.T, grad_B.T
+
+
+def _B_transposed(x, grad_y, lora_A, lora_B, scaling):
+    grad_A, grad_B = lora_gradients(x, grad_y, lora_A, lora_B, scaling)
+    return grad_A, grad_B.T
 
 
 def _of_the_weight(x, grad_y, lora_A, lora_B, scaling):
@@ -288,13 +301,18 @@ EXERCISES = {
             ),
             WrongAnswer(_update_alone, "That is the update alone. Merging adds it to W."),
             WrongAnswer(_both_scaled, "You scale W as well. Only the update is multiplied by alpha / r."),
+            WrongAnswer(_subtracted, "You take the update away: that is what unmerging would do."),
+            WrongAnswer(
+                _merged_alpha_over_in,
+                "You divide alpha by the number of inputs. r is how many rows A has, not how many columns.",
+            ),
             WrongAnswer(
                 _multiplied, "You multiply W by the update, entry by entry. The two paths are added."
             ),
         ),
         laws=(
             Law(
-                "W itself stays as it was: the merged weight is a new one, so there is a way back.",
+                "the merged weight is a new one and W itself stays as it was, so that there is a way back.",
                 _leaves_W_alone,
             ),
         ),
@@ -320,6 +338,10 @@ EXERCISES = {
                 _in_the_other_order, "Both are right, in the other order. Return A's first, then B's."
             ),
             WrongAnswer(_transposed, "Both are transposed. A gradient has the shape of what it belongs to."),
+            WrongAnswer(
+                _B_transposed,
+                "A's is right, B's is transposed. B has shape (out, r), and so has its gradient.",
+            ),
             WrongAnswer(
                 _of_the_weight,
                 "That is the gradient for a whole weight, (out, in). LoRA never needs it: with B and A you stay small.",

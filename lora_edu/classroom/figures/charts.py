@@ -87,7 +87,9 @@ def loss_curve(
     ax: Picture | None = None,
 ) -> Picture:
     """Draw training losses (nats a token) over optimizer steps; parameters as in `lines`."""
-    return lines(losses, x=steps, xlabel="optimizer step", ylabel="loss", title=title, alt=alt, ax=ax)
+    picture = lines(losses, x=steps, xlabel="optimizer step", ylabel="loss", title=title, alt=alt, ax=ax)
+    picture.xaxis.set_major_locator(MaxNLocator(integer=True))  # no step is half taken
+    return picture
 
 
 def bars(
@@ -111,7 +113,7 @@ def bars(
     alt, ylabel, title, ax
         As in `lines`.
     number_format : str
-        How the number over a bar is written.
+        How the number over a bar is written. If it writes per cent, so does the y axis.
 
     Raises
     ------
@@ -137,6 +139,8 @@ def bars(
         picture.set_xticks(positions, groups)
         picture.grid(axis="x", visible=False)
         picture.margins(y=0.15)
+        if "%" in number_format:
+            picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         label(picture, "", ylabel, title, legend=len(series) > 1)
     return picture
 
@@ -163,7 +167,6 @@ def before_after(
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_ylim(0, 1.15)
         picture.set_yticks(np.linspace(0, 1, 6))
-        picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     return picture
 
 

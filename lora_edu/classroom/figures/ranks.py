@@ -49,7 +49,7 @@ def share_by_rank(
 
 
 def energy_by_rank(
-    curves: Mapping[str, ArrayLike],
+    curves: Mapping[str, Sequence[float] | np.ndarray],
     *,
     alt: str,
     rank: int | None = None,
@@ -57,6 +57,8 @@ def energy_by_rank(
     ax: Picture | None = None,
 ) -> Picture:
     """Draw the share of energy (squared singular values, 0 to 1) that the first terms keep, and mark one rank.
+
+    The axis of ranks is logarithmic: the small ranks, about which one asks, get most of the room.
 
     Parameters
     ----------
@@ -76,6 +78,11 @@ def energy_by_rank(
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_ylim(0, 1.05)
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        doubled = [2**k for k in range(max(map(len, curves.values()), default=1).bit_length())]
+        picture.set_xscale("log", base=2)
+        picture.set_xticks(doubled, [str(tick) for tick in doubled])
+        for line in picture.lines:
+            line.set_markevery([tick - 1 for tick in doubled])
         if rank is not None:
             picture.axvline(rank, color="black", linewidth=1.5)
     return picture
