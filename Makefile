@@ -57,7 +57,7 @@ bench: set-up-test ## time and memory against bitsandbytes, torchao, peft, scipy
 	$(PY) -m benchmarks $(BENCH_ARGS)
 
 notebooks: set-up-test ## rebuild the notebooks whose source in notebooks/src/ has changed
-	$(PY) tools/build_notebooks.py
+	$(PY) -m tools.build_notebooks
 
 constraints: set-up-test ## pin what pyproject.toml asks for; newer versions: make constraints UPGRADE=--upgrade
 	UV_CUSTOM_COMPILE_COMMAND="make constraints" .venv/bin/uv pip compile --quiet --universal \

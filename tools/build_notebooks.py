@@ -1,6 +1,6 @@
 """Build the notebooks people open from the sources people edit.
 
-    python tools/build_notebooks.py [--check] [--force] [NN ...]
+    python -m tools.build_notebooks [--check] [--force] [NN ...]
 
 One source, ``notebooks/src/NN_name.py`` (jupytext's py:percent format), makes two executed notebooks:
 ``notebooks/NN_name.ipynb`` for the learner and ``notebooks/solutions/NN_name.ipynb`` with the answers filled
@@ -36,7 +36,6 @@ import itertools
 import os
 import re
 import sys
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -46,6 +45,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from tools.set_repo import present_slug
 
 ROOT = Path(__file__).resolve().parents[1]
 TAGS = {"exercise", "solution", "hint", "measured", "nbval-ignore-output", "raises-exception"}
@@ -90,12 +91,6 @@ class BuildError(Exception):
 
 
 # ---------------------------------------------------------------- from source to cells
-
-
-def repository_slug(pyproject: Path = ROOT / "pyproject.toml") -> str:
-    """``owner/name`` of the repository, from ``[project.urls]``."""
-    url = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
-    return url.removeprefix("https://github.com/").removesuffix(".git").strip("/")
 
 
 def tags_of(cell: NotebookNode) -> list[str]:
@@ -323,7 +318,7 @@ def selected_sources(numbers: Sequence[str], root: Path) -> list[Path]:
 def build(source: Path, target: Path, root: Path = ROOT, force: bool = False) -> bool:
     """Bring one notebook up to date; True if it was executed."""
     path = target.relative_to(root).as_posix()
-    notebook, stored = compose(source, path, repository_slug(root / "pyproject.toml")), read_notebook(target)
+    notebook, stored = compose(source, path, present_slug(root)), read_notebook(target)
     if not force and differences(stored, notebook) is None:
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -336,7 +331,7 @@ def build(source: Path, target: Path, root: Path = ROOT, force: bool = False) ->
 
 def check(sources: Sequence[Path], root: Path = ROOT) -> list[str]:
     """One line for each notebook that differs from its source or has none."""
-    slug = repository_slug(root / "pyproject.toml")
+    slug = present_slug(root)
     problems = []
     for source in sources:
         for target in products(source, root):

@@ -16,7 +16,8 @@ SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9_.-]+")
 def present_slug(root: Path) -> str:
     """The owner/name that pyproject.toml gives."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["urls"]["Repository"].removeprefix("https://github.com/")
+    url = project["urls"]["Repository"]
+    return url.removeprefix("https://github.com/").removesuffix(".git").strip("/")
 
 
 def text_files(root: Path) -> dict[Path, bytes]:

@@ -513,6 +513,7 @@ def make_trainer(
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
+        ddp_broadcast_buffers=False,  # the base, whose 4-bit codes are buffers, is frozen and the same everywhere
         **_optimizer_arguments(config),
         **_checkpointing_arguments(config),
     )

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from lora_edu.methods.blockwise import nearest_level
@@ -25,21 +25,19 @@ from lora_edu.methods.quant_state import QuantState
 NESTED_BLOCKSIZE = 256
 """Scales of the first level that share one of the second, as in the paper."""
 
+CHUNK = 2**10 * NESTED_BLOCKSIZE
+"""Scales worked on at once: there is one for every 64 weights, and double precision takes 8 bytes for each."""
+
 
 def double_quantize(state: QuantState) -> QuantState:
     """The state with its float32 scales replaced by 8-bit codes and their constants."""
     offset = state.absmax.mean()
     code = dynamic_code().to(offset.device)
-    numel = state.absmax.numel()
-    blocks = F.pad(state.absmax - offset, (0, -numel % NESTED_BLOCKSIZE)).view(-1, NESTED_BLOCKSIZE)
-    nested_absmax = blocks.abs().amax(1)
-    x = blocks.mul_((1 / nested_absmax)[:, None]).clamp_(-1, 1)
-    codes = nearest_level(_round_to_grid_(x), code).to(torch.uint8)
-    # bitsandbytes gives an all-zero block the code 0; its scale of zero makes zeros of any code.
-    codes[nested_absmax == 0] = 0
+    parts = [_quantize_scales(part - offset, code) for part in state.absmax.split(CHUNK)]
+    absmax, nested_absmax = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     return replace(
         state,
-        absmax=codes.flatten()[:numel],
+        absmax=absmax,
         nested_absmax=nested_absmax,
         nested_blocksize=NESTED_BLOCKSIZE,
         nested_code=code,
@@ -57,8 +55,21 @@ def scales(quant_state: QuantState) -> Float[Tensor, "blocks"]:
     return absmax.mul_(spread).add_(s.offset)
 
 
+def _quantize_scales(
+    shifted: Float[Tensor, "blocks"], code: Float[Tensor, "256"]
+) -> tuple[UInt8[Tensor, "blocks"], Float[Tensor, "nested_blocks"]]:
+    """The 8-bit code of each scale less the mean, and the absmax of each 256 of them."""
+    blocks = F.pad(shifted, (0, -shifted.numel() % NESTED_BLOCKSIZE)).view(-1, NESTED_BLOCKSIZE)
+    nested_absmax = blocks.abs().amax(1)
+    x = blocks.mul_((1 / nested_absmax)[:, None]).clamp_(-1, 1)
+    codes = nearest_level(_round_to_grid_(x), code).to(torch.uint8)
+    # bitsandbytes gives an all-zero block the code 0; its scale of zero makes zeros of any code.
+    codes[nested_absmax == 0] = 0
+    return codes.flatten()[: shifted.numel()], nested_absmax
+
+
 def _round_to_grid_(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The nearest of 65,536 even steps in [-1, 1], in place: there is a scale for every 64 weights of a model.
+    """The nearest of 65,536 even steps in [-1, 1], in place.
 
     bitsandbytes looks 8-bit codes up by such a step on a CPU. float64 stands for its fused multiply-add,
     which rounds once.

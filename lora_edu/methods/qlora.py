@@ -8,7 +8,6 @@ No gradient for the weight exists, and nothing as large as the weight is kept be
 QLoRA is ``LoRALinear(NF4Linear.from_linear(linear), r=8, lora_alpha=16)``.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
 
@@ -18,14 +17,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lora_edu.methods import _fast, _validate
-from lora_edu.methods.bitsandbytes_format import read_linear4bit, write_linear4bit
-from lora_edu.methods.nf4 import QuantState, check_stored, dequantize_nf4, empty_nf4, quantize_nf4
-
-CONSTANTS = ("absmax", "nested_absmax", "nested_code", "offset")
-"""The tensors of a ``QuantState``, which become buffers."""
-
-LAYOUT = ("shape", "dtype", "blocksize", "nested_blocksize")
-"""What else it holds."""
+from lora_edu.methods.bitsandbytes_format import read_linear4bit
+from lora_edu.methods.nf4 import QuantState, dequantize_nf4, empty_nf4, quantize_nf4
+from lora_edu.methods.nf4_module import NF4Module
 
 
 class MatMulNF4(torch.autograd.Function):
@@ -49,7 +43,7 @@ class MatMulNF4(torch.autograd.Function):
         return _fast.matmul_transposed(grad_y, packed, ctx.quant_state), None, None
 
 
-class NF4Linear(nn.Module):
+class NF4Linear(NF4Module):
     """A frozen linear layer with its weight in NF4.
 
     ``NF4Linear.from_linear`` quantizes a layer; the constructor makes one of zeros, for ``load_state_dict``.
@@ -79,9 +73,6 @@ class NF4Linear(nn.Module):
     ----------
     Dettmers et al. 2023, arXiv 2305.14314, section 3, equations 5 and 6.
     """
-
-    packed: Tensor
-    bias: Tensor | None
 
     def __init__(
         self,
@@ -139,15 +130,6 @@ class NF4Linear(nn.Module):
         """
         return cls._holding(*read_linear4bit(state_dict), compute_dtype)
 
-    def to_bitsandbytes(self) -> dict[str, Tensor]:
-        """What ``bitsandbytes.nn.Linear4bit.state_dict()`` would be: ``from_bitsandbytes`` reversed."""
-        return write_linear4bit(self.packed, self.quant_state, self.bias)
-
-    @property
-    def quant_state(self) -> QuantState:
-        """What ``dequantize_nf4(self.packed, self.quant_state)`` wants."""
-        return QuantState(**self._layout, **{name: getattr(self, name) for name in CONSTANTS})
-
     def dequantize(self, dtype: torch.dtype | None = None) -> Float[Tensor, "out in"]:
         """The weight, in ``dtype``, else ``compute_dtype``, else the dtype that was quantized."""
         state = self.quant_state
@@ -175,7 +157,7 @@ class NF4Linear(nn.Module):
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows of this layer."""
-        bias, blocksize = self.bias is not None, self._layout["blocksize"]
+        bias, blocksize = self.bias is not None, self.quant_state.blocksize
         return f"in_features={self.in_features}, out_features={self.out_features}, {bias=}, {blocksize=}"
 
     @classmethod
@@ -187,20 +169,3 @@ class NF4Linear(nn.Module):
         layer = cls(in_features, out_features, False, s.blocksize, nested, compute_dtype, "meta", s.dtype)
         layer._store(packed, s, bias)
         return layer
-
-    def _store(self, packed: Tensor, quant_state: QuantState, bias: Tensor | None) -> None:
-        check_stored(packed, quant_state)
-        self._layout = {name: getattr(quant_state, name) for name in LAYOUT}
-        self.register_buffer("packed", packed)
-        for name in CONSTANTS:
-            self.register_buffer(name, getattr(quant_state, name))
-        self.register_buffer("bias", bias)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move with the model but keep every dtype: ``model.half()`` must not round the float32 constants."""
-
-        def move(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(move, recurse)

@@ -202,7 +202,7 @@ check("00.1", share_right)
 # %% [markdown]
 # ## 5. Which way through the course?
 #
-# Each notebook asks one question. Those without a link are planned and not written yet.
+# Each notebook asks one question.
 #
 # | notebook | its question | minutes |
 # |---|---|---|
@@ -215,10 +215,10 @@ check("00.1", share_right)
 # | [06](06_lora_on_a_language_model.ipynb) | Does it work on a real language model? | 60 |
 # | [07](07_quantization.ipynb) | What is lost when 32 bits become 4? | 45 |
 # | [08](08_nf4.ipynb) | Which 16 numbers? | 60 |
-# | 09 | How can 4-bit weights train? | |
-# | [10](10_qlora_finetune.ipynb) | A real QLoRA fine-tune: how many events does it get right? | 45 |
+# | [09](09_qlora_from_scratch.ipynb) | How can 4-bit weights train? | 60 |
+# | [10](10_qlora_finetune.ipynb) | A real QLoRA fine-tune: how many events does it get right? | 70 |
 # | [11](11_many_adapters.ipynb) | One base, many tasks: what are the choices? | 60 |
-# | 12 | What goes wrong in practice? | |
+# | [12](12_failure_clinic.ipynb) | What goes wrong in practice? | 60 |
 #
 # They build on each other: 01 to 06 lead to LoRA, 07 to 09 to QLoRA. In a hurry? Run 10 first and come back for the
 # reasons. Each part of a notebook goes the same way: a question, your prediction, an experiment of a few lines, a

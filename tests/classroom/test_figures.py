@@ -39,6 +39,9 @@ FIGURES = {
     "number_lines": lambda **options: figures.number_lines({"a": [-1, 0, 1], "b": [0.5]}, **options),
     "product": lambda **options: figures.product([[1], [2]], [[3, 4, -1]], **options),
     "rank_error": lambda **options: figures.rank_error({"a": [1, 0.5, 0]}, rank=1, **options),
+    "roofline": lambda **options: figures.roofline(
+        {"a": (1e9, 2e9, 0.1)}, bandwidth=1e12, peak=1e13, **options
+    ),
     "running_time": lambda **options: figures.running_time({"a": [1, 8]}, sizes=[2, 4], **options),
 }
 

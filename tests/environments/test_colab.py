@@ -12,9 +12,10 @@ import nbformat
 import pytest
 
 from tools import build_notebooks, colab_environment
+from tools.set_repo import present_slug
 
 ROOT = Path(__file__).resolve().parents[2]
-SLUG = build_notebooks.repository_slug()
+SLUG = present_slug(ROOT)
 NOT_ON_COLAB = {"bitsandbytes", "gguf", "jaxtyping"}
 
 

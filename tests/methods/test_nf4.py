@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_edu.methods import _fast
+from lora_edu.methods import _fast, double_quant
 from lora_edu.methods.blockwise import dequantize_blockwise, nearest_level, quantize_blockwise
 from lora_edu.methods.codebook import nf4_code
 from lora_edu.methods.nf4 import (
@@ -111,6 +111,16 @@ def test_double_quantization_changes_the_scales_only_and_by_little(shape, blocks
     spread = error.repeat_interleave(blocksize)[: W.numel()].view(W.shape)
     difference = (dequantize_nf4(same, nested) - dequantize_nf4(packed, state)).abs()
     assert (difference <= spread + 1e-6 * state.absmax.max()).all()
+
+
+@pytest.mark.parametrize("numel", [256, 512, 1875])
+def test_scales_are_quantized_in_chunks_as_in_one_piece(numel, monkeypatch):
+    state = quantize_nf4(weights((16 * numel,), 0), blocksize=16)[1]
+    whole = double_quant.double_quantize(state)
+    monkeypatch.setattr(double_quant, "CHUNK", 2 * double_quant.NESTED_BLOCKSIZE)
+    parts = double_quant.double_quantize(state)
+    assert torch.equal(parts.absmax, whole.absmax) and torch.equal(parts.nested_absmax, whole.nested_absmax)
+    assert torch.equal(scales(parts), scales(whole))
 
 
 @pytest.mark.parametrize(("double_quant", "bits"), [(False, 4.5), (True, 4.127)])

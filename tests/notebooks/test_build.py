@@ -1,6 +1,5 @@
 """The notebook builder, on small sources in a folder of their own, with real kernels."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -10,10 +9,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tools import build_notebooks
+from tools.set_repo import present_slug
+
 ROOT = Path(__file__).resolve().parents[2]
-_spec = importlib.util.spec_from_file_location("build_notebooks", ROOT / "tools" / "build_notebooks.py")
-build_notebooks = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(build_notebooks)
 
 SOURCE = """\
 # %% [markdown]
@@ -126,7 +125,7 @@ def test_the_solutions_have_the_answer_in_place_of_the_stub(built):
 
 
 def test_badges_and_set_up_come_from_the_builder(built):
-    slug = build_notebooks.repository_slug()
+    slug = present_slug(ROOT)
     for path in ("42_trial.ipynb", "solutions/42_trial.ipynb"):
         cells = read(built, path).cells
         assert cells[0].source.startswith("# 42 A trial\n\n[![Open in Colab]")
@@ -214,7 +213,7 @@ def test_a_measured_cell_is_not_compared_by_nbval(built):
 
 def test_an_inserted_cell_leaves_the_other_ids(course):
     source = course / "notebooks" / "src" / "42_trial.py"
-    slug = build_notebooks.repository_slug()
+    slug = present_slug(ROOT)
     before = {c.id for c in build_notebooks.compose(source, "notebooks/42_trial.ipynb", slug).cells}
     edit(course, "# %%\npredict", "# %%\n1 + 1\n\n# %%\n1 + 1\n\n# %%\npredict")
     after = {c.id for c in build_notebooks.compose(source, "notebooks/42_trial.ipynb", slug).cells}
@@ -247,7 +246,7 @@ def test_check_finds_a_missing_notebook_and_one_without_source(course, capsys):
 
 
 def test_a_new_repository_name_asks_for_no_new_execution(course):
-    slug = build_notebooks.repository_slug()
+    slug = present_slug(ROOT)
     for path in [course / "pyproject.toml", *(course / "notebooks").rglob("*.ipynb")]:
         path.write_text(path.read_text(encoding="utf-8").replace(slug, "somebody/lessons"), encoding="utf-8")
     assert run(course, "--check") == 0
@@ -310,7 +309,7 @@ def test_set_up_in_an_empty_folder_fetches_the_course(tmp_path):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(origin)]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "course"]):
         subprocess.run([*git, *command], check=True)
-    slug = build_notebooks.repository_slug()
+    slug = present_slug(ROOT)
     code = build_notebooks.SETUP.format(slug=slug)
     code += "\nimport lora_edu\nprint(lora_edu.__file__)\n"
     instead = {

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from tools import build_notebooks
+from tools.set_repo import present_slug
 
 ROOT = Path(__file__).resolve().parents[2]
 WITH_SLIDERS = [
@@ -39,7 +40,7 @@ print(json.dumps(frames))
 @pytest.mark.parametrize("source", WITH_SLIDERS, ids=lambda source: source.stem)
 def test_every_value_of_every_control_draws(source):
     path = f"notebooks/{source.stem}.ipynb"
-    notebook = build_notebooks.compose(source, path, build_notebooks.repository_slug())
+    notebook = build_notebooks.compose(source, path, present_slug(ROOT))
     explorers = sum(len(re.findall(r"^explore\(", cell.source, re.M)) for cell in notebook.cells)
     notebook.cells.append(nbformat.v4.new_code_cell(SWEEP))
     build_notebooks.execute(notebook, path, ROOT / "notebooks")

@@ -36,5 +36,7 @@ from lora_edu.classroom.figures.crossover import crossover
 from lora_edu.classroom.figures.language import next_token
 from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, number_lines
 from lora_edu.classroom.figures.matrices import image, product
+from lora_edu.classroom.figures.memory import stacked, tensors_alive
 from lora_edu.classroom.figures.ranks import energy_by_rank, share_by_rank
+from lora_edu.classroom.figures.roofline import roofline
 from lora_edu.classroom.figures.scale import areas, update_to_scale

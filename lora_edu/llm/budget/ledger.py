@@ -11,21 +11,22 @@ a layer's backward
     All that the forward kept (with gradient checkpointing: that layer's share, computed again), the gradients that
     travel through its MLP, and the widest 4-bit weight made wide. Or the same in its attention, where a GPU without
     a fused kernel holds every score.
-the optimizer's step
-    All gradients.
+the end of backward
+    All gradients. Of a head that shares the embedding's weight there are three: its own, the embedding's, their sum.
 
 Let ``h, q, k, m`` be the features of the residual stream, the queries, the keys, the MLP; ``H`` the query heads;
-``e`` the bytes of a number in a product; ``s`` in the stream (4 in QLoRA, whose norms are float32, else ``e``). For
-one token a layer keeps for backward:
+``e`` the bytes of a number that a product gives; ``s`` in the stream (4 in QLoRA, whose norms are float32, else
+``e``); ``a`` in an adapter. With autocast, on a GPU, ``a = e``. On a CPU a layer answers in the dtype of its input,
+so ``e = s``, and ``a = 4``. For one token a layer keeps for backward:
 
 =============  =====================================================================================================
 two norms      ``2 * 4h`` (float32 inside); with trained norms ``2 * sh`` more
-layer inputs   ``eh`` each time a trained matrix reads one. q, k and v share theirs, as gate and up do, unless autocast
-               makes a copy for each
+layer inputs   ``ah`` each time an adapter reads one. q, k and v share theirs, as gate and up do, unless a copy is made
+               for each: by autocast, or where ``a`` is not ``e``. (``eh`` where the weight itself trains)
 attention      ``e (2q + 2k) + 4H``: queries, output, keys, values, and the normalizers of a fused kernel. Without
                one: ``e (4q)`` and ``4H`` for every other token of the row
-MLP            ``3sm + em``: gate, silu(gate), up, and their product for the adapter of down
-adapters       ``er`` for each
+MLP            ``3sm + am``: gate, silu(gate), up, and their product for the adapter of down
+adapters       ``ar`` for each
 =============  =====================================================================================================
 
 References
@@ -142,7 +143,8 @@ def memory_ledger(
         ``"peft"`` (and bitsandbytes) or ``"scratch"`` (lora_edu's layers, which load the weights whole before they
         quantize them).
     device
-        ``"cpu"``: resident memory of the process. ``"cuda"``: tensors on the GPU.
+        ``"cpu"``: resident memory of the process, without pages of the model's file that stay mapped after a 16-bit
+        model was quantized: the system drops them when memory is short. ``"cuda"``: tensors on the GPU.
     micro_batches
         Forwards an optimizer step. With more than one, gradients wait through the next forward.
     flash_attention
@@ -192,6 +194,9 @@ class _FineTune:
         self.wide = dtype.itemsize
         self.stream = FLOAT32 if self.quantized else self.wide
         self.autocast = self.on_gpu and self.wide < FLOAT32
+        # Without autocast a layer answers in the dtype of its input, and an adapter works in its own.
+        self.product, self.adapter = (self.wide, self.wide) if self.autocast else (self.stream, FLOAT32)
+        self.copies = self.autocast or self.adapter != self.product
         self.shape_from(config)
         # The math kernel repeats keys and values for every head, and keeps the scores.
         grouped = self.key < self.query
@@ -247,8 +252,8 @@ class _FineTune:
                 "workspace": max(self.mlp_backward(), self.attention_backward()) + held_casts + library,
             }
         )
-        # A head that shares the embedding's weight: two gradients of it wait to be added.
-        yield self.standing() | {"gradients": gradients, "workspace": head_gradient * self.tied + library}
+        # A head that shares the embedding's weight: its gradient, the embedding's, and the sum that is kept of them.
+        yield self.standing() | {"gradients": gradients, "workspace": 2 * head_gradient * self.tied + library}
 
     def standing(self) -> dict[str, int]:
         """What is there from the first step to the last."""
@@ -292,7 +297,7 @@ class _FineTune:
     def kept(self) -> int:
         """What a forward leaves for backward."""
         layer = self.stream * self.hidden * self.tokens if self.checkpointing else self.layer()
-        ends = FLOAT32 * self.hidden + (self.wide * self.hidden if self.full else 0)
+        ends = FLOAT32 * self.hidden + (self.product * self.hidden if self.full else 0)
         kept = self.layers * layer + self.tokens * ends
         return kept if self.on_gpu else int(kept * (1 + HEAP_FACTOR))
 
@@ -300,36 +305,38 @@ class _FineTune:
         return self.attention_share() + self.mlp_share()
 
     def attention_share(self) -> int:
-        e, q, k = self.wide, self.query, self.key
+        e, q, k = self.product, self.query, self.key
         fused = e * (2 * q + 2 * k) + FLOAT32 * self.heads
         scores = e * 4 * q + FLOAT32 * self.heads * self.seq
-        # The kernel's output is what o's adapter reads, unless the adapter casts it to float32 and back.
-        cast = "o_proj" in self.targets and self.autocast and not (self.peft and self.quantized)
-        inputs = self.inputs("q_proj", "k_proj", "v_proj") + (e * q if cast else 0)
+        # The kernel's output is what o's adapter reads, unless the adapter casts it to float32 (and autocast back).
+        cast = (
+            "o_proj" in self.targets and self.copies and not (self.autocast and self.peft and self.quantized)
+        )
+        inputs = self.inputs(self.hidden, "q_proj", "k_proj", "v_proj") + (self.adapter * q if cast else 0)
         return self.tokens * (
             self.norm() + inputs + (fused if self.fused else scores) + self.adapted("q k v o")
         )
 
     def mlp_share(self) -> int:
-        product = self.wide * self.mlp if self.full or "down_proj" in self.targets else 0
-        inputs = self.inputs("gate_proj", "up_proj")
-        inner = 3 * self.stream * self.mlp + product
+        inputs = self.inputs(self.hidden, "gate_proj", "up_proj")
+        inner = 3 * self.stream * self.mlp + self.inputs(self.mlp, "down_proj")
         return self.tokens * (self.norm() + inputs + inner + self.adapted("gate up down"))
 
     def norm(self) -> int:
         return FLOAT32 * self.hidden + (self.stream * self.hidden if self.full else 0)
 
-    def inputs(self, *names: str) -> int:
-        readers = 1 if self.full else len(self.targets.intersection(names))
-        copies = readers if self.autocast and not self.full else min(readers, 1)
-        return self.wide * self.hidden * copies
+    def inputs(self, width: int, *names: str) -> int:
+        if self.full:
+            return self.product * width
+        readers = len(self.targets.intersection(names))
+        return self.adapter * width * (readers if self.copies else min(readers, 1))
 
     def adapted(self, names: str) -> int:
-        return self.wide * self.r * sum(f"{name}_proj" in self.targets for name in names.split())
+        return self.adapter * self.r * sum(f"{name}_proj" in self.targets for name in names.split())
 
     def mlp_backward(self) -> int:
         """The layer computed again, and the most that its MLP's backward holds for a moment."""
-        m, e, s = self.mlp, self.wide, self.stream
+        m, e, s = self.mlp, self.product, self.stream
         gradients = self.tokens * m * (2 * s + FLOAT32 - e)
         through_weight = self.tokens * m * (s + e) + self.dequantized()
         again = self.layer() if self.checkpointing else 0

@@ -1,0 +1,125 @@
+"""Bytes: tensors that are alive, and terms that add up to a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from matplotlib.patches import Patch
+
+from lora_edu.classroom.figures._canvas import COLORS, HATCHES, Picture, drawing
+
+_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+
+
+def tensors_alive(
+    rows: Mapping[str, tuple[str, float]],
+    *,
+    alt: str,
+    formats: tuple[str, ...],
+    largest: float,
+    title: str = "",
+    ax: Picture | None = None,
+) -> Picture:
+    """Draw one bar a tensor, as long as its bytes and in the colour of its format; nothing where there are none.
+
+    Parameters
+    ----------
+    rows : mapping of str to (str, float)
+        Name to number format and megabytes, at least 0. A row stays where it is when its tensor is gone.
+    alt, title, ax
+        As in `lines`.
+    formats : tuple of str
+        Every number format that a slider may bring, in the order of the legend.
+    largest : float
+        Megabytes of the longest bar that a slider may bring, so that the axis stands still.
+
+    Raises
+    ------
+    ValueError
+        If `alt` is empty, or a row has a format that is not among `formats`.
+    """
+    unknown = {number_format for number_format, _ in rows.values()} - set(formats)
+    if unknown:
+        raise ValueError(f"formats must hold every row's format, got {formats} without {sorted(unknown)}")
+    styles = _styles(formats)
+    with drawing(alt, ax) as picture:
+        for position, (number_format, size) in enumerate(rows.values()):
+            if size:
+                picture.barh(position, size, 0.7, **styles[number_format])
+                text = f"{size:.1f}" if size >= 0.05 else "< 0.1"
+                picture.text(size + 0.01 * largest, position, text, va="center")
+        picture.set_yticks(range(len(rows)), list(rows))
+        picture.set(xlim=(0, 1.12 * largest), ylim=(len(rows) + 0.9, -0.6), xlabel="MB", title=title)
+        picture.grid(axis="y", visible=False)
+        handles = [Patch(label=name, **style) for name, style in styles.items()]
+        picture.legend(handles=handles, loc="lower center", ncols=len(handles))
+    return picture
+
+
+def stacked(
+    bars: Mapping[str, Mapping[str, float]],
+    *,
+    alt: str,
+    limit: tuple[str, float],
+    largest: float,
+    unit: str = "GB",
+    title: str = "",
+    ax: Picture | None = None,
+) -> Picture:
+    """Draw one bar a candidate, made of its terms one after the other, and a limit that it may pass.
+
+    Parameters
+    ----------
+    bars : mapping of str to mapping of str to float
+        Name to its terms, the same terms for all, each at least 0. A bar that is longer than the axis ends there, with
+        an arrow beside its sum.
+    alt, title, ax
+        As in `lines`.
+    limit : (str, float)
+        Name and size of what is there.
+    largest : float
+        Where the axis ends, so that it stands still.
+    unit : str
+        Of all numbers.
+
+    Raises
+    ------
+    ValueError
+        If `alt` is empty or two bars have different terms.
+    """
+    terms = list(next(iter(bars.values()), {}))
+    if any(list(parts) != terms for parts in bars.values()):
+        raise ValueError(f"bars must all have the terms of the first, {terms}")
+    styles = _styles(terms)
+    with drawing(alt, ax) as picture:
+        totals = [0.0] * len(bars)
+        for name, style in styles.items():
+            sizes = [parts[name] for parts in bars.values()]
+            picture.barh(range(len(bars)), sizes, 0.6, left=totals, **style)
+            totals = [total + size for total, size in zip(totals, sizes, strict=True)]
+        for position, total in enumerate(totals):
+            cut = total > largest
+            text, x = (
+                (f"{total:.1f} {unit} →", largest) if cut else (f"{total:.2f} {unit}", total + largest / 100)
+            )
+            picture.text(x, position, text, va="center", ha="right" if cut else "left", bbox=_BOX)
+        name, size = limit
+        ends = -0.6, len(bars) - 0.4
+        picture.plot([size, size], ends, color="black", linestyle="--", linewidth=1.8)
+        picture.text(size, ends[0], name, ha="center", va="bottom")
+        picture.set_yticks(range(len(bars)), list(bars))
+        picture.set(xlim=(0, 1.16 * largest), ylim=(len(bars) + 0.9, -0.6), xlabel=unit)
+        picture.set_title(title, pad=26)
+        picture.grid(axis="y", visible=False)
+        handles = [Patch(label=name, **style) for name, style in styles.items()]
+        picture.legend(handles=handles, loc="lower center", ncols=3, fontsize=12, columnspacing=1)
+    return picture
+
+
+def _styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour and hatch of each name."""
+    return {
+        name: {"facecolor": COLORS[i % len(COLORS)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
+        for i, name in enumerate(names)
+    }

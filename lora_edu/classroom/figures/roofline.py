@@ -1,0 +1,64 @@
+"""How close to the hardware a piece of code comes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lora_edu.classroom.figures._canvas import COLORS, MARKERS, Picture, drawing, label
+
+
+def roofline(
+    points: Mapping[str, tuple[float, float, float]],
+    *,
+    bandwidth: float,
+    peak: float,
+    alt: str,
+    title: str = "",
+    ax: Picture | None = None,
+) -> Picture:
+    """Draw the roof that memory and arithmetic put over any code, and where pieces of code stand below it.
+
+    Parameters
+    ----------
+    points : mapping of str to tuple of float
+        Label to (operations, bytes moved, seconds), each above 0.
+    bandwidth : float
+        Bytes a second that memory moves, above 0: the slope of the roof.
+    peak : float
+        Operations a second, above 0: its flat part.
+    alt, title, ax
+        As in `lines`.
+
+    Raises
+    ------
+    ValueError
+        If `alt` is empty, there is no point, or a number is not above 0.
+
+    References
+    ----------
+    Williams, Waterman and Patterson 2009, "Roofline: an insightful visual performance model for multicore
+    architectures", Communications of the ACM 52 (4), doi 10.1145/1498765.1498785.
+    """
+    if not points:
+        raise ValueError("points must be at least one, got none")
+    for name, numbers in {"bandwidth": (bandwidth,), "peak": (peak,), **points}.items():
+        if not min(numbers) > 0:
+            raise ValueError(f"{name} must be above 0, got {numbers}")
+    intensity = {name: operations / moved for name, (operations, moved, _) in points.items()}
+    ends = peak / bandwidth * np.array([1 / 300, 1, 10])
+    with drawing(alt, ax) as picture:
+        picture.loglog(ends, np.minimum(peak, bandwidth * ends), color="black", label="what the chip allows")
+        for index, (name, (operations, _, seconds)) in enumerate(points.items()):
+            picture.loglog(
+                intensity[name],
+                operations / seconds,
+                color=COLORS[index % len(COLORS)],
+                marker=MARKERS[index % len(MARKERS)],
+                linestyle="",
+                markersize=11,
+                label=name,
+            )
+        label(picture, "operations a byte moved", "operations a second", title, legend=True)
+    return picture

@@ -1,0 +1,271 @@
+"""What a fine-tune becomes on each class of machine: dtype, optimizer, model, and how much is in memory at once.
+
+A GPU that this machine lacks is pretended: `tiers` asks PyTorch for its compute capability and its free memory.
+"""
+
+import itertools
+import math
+
+import pytest
+import torch
+from transformers import AutoConfig, GPT2Config, LlamaConfig
+
+from lora_edu.llm.base_model import DEFAULT_NAME
+from lora_edu.llm.budget import SHAPES, count_parameters
+from lora_edu.llm.finetune import FinetuneConfig
+from lora_edu.llm.tiers import TIERS, choose_model, choose_optimizer, compute_dtype, fit, predict
+
+GIB = 2**30
+QWEN, SMOL_1B7, SMOL_135M = TIERS
+SEQ = 512
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Pretend a GPU: call it with its compute capability and its free bytes."""
+
+    def pretend(capability=(8, 0), free=80 * GIB, reserved=0, allocated=0):
+        for name, answer in {
+            "is_available": True,
+            "is_bf16_supported": True,  # as PyTorch says of every GPU, a T4 that only emulates it among them
+            "get_device_capability": capability,
+            "mem_get_info": (int(free), 140 * GIB),
+            "memory_reserved": reserved,
+            "memory_allocated": allocated,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+
+    return pretend
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def config(**settings) -> FinetuneConfig:
+    return FinetuneConfig(**{"output": "unused"} | settings)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model's folder with its configuration alone: nothing is loaded before memory has been asked."""
+
+    def save(model_config) -> str:
+        model_config.save_pretrained(tmp_path)
+        return str(tmp_path)
+
+    return save
+
+
+def needed(asked) -> int:
+    """The fewest bytes with which preflight accepts, by its own account: a tenth is left free on a GPU."""
+    s = asked.settings
+    lightest = asked.but(gradient_checkpointing=True, batch=1, micro_batches=s["micro_batches"] * s["batch"])
+    return math.ceil(1.1 * lightest.total) + 1
+
+
+# --- dtype and optimizer ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [
+        ((6, 0), torch.float16),
+        ((7, 0), torch.float16),
+        ((7, 5), torch.float16),  # T4
+        ((8, 0), torch.bfloat16),
+        ((8, 9), torch.bfloat16),
+        ((9, 0), torch.bfloat16),
+        ((12, 0), torch.bfloat16),
+    ],
+)
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_adapters_compute_in_16_bits_that_the_gpu_can(gpu, method, capability, expected):
+    gpu(capability)
+    assert compute_dtype(config(method=method)) == expected
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)])
+def test_a_model_that_trains_whole_stays_in_float32(gpu, capability):
+    gpu(capability)
+    assert compute_dtype(config(method="full")) == torch.float32
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_a_cpu_computes_in_float32_with_adamw(method):
+    assert compute_dtype(config(method=method)) == torch.float32
+    assert choose_optimizer(config(method=method)) == "adamw"
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_what_is_asked_for_is_taken(gpu, method):
+    gpu((7, 5))
+    assert compute_dtype(config(method=method, dtype="bfloat16")) == torch.bfloat16
+    assert choose_optimizer(config(method=method, optimizer="adamw")) == "adamw"
+    assert choose_optimizer(config(method=method, optimizer="paged_adamw_8bit")) == "paged_adamw_8bit"
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer"), [("qlora", "paged_adamw_8bit"), ("lora", "adamw"), ("full", "adamw")]
+)
+def test_on_a_gpu_qlora_pages_its_optimizer(gpu, method, optimizer):
+    gpu()
+    assert choose_optimizer(config(method=method)) == optimizer
+
+
+# --- the model ----------------------------------------------------------------------------------------
+
+
+def test_the_tiers_descend_to_the_model_of_this_course():
+    sizes = [count_parameters(shape) for shape in TIERS.values()]
+    assert sizes == sorted(sizes, reverse=True)
+    assert set(TIERS.values()) <= SHAPES.keys()
+    assert SMOL_135M == DEFAULT_NAME
+
+
+@pytest.mark.parametrize(
+    ("capability", "gib", "choices"),
+    [
+        ((7, 5), 1.0, {"qlora": SMOL_135M, "lora": SMOL_135M, "full": SMOL_135M}),
+        ((7, 5), 3.6, {"qlora": SMOL_1B7, "lora": SMOL_135M, "full": SMOL_135M}),  # a laptop's 4 GB
+        ((7, 5), 14.5, {"qlora": QWEN, "lora": SMOL_1B7, "full": SMOL_135M}),  # T4
+        ((8, 9), 22.0, {"qlora": QWEN, "lora": QWEN, "full": SMOL_135M}),  # L4
+        ((8, 0), 39.4, {"qlora": QWEN, "lora": QWEN, "full": SMOL_1B7}),  # A100, 40 GB
+        ((9, 0), 139.7, {"qlora": QWEN, "lora": QWEN, "full": QWEN}),  # H200
+    ],
+)
+def test_each_gpu_gets_the_largest_model_that_it_can_train(gpu, capability, gib, choices):
+    gpu(capability, gib * GIB)
+    assert {method: choose_model(config(method=method), SEQ) for method in choices} == choices
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_a_cpu_gets_the_smallest_model(method):
+    assert choose_model(config(method=method), SEQ) == SMOL_135M
+
+
+@pytest.mark.parametrize(
+    ("name", "smaller", "capability"),
+    [(*pair, capability) for pair in itertools.pairwise(TIERS) for capability in ((7, 5), (8, 0))],
+)
+def test_a_model_is_chosen_from_the_byte_on_that_it_needs(gpu, name, smaller, capability):
+    gpu(capability)
+    least = needed(predict(config(), TIERS[name], SEQ))
+    gpu(capability, least)
+    assert choose_model(config(), SEQ) == name
+    gpu(capability, least - 8)
+    assert choose_model(config(), SEQ) == smaller
+
+
+def test_memory_that_pytorch_holds_unused_counts_as_free(gpu):
+    gpu()
+    least = needed(predict(config(), TIERS[QWEN], SEQ))
+    gpu(free=least - GIB, reserved=3 * GIB, allocated=2 * GIB)
+    assert choose_model(config(), SEQ) == QWEN
+    gpu(free=least - GIB, reserved=3 * GIB, allocated=3 * GIB)
+    assert choose_model(config(), SEQ) != QWEN
+
+
+def test_longer_examples_ask_for_a_smaller_model(gpu):
+    gpu()
+    gpu(free=needed(predict(config(), TIERS[QWEN], SEQ)))
+    assert choose_model(config(), 4 * SEQ) != QWEN
+
+
+@pytest.mark.parametrize(("processes", "forwards"), [(1, 4), (2, 2), (4, 1), (8, 1)])
+def test_processes_share_the_forwards_of_a_step(gpu, processes, forwards):
+    gpu()
+    asked = config(batch_size=8, micro_batch_size=2)
+    assert predict(asked, "SmolLM2-1.7B", SEQ, processes).settings["micro_batches"] == forwards
+
+
+# --- what is predicted, and whether it fits -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("capability", "flash"), [((7, 5), False), ((8, 0), True)])
+def test_a_gpu_before_8_0_has_no_flash_attention(gpu, capability, flash):
+    gpu(capability)
+    settings = predict(config(dtype="bfloat16"), "SmolLM2-1.7B", SEQ).settings
+    assert settings["device"] == "cuda" and settings["flash_attention"] is flash
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_the_prediction_is_of_the_run_as_it_will_be():
+    asked = config(method="lora", backend="scratch", r=4, target_modules=["q_proj"], batch_size=6)
+    s = predict(asked, "SmolLM2-135M", 77).settings
+    told = {"method": "lora", "backend": "scratch", "r": 4, "target_modules": ["q_proj"], "seq": 77}
+    told |= {"batch": 2, "micro_batches": 3, "dtype": torch.float32, "optimizer": "adamw", "device": "cpu"}
+    assert {name: s[name] for name in told} == told
+
+
+def test_what_fits_is_left_as_it_is(gpu, folder, capsys):
+    gpu()
+    asked = config(model=folder(AutoConfig.for_model(**SHAPES["SmolLM2-1.7B"])))
+    fitted, ledger = fit(asked, SEQ)
+    assert fitted == asked
+    assert ledger.total == predict(asked, "SmolLM2-1.7B", SEQ).total
+    assert capsys.readouterr().out == ""
+
+
+def test_with_less_memory_less_is_in_it_at_once_and_the_learner_is_told(gpu, folder, capsys):
+    gpu((7, 5))
+    asked = config(
+        model=folder(AutoConfig.for_model(**SHAPES["SmolLM2-1.7B"])), batch_size=8, micro_batch_size=8
+    )
+    whole = predict(asked, "SmolLM2-1.7B", SEQ)
+    checkpointed = whole.but(gradient_checkpointing=True)
+
+    gpu((7, 5), 1.1 * checkpointed.total + 8)
+    fitted, ledger = fit(asked, SEQ)
+    assert (fitted.gradient_checkpointing, fitted.micro_batch_size) == (True, 8)
+    assert ledger.total == checkpointed.total
+    sizes = f"{ledger.total / GIB:.1f} GiB predicted, not {whole.total / GIB:.1f}"
+    assert capsys.readouterr().out == f"To fit memory: gradient checkpointing on ({sizes}).\n"
+
+    gpu((7, 5), 1.1 * checkpointed.total - 8)
+    fitted, ledger = fit(asked, SEQ)
+    assert (fitted.gradient_checkpointing, fitted.micro_batch_size, fitted.batch_size) == (True, 4, 8)
+    assert ledger.total == predict(fitted, "SmolLM2-1.7B", SEQ).total
+    assert "gradient checkpointing on, 4 sequences at once instead of 8" in capsys.readouterr().out
+
+
+def test_a_gpu_that_is_too_small_is_refused_with_what_would_help(gpu, folder):
+    gpu((7, 5))
+    asked = config(model=folder(AutoConfig.for_model(**SHAPES["SmolLM2-1.7B"])), method="lora")
+    least = needed(predict(asked, "SmolLM2-1.7B", SEQ))
+    gpu((7, 5), least)
+    fit(asked, SEQ)
+    gpu((7, 5), least - 8)
+    with pytest.raises(MemoryError) as refused:
+        fit(asked, SEQ)
+    message = str(refused.value)
+    ledger = predict(asked, "SmolLM2-1.7B", SEQ)
+    assert (
+        f"needs {ledger.total / GIB:.2f} GiB and {(least - 8) / 1.1 / GIB:.2f} GiB can be used on cuda"
+        in message
+    )
+    assert "method qlora:" in message
+    assert "sequences of 256 tokens (max_length):" in message
+    assert "a smaller model, such as SmolLM2-135M:" in message
+    assert "Qwen" not in message and "such as SmolLM2-1.7B" not in message
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_cpu_refuses_what_no_cpu_holds(folder):
+    huge = LlamaConfig(
+        num_hidden_layers=2, hidden_size=2**16, intermediate_size=2**20, num_attention_heads=512
+    )
+    with pytest.raises(MemoryError, match=r"can be used on cpu(.|\n)*smaller model, such as Qwen2.5-7B"):
+        fit(config(model=folder(huge), method="full"), SEQ)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_of_an_architecture_that_the_ledger_does_not_know_it_says_so(folder, capsys):
+    asked = config(model=folder(GPT2Config(n_embd=32, n_layer=1, n_head=2)))
+    assert fit(asked, SEQ) == (asked, None)
+    printed = capsys.readouterr()
+    assert printed.err == "Memory is not predicted for gpt2 models, only for llama, mistral, qwen2.\n"
+    assert printed.out == ""
