@@ -253,7 +253,30 @@ def requantized(size):
 
 
 def memory_knob(knob):
-    return "As asked 38.3 GiB.", f"With {knob}:", "fit"
+    return "As asked", f"GiB. With {knob}:", "a T4."
+
+
+# ---------------------------------------------------------------- 09
+
+# What a moment adds to a layer at rest: activations of 512 tokens, each of 4096 numbers of 2 bytes.
+ADDED = {"at rest": 0, "forward, in the product": 2, "between forward and backward": 1, "optimizer": 0}
+
+
+def moments(method, moment):
+    weights, full, quantized = 4096 * 4096, method == "full", method.startswith("QLoRA")
+    trained = 2 * weights if full else 2 * 16 * (4096 + 4096)
+    stored = weights / 2 + weights / 64 + 4 * weights / (64 * 256) + 4 if quantized else 2 * weights
+    activations = ADDED.get(moment, 3 if full else 4) * 2 * 512 * 4096
+    activations += 2 * 512 * 16 if moment.startswith("between") and not full else 0
+    wide = quantized and ("product" in moment or (method.endswith("wide") and moment.startswith("between")))
+    gradients = trained if moment == "optimizer" or moment.startswith("backward") else 0
+    total = stored + (2 if full else 3) * trained + activations + 2 * weights * wide + gradients
+    return f"{method}, {moment}: {total / 1e6:.1f} MB.", f"W as stored {stored / 1e6:.1f}"
+
+
+def seven_billion(r, seq, batch):
+    full = 8 * PARAMETERS["Mistral-7B"] + 64 * 2**20  # weight, gradient and two averages of 2 bytes; cuBLAS
+    return f"rank {r}, batches of {batch} × {seq} tokens: full {full / 1e9:.2f} GB", "A T4 has 15.6 GB"
 
 
 EXPECTED = {
@@ -265,5 +288,6 @@ EXPECTED = {
     "05_training_lora": [sweep, scalings, training_bytes, drift],
     "07_quantization": [stored, rounded, outlier, bits_a_weight],
     "08_nf4": [equal_shares, normal_levels, usage, errors, double_quantization],
+    "09_qlora_from_scratch": [moments, seven_billion],
     "12_failure_clinic": [loss_scale, scaling_rules, alpha_at_loading, requantized, memory_knob],
 }

@@ -43,6 +43,10 @@ FIGURES = {
         {"a": (1e9, 2e9, 0.1)}, bandwidth=1e12, peak=1e13, **options
     ),
     "running_time": lambda **options: figures.running_time({"a": [1, 8]}, sizes=[2, 4], **options),
+    "stacked": lambda **options: figures.stacked({"a": {"b": 1}}, limit=("full", 2), largest=3, **options),
+    "tensors_alive": lambda **options: figures.tensors_alive(
+        {"a": ("fp32", 1)}, formats=("fp32",), largest=3, **options
+    ),
 }
 
 

@@ -1,0 +1,125 @@
+"""Notebook 10's question before a weight is loaded: which model, trained how, fits which GPU?"""
+
+from functools import cache
+from typing import Any
+
+import torch
+
+from lora_edu.classroom import figures, records
+from lora_edu.classroom.widgets import Explorer, explore
+from lora_edu.llm.budget import Ledger, memory_ledger, preflight
+from lora_edu.llm.budget.preflight import GIB, changes
+
+MODELS = ("SmolLM2-135M", "SmolLM2-1.7B", "Qwen2.5-7B")
+METHODS = ("full", "lora", "qlora")
+T4_GIB = 14.56
+GPU_GIB = (4, 8, T4_GIB, 24, 80)
+GROUPS = {
+    "weights": ("weights", "quantization constants"),
+    "what trains": ("adapters", "gradients", "optimizer"),
+    "activations,\nlogits": ("activations", "logits"),
+    "other": ("workspace", "process"),
+}
+"""The terms of a ledger, fewer of them: what fits under a bar's name."""
+
+
+@cache
+def gpu_ledger(model: str, method: str, seq: int, batch: int = 2, r: int = 8) -> Ledger:
+    """Predict a fine-tune's memory on a GPU such as a T4: fp16, no fused attention, paged AdamW for QLoRA.
+
+    Full fine-tuning keeps float32, as `lora_edu.llm.finetune` does.
+    """
+    return memory_ledger(
+        model,
+        method,
+        batch,
+        seq,
+        r,
+        dtype=torch.float32 if method == "full" else torch.float16,
+        optimizer="paged_adamw_8bit" if method == "qlora" else "adamw",
+        device="cuda",
+        flash_attention=False,
+    )
+
+
+@cache
+def verdict(model: str, method: str, gib: float, seq: int) -> tuple[Ledger, str]:
+    """Return the memory of what `preflight` lets through on a GPU of `gib` GiB, and its decision in words.
+
+    Where it refuses, the memory of the lightest way to run: gradient checkpointing, one sequence at once.
+    """
+    asked = gpu_ledger(model, method, seq)
+    try:
+        fitting = preflight(asked, "cuda", available=int(gib * GIB))
+    except MemoryError:
+        batch = asked.settings["batch"]
+        lightest = asked.but(gradient_checkpointing=True, batch=1, micro_batches=batch)
+        return lightest, f"refused, it needs {_gib(lightest.total)} GiB at least"
+    changed = changes(asked, fitting) or "as it is"
+    return fitting, f"fits, {changed}, with {_gib(fitting.total)} GiB"
+
+
+def explore_fits(seq: int) -> Explorer:
+    """Sliders over model, method and GPU; the bars are what is needed, the title says what `preflight` decides.
+
+    Parameters
+    ----------
+    seq
+        Tokens of the longest training example.
+    """
+    for model in MODELS:  # ahead of the first move of a slider
+        for method in METHODS:
+            for gib in GPU_GIB:
+                verdict(model, method, gib, seq)
+
+    def draw(ax: Any, model: str, method: str, GPU_GiB: float) -> None:
+        ledger, decision = verdict(model, method, GPU_GiB, seq)
+        sizes = [sum(ledger[term] for term in terms) / GIB for terms in GROUPS.values()]
+        named = ", ".join(
+            f"{name} {size:.2f}".replace("\n", " ") for name, size in zip(GROUPS, sizes, strict=True)
+        )
+        figures.bars(
+            {"needed": sizes},
+            groups=list(GROUPS),
+            ylabel="GiB",
+            title=f"{model}, {method}, GPU of {GPU_GiB:g} GiB:\n{decision}",
+            number_format="{:.2f}",
+            alt=f"{model}, {method}, GPU of {GPU_GiB:g} GiB: {decision}. In GiB: {named}.",
+            ax=ax,
+        )
+
+    start = {"model": "Qwen2.5-7B", "method": "lora", "GPU_GiB": T4_GIB}
+    return explore(draw, start=start, model=MODELS, method=METHODS, GPU_GiB=GPU_GIB)
+
+
+def measured_columns() -> dict[str, list[str]]:
+    """Columns, for `widgets.compare`, of what was predicted and what a GPU held (data/runs/gpu_memory.json).
+
+    One row of 512 tokens, rank 16 on all linear layers, bf16, gradient checkpointing, under a limit of 14.5 GiB.
+    """
+    columns: dict[str, list[str]] = {
+        name: [] for name in ("model", "method", "predicted_GiB", "measured_GiB")
+    }
+    asked = {"backend": "peft", "batch": 1, "seq": 512, "r": 16, "gradient_checkpointing": True}
+    for record in records.read("gpu_memory")["cases"]:
+        model, method, dtype, settings = _split(record["case"])
+        if settings != asked or dtype != "bfloat16":
+            continue
+        optimizer = "paged_adamw_8bit" if method == "qlora" else "adamw"
+        predicted = memory_ledger(
+            model, method, dtype=torch.bfloat16, optimizer=optimizer, device="cuda", **settings
+        )
+        held = record.get("measured_bytes")
+        cells = (model, method, _gib(predicted.total), "out of memory" if held is None else _gib(held))
+        for column, cell in zip(columns.values(), cells, strict=True):
+            column.append(cell)
+    return columns
+
+
+def _split(case: dict[str, Any]) -> tuple[str, str, str, dict[str, Any]]:
+    settings = dict(case)
+    return settings.pop("model"), settings.pop("method"), settings.pop("dtype"), settings
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}"
