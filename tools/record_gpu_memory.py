@@ -205,7 +205,9 @@ def train(config: FinetuneConfig, seq: int, meter: Meter) -> dict[str, int]:
     trainer.args.save_strategy = transformers.trainer_utils.SaveStrategy.NO
     trainer.train()
     measured |= {"training_peak": meter.peak(), "trained": meter.held()}
-    return measured | ({"reserved": torch.cuda.max_memory_reserved()} if torch.cuda.is_available() else {})
+    if isinstance(meter, GpuMeter):
+        measured |= {"paged_optimizer": meter.paged(), "reserved": torch.cuda.max_memory_reserved()}
+    return measured
 
 
 def random_model(config: FinetuneConfig) -> Any:
