@@ -24,7 +24,7 @@ from lora_edu.llm.surgery import linear_layers
 from tools.record_gpu_memory import linear_4bit
 
 # Sentences, and tokens in each.
-SIZES = {"SmolLM2-135M": (8, 256), "SmolLM2-1.7B": (4, 512), "Mistral-7B": (1, 512), "Qwen2.5-7B": (1, 512)}
+SIZES = {"SmolLM2-135M": (8, 256), "SmolLM2-1.7B": (4, 512), "Mistral-7B": (1, 512)}
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 99}
 TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
 
