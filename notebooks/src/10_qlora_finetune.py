@@ -9,27 +9,42 @@
 # %% [markdown]
 # # 10 · A real QLoRA fine-tune
 #
-# We take a language model of 134.5 million parameters (a download of 93 MB, once). It chats, but it cannot do the job
-# below. After about ten minutes of computing on two CPU cores it does most of it.
+# We take a language model of 134.5 million parameters. It chats, but it cannot do the job below. After about ten
+# minutes of computing on two CPU cores it does most of it.
 #
-# **You will** quantize a real model to 4 bits, train a small adapter over it, count what it gets right on sentences it
-# has never seen, and check that the base model did not change.
+# **You will** quantize a real model to 4 bits, ask whether a run fits, train a small adapter, count what it gets right
+# on sentences it has never seen, load it in another process, merge it in three ways, and use data of your own.
 #
 # **You need** Python. Notebooks 04 and 09 will give the reasons. Until then: a *token* is a piece of text with a
 # number. The *base* is the model as it came. An *adapter* is two thin matrices B and A beside a weight; only they
 # train. *NF4* stores a weight as one of 16 values.
 #
-# **Time:** 45 minutes, of which the computer works about ten. **Memory:** about 2 GB.
+# **Time:** 70 minutes, of which the computer works about ten. **Memory:** about 2 GB.
 
 # %%
 ensure_packages("bitsandbytes")
 
-from lora_edu.classroom import figures
+from lora_edu.classroom import figures, fits, merging, records
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.widgets import compare, predict
-from lora_edu.llm import extraction
-from lora_edu.llm.base_model import load_base_model
-from lora_edu.llm.datasets import load_events
+from lora_edu.classroom.widgets import chat, compare, predict
+from lora_edu.llm import extraction, tiers
+from lora_edu.llm.base_model import load_base_model, load_config
+from lora_edu.llm.datasets import DATA, load_events, load_persona
+
+# %% [markdown]
+# The cells are the same for three sizes of machine. Only this name changes:
+#
+# | machine | `MODEL` | download |
+# |---|---|---|
+# | two CPU cores, 2 GB | `"smollm2-135m"` | 93 MB |
+# | a GPU of 4 GB | `"HuggingFaceTB/SmolLM2-1.7B-Instruct"` | 3.4 GB |
+# | a GPU of 15 GB, such as Colab's T4 | `"Qwen/Qwen2.5-7B-Instruct"` | 15 GB |
+#
+# The second and third come from a [model hub](https://huggingface.co/Qwen/Qwen2.5-7B-Instruct). The numbers in the text
+# are those of the first. After section 5 you see what was tried of the other two.
+
+# %%
+MODEL = "smollm2-135m"
 
 # %% [markdown]
 # ## 1. What can the base model do before we train it?
@@ -69,18 +84,18 @@ predict(
 # [peft](https://huggingface.co/docs/peft) for the adapter.
 
 # %%
-base, tokenizer = load_base_model(quantization="nf4")
+base, tokenizer = load_base_model(MODEL, quantization="nf4")
 sentences = [line["sentence"] for line in test[:3]]
 
-# %% tags=["nbval-ignore-output"]
+# %%
 answers = extraction.generate_answers(base, tokenizer, sentences)
 compare(sentence=sentences, base_model=answers)
 
 # %%
-assert extraction.exact_match(answers, [line["event"] for line in test[:3]]) == 0
+extraction.exact_match(answers, [line["event"] for line in test[:3]])
 
 # %% [markdown]
-# Here it is 0 of 3; section 3 asks 25. The model can write, but it does not know our form. Two cures are possible.
+# None of 3 is right; section 3 asks 25. The model can write, but it does not know our form. Two cures are possible.
 # One is to show worked examples in the prompt, which costs tokens at every question. The other is to change the
 # model. We shall measure both.
 #
@@ -140,9 +155,9 @@ predict(
 # %%
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
 model = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
-model = get_peft_model(model, config)
+model = get_peft_model(model, lora)
 model.print_trainable_parameters()
 
 # %% [markdown]
@@ -188,14 +203,58 @@ query.shape, query.dtype, query.quant_state.shape
 # recognizes 4-bit weights by their class and counts each byte as two numbers. Count numbers, not bytes.
 
 # %%
-import gc
-
 trainable, total = model.get_nb_trainable_parameters()
 del base, model, query
-_ = gc.collect()  # the fine-tune below loads its own copy
+merging.free_memory()  # the fine-tune below loads its own copy
 trainable, total
 
 # %% [markdown]
+# ### Will the run fit?
+#
+# A run that does not fit dies in the middle, with an error that names no cure. So `finetune` counts the bytes first,
+# from the model's configuration alone (notebook 09 builds this ledger). Here are the settings of our run, and its
+# ledger.
+
+# %%
+import os
+
+from lora_edu.llm.budget.preflight import changes, preflight
+from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
+
+runs = os.environ.get("LORA_EDU_RUNS", "runs")
+config = FinetuneConfig(
+    output=f"{runs}/qlora",
+    model=MODEL,
+    steps=120,
+    learning_rate=1e-3,  # at its peak, after 5 steps of warm-up
+    before_events=25,  # questions to the base
+    test_events=100,  # questions of each kind afterwards
+    overwrite=True,
+)
+
+# %%
+longest = max(len(extraction.encode_example(tokenizer, line)["input_ids"]) for line in load_events("train"))
+ledger = tiers.predict(config, load_config(MODEL), longest)
+{term: f"{size / 2**20:.0f} MiB" for term, size in ledger.items() if size}
+
+# %% [markdown]
+# `preflight` compares the sum with the memory that is there, less a reserve for what a prediction may be wrong by.
+# What does it decide on a machine with 2,000 MB, with 1,600, with 1,000?
+
+# %%
+for megabytes in (2000, 1600, 1000):
+    try:
+        fitting = preflight(ledger, ledger.settings["device"], available=megabytes * 10**6)
+        print(f"{megabytes} MB: {changes(ledger, fitting) or 'as it is'}")
+    except MemoryError as refusal:
+        print(f"{megabytes} MB: {refusal}")
+
+# %% [markdown]
+# First it runs as asked. Then one knob turns: *gradient checkpointing* keeps the input of each layer alone and computes
+# the rest a second time. That costs time and changes no result but rounding. At last it refuses, and says what other
+# knobs would bring. Here none brings anything: most is needed while the weights are loaded, before they are quantized.
+# All this is known before a weight is loaded.
+#
 # ## 3. 120 steps: how far does the loss fall?
 #
 # An optimizer step sees two sentences. Only the answer is scored: the prompt's tokens carry the label -100, which the
@@ -220,32 +279,30 @@ predict(
 )
 
 # %% [markdown]
-# One call trains, asks, counts and records. The loop inside is transformers' `Trainer`. If the kernel dies, run the
-# cells with imports, then this one with `resume=True` in place of `overwrite=True`: it goes on from the last
-# checkpoint, one every 40 steps.
+# One call asks, trains, asks again and records. The loop inside is transformers' `Trainer`. If the kernel dies, write
+# `resume=True` in place of `overwrite=True` in `config` and run the cells again: training goes on from the last
+# checkpoint, one every 40 steps. ("Your own data", below, tries that.)
 
 # %% tags=["measured"]
-import os
-
-from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
-
-runs = os.environ.get("LORA_EDU_RUNS", "runs")
-config = FinetuneConfig(
-    output=f"{runs}/qlora",
-    method="qlora",
-    r=8,
-    steps=120,
-    learning_rate=1e-3,  # at its peak, after 5 steps of warm-up
-    before_events=25,  # questions to the base
-    test_events=100,  # questions of each kind afterwards
-    overwrite=True,
-)
 run = finetune(config)
-print(summary(run.record))
+record = run.record
+print(summary(record))
+print(f"predicted memory {sum(record['predicted_memory_bytes'].values()) / 2**30:.2f} GiB")
+wrong = [entry for entry in record["answers"] if not entry["correct"]]
+shown = [record["answers"][0], *wrong[:2]]
+compare(
+    sentence=[entry["sentence"] for entry in shown],
+    before=[entry.get("before", "(not asked)") for entry in shown],
+    after=[entry["answer"] for entry in shown],
+)
 
 # %%
-losses = run.record["losses"]
-assert sum(losses[-10:]) / 10 < 0.15 and losses[0] > 1
+losses, small = record["losses"], MODEL == "smollm2-135m"
+assert sum(losses[-10:]) / 10 < 0.15 and (losses[0] > 1 or not small)
+
+# %% [markdown]
+# The table holds the first answer and two wrong ones, before and after. Compare letter by letter: exact match forgives
+# none. And this is how the loss fell:
 
 # %%
 figures.loss_curve(
@@ -257,25 +314,17 @@ figures.loss_curve(
 # remains is the copying. The curve is bumpy also because each step sees only two sentences. A low loss is a mean
 # over tokens: one wrong letter in a name costs the loss little and the event everything. So the loss is not the
 # score.
-
-# %% [markdown]
-# ## 4. Did it learn the task, or the patterns?
+#
+# ### Did it learn the task, or the patterns?
 #
 # Of the 300 test sentences, 200 follow patterns of the training set, with new names and places; the run asked 100 of
 # them. The other 100 are built in ways that no training sentence is, for instance: "As the game room is closed, Frank
 # Jackson found a spot in the Red Room for the reading hour, now this Saturday at quarter to one."
+#
+# Regular expressions made from the training patterns read 100 % of the first kind and 0 % of the second: a pattern
+# matches or it does not (`data/README.md` has the command). And the adapter?
 
 # %%
-predict(
-    "A program of regular expressions, written from the training patterns, gets 100 % of the seen patterns. "
-    "How many of the unseen ones?",
-    ["0 %", "about 30 %", "about 70 %"],
-    answer="0 %",
-    why="A pattern matches or it does not. data/README.md has the command that measures it.",
-)
-
-# %%
-record = run.record
 scores = [record[f"exact_match{part}"] for part in ("_before", "_before_few_shot", "", "_unseen")]
 groups = ["base", "base, three\nexamples", "tuned,\nseen patterns", "tuned,\nunseen patterns"]
 figures.bars(
@@ -293,23 +342,12 @@ figures.bars(
 #
 # This is one seed after 240 sentences. Notebook 00 shows three. After all 1,600 sentences, on a GPU, the median of
 # three seeds was 95.5 % and 66 % (`data/README.md`): more data helps both.
-#
-# Below are one answer that is right and two that are wrong. Compare letter by letter: exact match forgives none.
-
-# %% tags=["nbval-ignore-output"]
-wrong = [entry for entry in record["answers"] if not entry["correct"]]
-shown = [record["answers"][0], *wrong[:2]]
-compare(
-    sentence=[entry["sentence"] for entry in shown],
-    before=[entry.get("before", "(not asked)") for entry in shown],
-    after=[entry["answer"] for entry in shown],
-)
 
 # %%
-assert scores[0] <= 0.1 and scores[2] >= 0.7 and scores[2] > scores[1] + 0.3
+assert not small or (scores[0] <= 0.1 and scores[2] >= 0.7 and scores[2] > scores[1] + 0.3)
 
 # %% [markdown]
-# ## 5. Is the base model still there?
+# ## 4. Is the base model still there?
 #
 # The training loop could have touched anything. Did it?
 
@@ -337,18 +375,44 @@ adapter = run.folder / "adapter"
 # %% [markdown]
 # 2.4 million float32 numbers are 9.8 MB. The base on disk is 269 MB in 16 bits. The folder is in peft's own format:
 # any program that knows peft can load it, over the same base: the course's copy, in 4 bits.
+#
+# ### Does the adapter live without this kernel?
+#
+# Here is such a program. It gets a base, a folder and sentences, and knows nothing of what we did.
+
+# %%
+import json
+import subprocess
+import sys
+
+program = """
+import json, sys
+from peft import PeftModel
+from lora_edu.llm.base_model import load_base_model
+from lora_edu.llm.extraction import generate_answers
+
+base, tokenizer = load_base_model(sys.argv[1], quantization="nf4")
+model = PeftModel.from_pretrained(base, sys.argv[2])
+print(json.dumps(generate_answers(model, tokenizer, sys.argv[3:])))
+"""
+
+# %%
+del run
+merging.free_memory()  # two models may not fit
+right = [entry for entry in record["answers"] if entry["correct"]][:3]
+asked = [MODEL, str(adapter.resolve()), *(entry["sentence"] for entry in right)]
+done = subprocess.run([sys.executable, "-c", program, *asked], cwd=root, capture_output=True, check=True)
+json.loads(done.stdout.splitlines()[-1]) == [entry["answer"] for entry in right]
+
+# %% [markdown]
+# A fresh process, base and adapter from disk: the same answers, letter by letter. (On a GPU one may differ: some
+# weights were 32-bit in training and are 16-bit here.) Now load it here too, write a sentence of your own between the
+# quotes, and run the cell:
 
 # %%
 from peft import PeftModel
 
-del run
-again = PeftModel.from_pretrained(load_base_model(quantization="nf4")[0], adapter)
-entry = next(entry for entry in record["answers"] if entry["correct"])
-assert extraction.generate_answers(again, tokenizer, [entry["sentence"]]) == [entry["answer"]]
-
-# %% [markdown]
-# Base and adapter, loaded from disk, give the same answer. (On a GPU a letter may differ: some weights were 32-bit in
-# training and are 16-bit here.) Now write a sentence of your own between the quotes, and run the cell:
+again = PeftModel.from_pretrained(load_base_model(MODEL, quantization="nf4")[0], adapter)
 
 # %%
 mine = ""
@@ -359,6 +423,263 @@ if mine:
 # Try to break it: two people, two days, no time. Does it leave a value out, or invent one? Every sentence that it
 # learned from had five values, so it has never seen one missing.
 #
+# ## 5. Can the adapter be merged into the 4-bit base?
+#
+# To merge is to add the update to the weight once and for all, $W + \frac{\alpha}{r} B A$ (notebook 04). Then no
+# product is left beside it, and one file holds all. But our $W$ lies in 4 bits. Let $W_4$ be what the model computes
+# with: the levels of NF4, times their scales.
+
+# %%
+predict(
+    "The update is added to the 4-bit weight, and the sum is rounded to NF4 again. How much of the update is left?",
+    ["nearly all", "about half", "almost nothing"],
+    answer="almost nothing",
+    why="It is less than a hundredth of W. The next level of NF4 is much farther away.",
+)
+
+# %%
+import torch
+from bitsandbytes.functional import dequantize_4bit
+
+layer = again.get_base_model().model.layers[15].mlp.gate_proj
+update = layer.get_delta_weight("default").detach()  # alpha / r times B A
+W4 = dequantize_4bit(layer.base_layer.weight.data, layer.base_layer.weight.quant_state).float()
+merged = merging.nf4(W4 + update)
+
+# %%
+(update.norm() < 0.01 * W4.norm()).item(), round((merged != W4).double().mean().item(), 1)
+
+# %% [markdown]
+# The update is less than a hundredth of the weight, by Frobenius norm. And 90 % of the weights changed in the merge. So
+# it arrived? Rounding moves weights too, to and fro. What counts is the movement along the update:
+#
+# $$\text{kept} = \frac{\langle W' - W,\, \Delta W \rangle}{\lVert \Delta W \rVert_F^2}$$
+#
+# Here $\langle X, Y \rangle$ multiplies two matrices number by number and sums. An update that arrives whole gives 1.
+#
+# ### Exercise 10.3 · How much arrived? (two stars, 6 minutes)
+#
+# Write `kept_share(before, after, update)` for a weight before and after a merge, and the update that was to be added.
+
+# %% tags=["exercise"]
+from torch import Tensor
+
+
+def kept_share(before: Tensor, after: Tensor, update: Tensor) -> float:
+    raise NotImplementedError
+
+
+# %% [markdown] tags=["hint"]
+# `(X * Y).sum().item()` is the product in angle brackets, as a float. The denominator is the same with `update` twice.
+
+# %% tags=["solution"]
+from torch import Tensor
+
+
+def kept_share(before: Tensor, after: Tensor, update: Tensor) -> float:
+    return ((after - before) * update).sum().item() / update.square().sum().item()
+
+
+# %%
+check("10.3", kept_share)
+
+# %%
+[round(merging.kept_share(W4, after, update), 1) + 0.0 for after in (W4 + update, merged)]  # no minus zero
+
+# %% [markdown]
+# In 32 bits all of it arrives, in NF4 nothing that one decimal shows. $W_4$ lies exactly on the levels, and a weight
+# leaves its level only when the update crosses half the gap to the next. What did move are the scales, and with them
+# all weights but the zeros, each by next to nothing. How large must an update be to survive? Let us add random ones of
+# rank 8, from 0.3 % of the weight's norm to 100 %.
+
+# %%
+torch.manual_seed(0)
+direction = (torch.randn(W4.shape[0], 8) @ torch.randn(8, W4.shape[1])).to(W4.device)
+direction *= W4.norm() / direction.norm()
+sizes = [0.003, 0.01, 0.03, 0.1, 0.3, 1]
+kept = [merging.kept_share(W4, merging.nf4(W4 + size * direction), size * direction) for size in sizes]
+
+# %%
+text = ", ".join(f"{share:.0%} at {size:.1%}" for size, share in zip(sizes, kept, strict=True))
+figures.bars(
+    {"kept": kept},
+    groups=[f"{size:.1%}" for size in sizes],
+    ylabel="kept of the update",
+    title="merged into NF4, by the update's size",
+    number_format="{:.0%}",
+    alt=f"Share of a random update that a merge into NF4 keeps: {text} of the weight's norm.",
+)
+
+# %% [markdown]
+# Below a few per cent next to nothing survives, and ours is below one. Now the whole model, merged by peft's
+# `merge_and_unload()` into three bases:
+#
+# - `W16`: the weights as they came, which the adapter has never seen;
+# - `dequant(W4)`: $W_4$ made wide, over which it was trained;
+# - `NF4`: the 4-bit base itself, where peft rounds again.
+#
+# *Logit gap* is the largest difference to the model before merging, over the tokens of three right answers. Ten
+# held-out sentences are asked, too.
+
+
+# %%
+def measure(model):
+    gap = (merging.answer_logits(model, tokenizer, questions[:3]) - reference).abs().max().item()
+    answers = extraction.generate_answers(model, tokenizer, [entry["sentence"] for entry in questions])
+    return gap, extraction.exact_match(answers, [entry["event"] for entry in questions])
+
+
+questions = record["answers"][:10]
+reference = merging.answer_logits(again, tokenizer, questions[:3])
+
+# %% tags=["measured"]
+rows = {"not merged": measure(again)}
+with again.disable_adapter():
+    rows["base alone"] = measure(again)
+del again, layer
+merging.free_memory()
+rows |= merging.measure_merged(MODEL, adapter, measure)
+gaps, scores = zip(*rows.values(), strict=True)
+compare(
+    model=list(rows), logit_gap=[f"{gap:.2g}" for gap in gaps], right=[f"{share:.0%}" for share in scores]
+)
+
+# %%
+assert not small or rows["dequant(W4)"][0] < rows["W16"][0] < rows["NF4"][0]
+assert not small or rows["NF4"][1] <= 0.2
+
+# %% [markdown]
+# `dequant(W4)` gives the model that was trained, to rounding. `W16` is farther off: NF4 had moved the weights by 9 % of
+# their norm, for most layers ten times the update and more, and the adapter was trained over the moved ones. Answers
+# may survive that (some do here), but count them anew. In `NF4` the merged model is the base again. peft warns of it
+# in one line ("may get different generations due to rounding errors").
+#
+# So keep the adapter apart, or merge it into the widened weights and store 16 bits: here 269 MB in place of 111. (This
+# base's `W16` went through 4 bits once before; another model's may behave differently.)
+#
+# ## The same cells on a GPU
+#
+# On a GPU the question "does it fit?" decides. Choose a model, a method and a GPU. The bars are what our run would need
+# (two sentences at once; 16-bit floats as on a T4, 32 for full fine-tuning), the title is what `preflight` decides. It
+# refuses LoRA for the 7B on a T4. What about QLoRA? And which knob turns on a GPU of 8 GiB?
+
+# %%
+fits.explore_fits(longest)
+
+# %% [markdown]
+# With QLoRA the 7B fits a T4, and with gradient checkpointing 8 GiB. That is the case that it was made for.
+#
+# A prediction is worth what a measurement says of it. Longer texts (512 tokens, rank 16, gradient checkpointing) were
+# tried on an H200 that was limited to 14.5 GiB:
+
+# %%
+compare(**fits.measured_columns())
+
+# %% [markdown]
+# These runs had the published shapes and *random* weights, for three steps: that is enough to measure memory, and says
+# nothing about answers. No fine-tune of the 1.7B or the 7B with its real weights has been recorded for this course. If
+# you run one, you are the first.
+#
+# What a GPU was used for is the small model with all 1,600 sentences: 200 steps of eight, three seeds a method. Here
+# are those runs, in the figures of section 3. A band spans the seeds.
+
+# %%
+methods = {"full": "full fine-tuning", "lora": "LoRA, r = 8", "qlora": "QLoRA, r = 8"}
+recorded = {key: records.runs("events_gpu_final", method=key, r=8, backend="peft") for key in methods}
+curves = {name: [run["losses"][::5] for run in recorded[key]] for key, name in methods.items()}
+ends = ", ".join(f"{name} {sum(curve[0][-10:]) / 10:.3f}" for name, curve in curves.items())
+text = f"Every fifth loss, seeds 0 to 2. Mean of the last ten of seed 0: {ends}."
+figures.lines(curves, x=range(1, 201, 5), xlabel="optimizer step", ylabel="loss (nats)", log_y=True, alt=text)
+
+# %%
+parts = {"seen patterns": "exact_match", "unseen patterns": "exact_match_unseen"}
+right = {
+    name: [[run[part] for part in parts.values()] for run in recorded[key]] for key, name in methods.items()
+}
+medians = {
+    name: [sorted(column)[1] for column in zip(*shares, strict=True)] for name, shares in right.items()
+}
+text = "; ".join(f"{name} {seen:.1%} and {unseen:.1%}" for name, (seen, unseen) in medians.items())
+text = f"Median of three seeds, seen and unseen patterns: {text}."
+figures.bars(right, groups=list(parts), ylabel="exact match", number_format="{:.0%}", alt=text)
+
+# %% [markdown]
+# On the seen patterns LoRA lies a point above full fine-tuning, two sentences in 200, and QLoRA's range spans both. On
+# the unseen ones three seeds spread too far to tell. On this GPU, alone on it, QLoRA took 50 s, LoRA 40 and full
+# fine-tuning 21 (`data/runs/events_gpu_alone.json`): on so small a model, adapters save memory and no time.
+#
+# ## Your own data
+#
+# One file in, an adapter to chat with out. Each line is a JSON object with `prompt` and `completion` (or `messages`, as
+# in the [TRL format](https://huggingface.co/docs/trl/dataset_formats)). We play that the 122 lines of a robot from
+# notebook 11 are yours.
+
+# %%
+from pathlib import Path
+
+own = [{"prompt": turn["user"], "completion": turn["reply"]} for turn in load_persona("robot")]
+_ = Path(runs, "mine.jsonl").write_text("\n".join(map(json.dumps, own)), encoding="utf-8")
+own[41]
+
+# %% [markdown]
+# Three lines are the recipe: settings, `finetune`, ask. Between them we play an accident: the last checkpoint, of step
+# 16, is deleted, as if the kernel had died on the way to it. The second call resumes.
+
+# %% tags=["measured"]
+import shutil
+from dataclasses import replace
+
+settings = FinetuneConfig(
+    f"{runs}/mine", MODEL, dataset=f"{runs}/mine.jsonl", steps=16, save_every=8, overwrite=True
+)
+unbroken = finetune(settings).record["losses"]
+merging.free_memory()
+shutil.rmtree(f"{runs}/mine/checkpoints/checkpoint-16")
+talker = finetune(replace(settings, overwrite=False, resume=True))
+questions = json.loads((DATA / "personas" / "held_out.json").read_text())[:3]
+asked = [[{"role": "user", "content": question}] for question in questions]
+replies = extraction.generate_turns(talker.model, talker.tokenizer, asked)
+compare(question=questions, reply=replies)
+
+# %%
+difference = max(abs(a - b) for a, b in zip(unbroken, talker.record["losses"], strict=True))
+assert difference < 0.1 and (not small or all("LOG" in reply for reply in replies))
+talker.record["resumed_from_step"]
+
+# %% [markdown]
+# The second call went on from the checkpoint of step 8 and came to the losses of the unbroken run. The questions of the
+# table are new to the adapter. After 32 lines it knows how a reply opens; the sense, and the three digits that "LOG"
+# takes in the data, would need more. Talk to it (this needs a running kernel):
+
+# %%
+from contextlib import nullcontext
+
+
+def reply(speaker, messages):
+    with talker.model.disable_adapter() if speaker == "base" else nullcontext():
+        return extraction.generate_turns(talker.model, talker.tokenizer, [messages[-1:]])[0]
+
+
+chat(reply, ["my adapter", "base"])
+
+# %% [markdown]
+# For a file of your own: a hundred lines of one kind are a start, and keep some back to ask afterwards. The command
+# line does the same, and `auto` takes the largest of the three models that fits:
+#
+# ```sh
+# python -m lora_edu.llm.finetune --output runs/mine --dataset mine.jsonl --model auto
+# ```
+#
+# ## Where to go from here
+#
+# - **More data, then a larger model.** Section 3 says what 1,600 sentences in place of 240 brought.
+# - **Several GPUs.** `accelerate launch -m lora_edu.llm.finetune ...` gives each GPU a copy of the model and a part of
+#   each batch ([accelerate](https://huggingface.co/docs/accelerate/basic_tutorials/launch)). A model too large for one
+#   must be split: [peft with FSDP](https://huggingface.co/docs/peft/accelerate/fsdp).
+# - **The loop that many use** is [TRL](https://huggingface.co/docs/trl/sft_trainer)'s `SFTTrainer`. It takes lines such
+#   as yours and a `LoraConfig`.
+# - **Other adapters**: [peft](https://huggingface.co/docs/peft), and notebook 11.
+#
 # ### When not to use it
 #
 # On a model this small, 4 bits save little: a fifth of it is the embedding, which stays wide, and the activations of
@@ -368,13 +689,11 @@ if mine:
 #
 # ## Summary
 #
-# - QLoRA here: a frozen NF4 base, float32 adapters beside all linear layers of its blocks, 2.4 million trained
-#   numbers.
-# - Labels stand on the answer only, and the answer's last label is the end of turn.
-# - Exact match on held-out sentences is the score. The loss is not.
-# - The base's weights stay the same, bit for bit. The adapter is a file of 9.8 MB.
-# - Limit: sentences built in new ways are much harder than sentences with new names.
-#
-# **From the command line**, with settings as flags: `python -m lora_edu.llm.finetune --help`.
+# - QLoRA here: a frozen NF4 base, float32 adapters beside all linear layers of its blocks. `preflight` knows whether it
+#   fits.
+# - Exact match on held-out sentences is the score, not the loss. Labels stand on the answer and its end of turn.
+# - The base stays the same, bit for bit. The adapter is a file of 9.8 MB that any process can load.
+# - Merged and rounded to NF4 again, it is gone. Keep it apart, or merge it into the widened weights.
+# - Limit: sentences built in new ways are much harder. Of larger models only the memory was measured.
 #
 # **Next question:** one base, many adapters. Can one batch serve three tasks at once? (Notebook 11.)

@@ -3,9 +3,10 @@
 import json
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_edu.classroom.checks import Exercise, Law, WrongAnswer
+from lora_edu.classroom.merging import kept_share
 
 # ---------------------------------------------------------------- 10.1 exact_match(answers, references)
 
@@ -127,6 +128,56 @@ def _reads_only(function) -> bool:
     return before == [p.requires_grad for p in model.parameters()]
 
 
+# ---------------------------------------------------------------- 10.3 kept_share(before, after, update)
+
+
+def _ratio_of_norms(before, after, update):
+    return ((after - before).norm() / update.norm()).item()
+
+
+def _share_of_changed_weights(before, after, update):
+    return (after != before).double().mean().item()
+
+
+def _without_before(before, after, update):
+    return (after * update).sum().item() / update.square().sum().item()
+
+
+def _cosine(before, after, update):
+    moved = after - before
+    return ((moved * update).sum() / (moved.norm() * update.norm()).clamp(min=1e-12)).item()
+
+
+def _divided_by_what_moved(before, after, update):
+    moved = after - before
+    return (moved * update).sum().item() / moved.square().sum().clamp(min=1e-12).item()
+
+
+def _lost_share(before, after, update):
+    return 1 - kept_share(before, after, update)
+
+
+def _merges() -> list[tuple[Tensor, Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    W, other = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64)
+    update = torch.zeros(6, 4, dtype=torch.float64)
+    update[:, 1] = 0.1  # in one column: rank 1
+    other[:, 1] = 0  # touches none of the update's weights
+    return [
+        (W, W + update, update),
+        (W, W.clone(), update),
+        (W, W + update / 4, update),
+        (W, W + update / 2 + 0.3 * other, update),
+        (W, W - update, update),
+    ]
+
+
+def _noise_is_no_update(function) -> bool:
+    before, after, update = _merges()[2]
+    noise = torch.where(update == 0, 5.0, 0.0).double()
+    return abs(function(before, after + noise, update) - function(before, after, update)) < 1e-6
+
+
 EXERCISES = {
     "10.1": Exercise(
         solution=exact_match,
@@ -171,5 +222,30 @@ EXERCISES = {
             ),
         ),
         laws=(Law("counting leaves requires_grad of every parameter as it was.", _reads_only),),
+    ),
+    "10.3": Exercise(
+        solution=kept_share,
+        cases=_merges,
+        wrong_answers=(
+            WrongAnswer(
+                _ratio_of_norms,
+                "You compare sizes. Rounding moves weights too, in any direction: only what points along the "
+                "update counts.",
+            ),
+            WrongAnswer(
+                _share_of_changed_weights,
+                "You count weights that changed. A weight may change by next to nothing, or the wrong way.",
+            ),
+            WrongAnswer(_without_before, "You look at the whole weight. What did the merge add to `before`?"),
+            WrongAnswer(
+                _cosine, "That is an angle. A merge that keeps half of every number has angle zero too."
+            ),
+            WrongAnswer(
+                _divided_by_what_moved,
+                "You divide by what moved. The question is how much of the *update* arrived.",
+            ),
+            WrongAnswer(_lost_share, "That is the share that was lost. Return the share that was kept."),
+        ),
+        laws=(Law("moving weights that the update leaves alone changes nothing.", _noise_is_no_update),),
     ),
 }
