@@ -42,6 +42,7 @@ def train(name: str, settings: Settings) -> list[Result]:
         makers["triton"] = lambda *arguments: accel.use_kernels(scratch_model(*arguments))
     makers["peft"] = peft_model
     models, held = {}, {}
+    gc.collect()  # what the size before this one left
     for side, make in makers.items():
         before = allocated(settings.device)
         models[side] = make(name, settings)

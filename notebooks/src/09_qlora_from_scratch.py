@@ -677,6 +677,77 @@ def seeds(backend):
 compare(layers=["peft and bitsandbytes", "lora_edu"], events_right=[seeds("peft"), seeds("scratch")])
 
 # %% [markdown]
+# ### How close to the hardware do a few lines come?
+#
+# Plain PyTorch writes each step of the arithmetic to memory and reads it back. A *kernel* does all steps on what it
+# has read once. The course has two, in `lora_edu/accel/cuda.py`, of about 15 lines each, written in
+# [Triton](https://triton-lang.org). They give the same bytes. On an H200 they raced bitsandbytes' kernels, with 8192 ×
+# 8192 weights in bfloat16, and a plain copy of as many bytes as must be read and written (recorded):
+
+# %%
+rows = {(r["case"], r["ours"], r["peer"]): r for r in records.read("bench_gpu_nf4")["results"]}
+
+
+def seconds_of(case, plain, kernel):
+    beside = rows[case, kernel, "bitsandbytes"]
+    return {
+        "plain PyTorch": rows[case, plain, "bitsandbytes"]["seconds"],
+        "bitsandbytes": beside["peer_seconds"],
+        "Triton": beside["seconds"],
+        "copy": rows[case, kernel, "a copy"]["peer_seconds"],
+    }
+
+
+# %%
+seconds = {
+    "quantize": seconds_of("quantize", "plain", "triton"),
+    "dequantize": seconds_of("dequantize", "plain, out=", "triton, out="),
+}
+milliseconds = {case: [f"{1000 * s:.2f}" for s in row.values()] for case, row in seconds.items()}
+compare(ms=["plain PyTorch", "bitsandbytes", "Triton", "copy"], **milliseconds)
+
+# %% [markdown]
+# Dequantizing, 15 lines come close to a copy, and are faster than bitsandbytes. Quantizing, they are six times slower
+# than a copy. Why? A *roofline* shows what is possible:
+#
+# $$\text{operations a second} \le \min(\text{peak},\; \text{bandwidth} \times \text{operations a byte})$$
+#
+# ([Williams et al. 2009](https://doi.org/10.1145/1498765.1498785).) Dequantizing multiplies once a weight: memory is
+# the limit. Quantizing compares with 15 midpoints and adds 15 answers, so it comes near the point where arithmetic
+# counts too. (The peak is [NVIDIA's](https://www.nvidia.com/en-us/data-center/h200/), 67 · 10¹² in float32.)
+
+# %%
+moved = 8192**2 * (2 + 1 / 2 + 4 / 64)  # bytes: bfloat16, codes, scales
+operations = {"quantize": 33 * 8192**2, "dequantize": 8192**2}
+chip = {"bandwidth": moved / seconds["dequantize"]["copy"], "peak": 67e12}
+points = {
+    f"{case}, {who}": (operations[case], moved, row[who])
+    for case, row in seconds.items()
+    for who in ("plain PyTorch", "bitsandbytes", "Triton")
+}
+
+# %%
+reached = [n / s / min(67e12, chip["bandwidth"] * n / m) for n, m, s in points.values()]
+text = "; ".join(f"{name} {share:.0%}" for name, share in zip(points, reached, strict=True))
+figures.roofline(points, **chip, title="8192 × 8192, H200", alt=f"Share of what the chip allows: {text}.")
+
+# %% [markdown]
+# And a whole training step? Time of ours over peft's with bitsandbytes, real shapes, random weights (recorded):
+
+# %%
+steps = records.read("bench_gpu_qlora_step")["results"]
+ratio = {(row["case"], row["ours"]): f"{sorted(row['ratios'])[2]:.2f}" for row in steps}
+shapes = list(dict.fromkeys(case for case, _ in ratio))
+compare(
+    model_and_tokens=shapes,
+    plain=[ratio[case, "plain"] for case in shapes],
+    kernels=[ratio[case, "triton"] for case in shapes],
+)
+
+# %% [markdown]
+# With plain PyTorch the course's layers cost 1.2 to 1.5 times as much as the professionals'; with the kernels about as
+# much. `lora_edu.accel.use_kernels(model)` puts them in. The lines you wrote stay the lesson.
+#
 # ### When not to use it
 #
 # When the model fits in 16 bits with LoRA, use that: it was faster, and nothing is lost by rounding. On a model as

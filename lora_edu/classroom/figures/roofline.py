@@ -60,5 +60,7 @@ def roofline(
                 markersize=11,
                 label=name,
             )
-        label(picture, "operations a byte moved", "operations a second", title, legend=True)
+        label(picture, "operations a byte moved", "operations a second", title, legend=False)
+        # Points may lie anywhere below the roof, so beside the axes.
+        picture.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
     return picture
