@@ -71,9 +71,18 @@ cosine = F.cosine_similarity(arrived.flatten(), dW.flatten(), dim=0)
 f"sent 1, arrived {arrived.norm() / dW.norm():.0f}; cosine between the two: {cosine:.2f}"
 
 # %% [markdown]
-# Most moves are rounded away. The few that cross a midpoint jump a whole gap, so what arrives is ten times too large
-# and points elsewhere (a cosine of 1 would be the same direction). And a code has no gradient: it is a whole number.
-# (One can train a wide copy and round it at each step. Then the copy has to be kept, and no memory is saved.)
+# Few codes move, and each of those jumps a whole gap. So what arrives is ten times too large and points almost
+# elsewhere (a cosine of 1 would be the same direction). On average it is right, since 10 × 0.10 = 1, but it drowns in
+# noise. And this $W$ lay between the levels. Training in 4 bits would start *on* levels:
+
+# %%
+start = nf4.dequantize_nf4(*before)
+moved = nf4.quantize_nf4(start + dW)[0] != before[0]
+f"from the levels: {moved.double().mean():.1%} of the bytes differ"
+
+# %% [markdown]
+# From there the same update moves no code. And a code has no gradient: it is a whole number. (One can train a wide
+# copy and round it at each step. Then the copy has to be kept, and no memory is saved.)
 #
 # So QLoRA keeps the codes frozen. A product uses $\hat W$, the weight read back; what learns is LoRA:
 #
@@ -214,7 +223,8 @@ predict(
 )
 
 # %% [markdown]
-# PyTorch tells a *hook* about each tensor that it keeps.
+# PyTorch tells a *hook* about each tensor that it keeps. The first function below sees it (`append` gives None, so
+# `or t` hands it on); the second is for the way back.
 
 
 # %%
@@ -305,7 +315,7 @@ explore(draw_moment, method=list(memory.METHODS), moment=list(memory.MOMENTS), s
 # |---|---|---|
 # | weights of linear layers, stored | 16 bits | 4-bit codes, 8-bit scales, their scales in float32 |
 # | the same in a product | bf16 (fp16 on a T4) | bf16 (fp16 on a T4), for that moment |
-# | embedding, norms, output head | 16 bits | 16 bits; `prepare_model_for_kbit_training` makes them float32 |
+# | embedding, norms, output head | 16 bits | 16 bits; float32 after `prepare_model_for_kbit_training` |
 # | $B$, $A$, their gradients | float32 in peft and here, bf16 in the paper | the same |
 # | gradient of $W$ | none | none |
 # | Adam's averages | of $B$ and $A$ alone | the same, 8 bits each where memory is short |
@@ -368,7 +378,8 @@ def qlora_bytes(d_in: int, d_out: int, r: int) -> tuple[int, int, int, int, int]
 
 # %% [markdown] tags=["hint"]
 # Notebook 08 counted 4 + 8/64 + 32/(64 · 256) bits a weight. `//` divides whole numbers. At (4096, 4096, 16) the
-# scales take 266,240 bytes.
+# scales take 266,240 bytes. $B$ and $A$ together hold r (d_in + d_out) numbers of 4 bytes; their gradients as many,
+# the averages twice as many.
 
 
 # %% tags=["solution"]
@@ -460,8 +471,10 @@ predicted_GB = [f"{ledger.total / 1e9:.2f}" for ledger in expected.values()]
 compare(model=[f"{model}, {method}" for model, method in found], predicted_GB=predicted_GB, measured_GB=GB)
 
 # %% [markdown]
-# Mistral-7B as LoRA in 16 bits just fits; with NF4 it takes a third. And it is not 3.5 GB. Qwen2.5-7B takes 7: its
-# vocabulary of 152,064 keeps 2.2 GB of embedding and head in 16 bits. Mistral by the stages of its run:
+# Mistral-7B as LoRA in 16 bits just stays under the limit, which counts tensors alone. On a real T4 the driver takes
+# its share too, and `preflight`, which keeps a tenth free, refuses. With NF4 it takes a third. And it is not 3.5 GB.
+# Qwen2.5-7B takes 7: its vocabulary of 152,064 keeps 2.2 GB of embedding and head in 16 bits. Mistral by the stages
+# of its run:
 
 # %%
 stages, terms = found["Mistral-7B", "qlora"]["measured"], expected["Mistral-7B", "qlora"]
@@ -515,8 +528,9 @@ def draw_seven_billion(ax, r, seq, batch):
 explore(draw_seven_billion, **choices, start={"r": 16, "seq": 512, "batch": 1})
 
 # %% [markdown]
-# A 7B is where the 4 bits do the work: 16-bit weights alone nearly fill the card, whatever is trained. Up to rank 64
-# the adapter adds less than 1 GB to QLoRA; rank 256 adds six, with its gradients and averages. Tokens cost
+# A 7B is where the 4 bits do the work: 16-bit weights alone nearly fill the card, whatever is trained. From rank 8 to
+# rank 64 QLoRA's peak grows by 0.9 GB, to rank 256 by six (1 × 512 tokens): the adapter, its gradients and averages.
+# Tokens cost
 # activations. (Where no fused kernel helps, as on a T4, attention scores grow with the square of the sequence.)
 #
 # Now a free Binder: 2 GB, no GPU, SmolLM2-135M in bfloat16, batches of 2 × 128 tokens.
@@ -547,14 +561,15 @@ verdicts = [verdict(entry) for entry in small.values()]
 compare(method=small, measured_GB=[f"{size:.2f}" for size in resident.values()], preflight=verdicts)
 
 # %% [markdown]
-# Here LoRA does the work: it drops the gradients and averages of 134 million numbers. QLoRA was measured *larger*. Up
+# Here LoRA does the work: it drops Adam's averages of 134 million numbers. (Full training's gradients come when the
+# activations have gone, after the peak: no bar shows them.) QLoRA was measured *larger*. Up
 # to 0.27 GB of that are pages of the model's file, read once, which the system drops when memory is short. Without
 # them it takes about what LoRA takes: weights save 0.16 GB, but activations need more (the stream between blocks is
 # float32).
 #
-# On a CPU the ledger leaves those pages out, and is off by several percent: a heap with holes is harder to predict
-# than a GPU. `preflight`, which a run of the course asks before it loads a byte, adds 15 %. It refuses the full
-# fine-tune.
+# On a CPU the ledger leaves those pages out, and is off by 6 % here, by more in notebook 10: a heap with holes is
+# harder to predict than a GPU. `preflight`, which a run of the course asks before it loads a byte, adds 15 %. It
+# refuses the full fine-tune.
 #
 # ## 4. What else can be moved out of the way?
 #
@@ -565,8 +580,8 @@ compare(method=small, measured_GB=[f"{size:.2f}" for size in resident.values()],
 # %%
 predict(
     "Every block is computed a second time. How much longer does a QLoRA step take?",
-    ["hardly", "by about half", "it takes three times as long"],
-    answer="by about half",
+    ["hardly", "by a third to a half", "it takes three times as long"],
+    answer="by a third to a half",
     why="A step is one forward, and a backward of about one more: frozen weights need no gradient of their own.",
 )
 
@@ -627,7 +642,8 @@ averages, paged, peak = (
 f"Adam's averages {averages:.0f} MB, of which paged {paged:.0f} MB; peak {peak:,.0f} MB"
 
 # %% [markdown]
-# Only tensors of 100,000 numbers or more are paged, here those of the MLP ([bitsandbytes,
+# Only tensors of 100,000 numbers or more are paged, here three in a block: B of gate and up, A of down
+# ([bitsandbytes,
 # get_state_buffer](https://github.com/bitsandbytes-foundation/bitsandbytes/blob/main/bitsandbytes/optim/optimizer.py)).
 # So over LoRA, paging can give way by 44 MB in 5,037. It would matter where more trains: a full fine-tune of this
 # model in 16 bits has averages of 29 GB. We recorded sizes; no run of ours was so full that pages moved, so we say
@@ -661,10 +677,10 @@ torch.equal(theirs.weight.flatten(), qlora.base_layer.packed)
 compare(tensor=names, equal_up_to_rounding=agree(qlora, LoRALinear(theirs, r=8, lora_alpha=16)))
 
 # %% [markdown]
-# Bytes are equal, and output, gradients and a step of AdamW agree to a thousandth. (One line above switches off a
-# path of bitsandbytes 0.50: on some CPUs it repacks the weights in `eval()`, after which training loses the gradient
-# of $x$ without a word.) And whole trainings, with peft and bitsandbytes or with the course's layers, on a GPU
-# (recorded):
+# The bytes of the codes are equal; output, gradients and a step of AdamW agree to a thousandth. (One line above
+# switches off a path of bitsandbytes 0.50: on some CPUs it repacks the weights in `eval()`, after which training
+# loses the gradient of $x$ without a word.) And whole trainings, with peft and bitsandbytes or with the course's
+# layers, on a GPU (recorded):
 
 
 # %%
@@ -713,8 +729,10 @@ compare(ms=["plain PyTorch", "bitsandbytes", "Triton", "copy"], **milliseconds)
 # $$\text{operations a second} \le \min(\text{peak},\; \text{bandwidth} \times \text{operations a byte})$$
 #
 # ([Williams et al. 2009](https://doi.org/10.1145/1498765.1498785).) Dequantizing multiplies once a weight: memory is
-# the limit. Quantizing compares with 15 midpoints and adds 15 answers, so it comes near the point where arithmetic
-# counts too. (The peak is [NVIDIA's](https://www.nvidia.com/en-us/data-center/h200/), 67 · 10¹² in float32.)
+# the limit. Quantizing compares with 15 midpoints and adds 15 answers: it stands near the bend. The drawing flatters
+# there. The peak, [NVIDIA's](https://www.nvidia.com/en-us/data-center/h200/) 67 · 10¹², counts a multiply-add as two
+# operations; compares and adds reach half of it at most, and packing is not counted. That explains a part of the
+# factor six. The rest we have not measured.
 
 # %%
 moved = 8192**2 * (2 + 1 / 2 + 4 / 64)  # bytes: bfloat16, codes, scales
@@ -745,8 +763,8 @@ compare(
 )
 
 # %% [markdown]
-# With plain PyTorch the course's layers cost 1.2 to 1.5 times as much as the professionals'; with the kernels about as
-# much. `lora_edu.accel.use_kernels(model)` puts them in. The lines you wrote stay the lesson.
+# With plain PyTorch the course's layers cost 1.2 to 1.5 times as much as the professionals'; with the kernels about
+# as much. `lora_edu.accel.use_kernels(model)` puts them in. The lines you wrote stay the lesson.
 #
 # ### When not to use it
 #

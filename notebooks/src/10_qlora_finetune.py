@@ -143,6 +143,9 @@ check("10.1", exact_match)
 # $r = 8$ and $\alpha = 16$ ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1). QLoRA puts it beside
 # **all** linear layers of the blocks, which it found necessary to match 16-bit training
 # ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), section 4).
+#
+# `prepare_model_for_kbit_training` freezes the base and makes what is not in 4 bits (embedding, norms) float32.
+# `get_peft_model` then puts $B$ and $A$ in.
 
 # %%
 predict(
@@ -301,7 +304,8 @@ losses, small = record["losses"], MODEL == "smollm2-135m"
 assert sum(losses[-10:]) / 10 < 0.15 and (losses[0] > 1 or not small)
 
 # %% [markdown]
-# The table holds the first answer and two wrong ones, before and after. Compare letter by letter: exact match forgives
+# The run took about a tenth more memory than predicted: `preflight` keeps a reserve for that. The table holds the first
+# answer and two wrong ones, before and after. Compare letter by letter: exact match forgives
 # none. And this is how the loss fell:
 
 # %%
@@ -581,7 +585,7 @@ compare(**fits.measured_columns())
 # you run one, you are the first.
 #
 # What a GPU was used for is the small model with all 1,600 sentences: 200 steps of eight, three seeds a method. Here
-# are those runs, in the figures of section 3. A band spans the seeds.
+# are those runs, drawn as in section 3. A band spans the seeds.
 
 # %%
 methods = {"full": "full fine-tuning", "lora": "LoRA, r = 8", "qlora": "QLoRA, r = 8"}
