@@ -201,7 +201,9 @@ def main(question: str, measure: Callable[[Settings], list[Result]]) -> None:
     results = measure(settings)
     print(f"{question}\n\n{table(results)}")
     if options.json:
-        conditions = _conditions(settings) | {"load_average_before": load}
+        # The record names no folder of this machine.
+        arguments = [options.json.name if a == str(options.json) else a for a in sys.argv[1:]]
+        conditions = _conditions(settings, arguments) | {"load_average_before": load}
         if options.revision:
             conditions["revision"] = options.revision
         write_json(
@@ -225,14 +227,14 @@ def write_json(file: Path, content: Any) -> None:
     file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _conditions(settings: Settings) -> dict[str, Any]:
+def _conditions(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:
     """Under which the results hold."""
     # Not before: importing anything of lora_edu.llm hides torchao, which a script may want to race against.
     from lora_edu.llm import provenance
 
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments]),
         "revision": provenance.revision(),
         "versions": provenance.versions((*provenance.PACKAGES, "torchao", "scipy", "numba")),
         "device": provenance.device() | {"model": _cpu_model()},

@@ -561,14 +561,14 @@ verdicts = [verdict(entry) for entry in small.values()]
 compare(method=small, measured_GB=[f"{size:.2f}" for size in resident.values()], preflight=verdicts)
 
 # %% [markdown]
-# Here LoRA does the work: it drops Adam's averages of 134 million numbers. (Full training's gradients come when the
-# activations have gone, after the peak: no bar shows them.) QLoRA was measured *larger*. Up
+# Here LoRA does the work: it drops Adam's averages of 134 million numbers. (Full training's gradients come
+# after the peak: no bar shows them.) QLoRA was measured *larger*. Up
 # to 0.27 GB of that are pages of the model's file, read once, which the system drops when memory is short. Without
 # them it takes about what LoRA takes: weights save 0.16 GB, but activations need more (the stream between blocks is
 # float32).
 #
-# On a CPU the ledger leaves those pages out, and is off by 6 % here, by more in notebook 10: a heap with holes is
-# harder to predict than a GPU. `preflight`, which a run of the course asks before it loads a byte, adds 15 %. It
+# On a CPU the ledger leaves those pages out, and is off by 6 % here, by more in notebook 10.
+# `preflight`, which a run of the course asks before it loads a byte, adds 15 %. It
 # refuses the full fine-tune.
 #
 # ## 4. What else can be moved out of the way?

@@ -378,8 +378,7 @@ compare(**{"rule": rules, "first step at r = 1, 4, 16, 64": growth})
 # $$|s\,(B A x)_i| \;\lesssim\; s\,\eta \sum_{k=1}^{r} |(A x)_k| \;\propto\; s\,r\,\eta$$
 #
 # (from Adam's rule: [Kingma and Ba 2014](https://arxiv.org/abs/1412.6980), algorithm 1.) With $\alpha$ fixed, $s\,r$
-# is constant. With $\alpha = 2r$ the step grows about 40-fold from $r = 1$ to 64. (The bound gives 64; the terms do
-# not all have one sign.)
+# is constant. With $\alpha = 2r$ the step grows about 40-fold from $r = 1$ to 64.
 #
 # **Cure.** Move the slider to 0.003: $\alpha = 2r$ recovers, 90 %. Hu et al. say it: with Adam, tuning $\alpha$
 # is roughly tuning the learning rate, if the start is scaled to match
