@@ -96,9 +96,9 @@ METHODS = ("full", "LoRA", "QLoRA", "QLoRA, kept wide")
 
 MOMENTS = (
     "at rest",
-    "forward, in the product",
-    "between forward and backward",
-    "backward, in the product",
+    "forward product",
+    "between the two",
+    "backward product",
     "optimizer",
 )
 

@@ -188,6 +188,7 @@ class Explorer:
                 value=self.start[name],
                 description=name.replace("_", " "),
                 style={"description_width": "initial"},
+                layout=ipywidgets.Layout(width=_width(values)),
             )
             for name, values in self.controls.items()
         }
@@ -195,7 +196,7 @@ class Explorer:
         # Its own size: stretched to the cell's width it would be larger than the other figures.
         layout = ipywidgets.Layout(align_self="flex-start", max_width="100%")
         self.image = ipywidgets.Image(value=png, format="png", layout=layout)
-        self.caption = ipywidgets.Label(value=text)
+        self.caption = ipywidgets.HTML(value=_to_html(text))  # a Label would not wrap
         self.widget = ipywidgets.VBox([*self.sliders.values(), self.image])
         for slider in self.sliders.values():
             slider.observe(self._redraw, names="value")
@@ -215,7 +216,8 @@ class Explorer:
 
     def _redraw(self, _: object) -> None:
         values = {name: slider.value for name, slider in self.sliders.items()}
-        self.image.value, self.caption.value = self.frame(**values)
+        png, text = self.frame(**values)
+        self.image.value, self.caption.value = png, _to_html(text)
 
     def sweep(self) -> list[tuple[dict, str]]:
         """Draw every value of every control, the others at their start: all values and lines of text.
@@ -232,6 +234,12 @@ class Explorer:
         png, text = self.frame(**self.start)
         _show(self.widget, *figures.png_output(png, text))
         _show(self.caption, figures.text_output(text))
+
+
+def _width(values: Iterable[object]) -> str | None:
+    """Of a slider: its own width, or more where a value is a few words, which would be cut off."""
+    longest = max(len(_label(value)) for value in values)
+    return None if longest <= 10 else "36em"
 
 
 def _label(value: object) -> str:

@@ -302,7 +302,7 @@ def draw_moment(ax, method, moment):
 
 
 # %%
-begin = {"method": "QLoRA", "moment": "forward, in the product"}
+begin = {"method": "QLoRA", "moment": "forward product"}
 explore(draw_moment, method=list(memory.METHODS), moment=list(memory.MOMENTS), start=begin)
 
 # %% [markdown]

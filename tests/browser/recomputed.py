@@ -259,7 +259,7 @@ def memory_knob(knob):
 # ---------------------------------------------------------------- 09
 
 # What a moment adds to a layer at rest: activations of 512 tokens, each of 4096 numbers of 2 bytes.
-ADDED = {"at rest": 0, "forward, in the product": 2, "between forward and backward": 1, "optimizer": 0}
+ADDED = {"at rest": 0, "forward product": 2, "between the two": 1, "optimizer": 0}
 
 
 def moments(method, moment):

@@ -195,7 +195,7 @@ class Explorer:
         self.handles = cell.locator(".noUi-handle").all()
         self._readouts = cell.locator(".widget-readout")
         self._image = cell.locator("img.widget-image")
-        self._caption = cell.locator(".jp-OutputArea-output > .widget-label")
+        self._caption = cell.locator(".jp-OutputArea-output > .widget-html")
 
     def state(self):
         """Labels at the sliders, line of text, picture.

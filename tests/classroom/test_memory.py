@@ -114,11 +114,11 @@ def test_the_moments_hold_what_is_alive_then(method):
         gone = x.nbytes * bool(held["input x"]) + (grad_y.nbytes if moment.startswith("backward") else 0)
         return sum(held.values()) - sum(rest.values()) - gone
 
-    assert made("forward, in the product") == forward
-    assert made("between forward and backward") == between
+    assert made("forward product") == forward
+    assert made("between the two") == between
     assert made("optimizer") == after
     # y still lives here, in a training loop the next layer has it; A x is freed when its own backward is done
-    assert abs(max(backward) - output - made("backward, in the product")) <= SMALL
+    assert abs(max(backward) - output - made("backward product")) <= SMALL
 
 
 def test_only_the_naive_layer_holds_a_wide_weight_between():
