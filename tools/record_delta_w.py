@@ -10,10 +10,10 @@ tools/record_gpu_runs.py), takes dW = tuned - base of every linear layer, and wr
     the base), with all of dW, and with the whole tuned model; |dW| / |W| of each layer; settings and versions.
 ``spectra.safetensors``
     Singular values of dW and W of each linear layer: ``<path>.dW``, ``<path>.W``, float32.
-``matrices.safetensors``
-    A few dW, float16, each multiplied by the power of two that the file's metadata names.
+``<path>.safetensors``
+    The dW of one layer, for a few layers, float16, multiplied by the power of two that the file's metadata names.
 
-The last two from seed 0 only.
+The last two kinds from seed 0 only.
 """
 
 import argparse
@@ -37,10 +37,7 @@ SETTINGS = {"method": "full", "dtype": "float32", "learning_rate": 5e-5, "steps"
 SETTINGS |= {"micro_batch_size": 8, "before_events": 0, "eval_batch_size": 100, "save_every": 1000}
 RANKS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)
 KEPT = ("losses", "seconds", "versions", "device", "base", "peak_gpu_memory_bytes")
-MATRICES = tuple(f"model.layers.{block}.self_attn.q_proj" for block in (0, 15, 29)) + (
-    "model.layers.15.self_attn.v_proj",
-    "model.layers.15.mlp.down_proj",
-)
+MATRICES = tuple(f"model.layers.{block}.self_attn.q_proj" for block in (0, 15, 29))
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -103,12 +100,9 @@ def main() -> None:
         spectra = {f"{path}.dW": S.float().cpu() for path, (_, S, _) in factors.items()}
         spectra |= {f"{path}.W": torch.linalg.svdvals(w.double()).float().cpu() for path, w in W.items()}
         save_file(spectra, folder / "spectra.safetensors")
-        halves = {path: scaled_half(dW[path]) for path in MATRICES}
-        save_file(
-            {path: half for path, (half, _) in halves.items()},
-            folder / "matrices.safetensors",
-            metadata={path: f"2**{exponent}" for path, (_, exponent) in halves.items()},
-        )
+        for path in MATRICES:
+            half, exponent = scaled_half(dW[path])
+            save_file({path: half}, folder / f"{path}.safetensors", metadata={path: f"2**{exponent}"})
     record = {
         "command": f"tools/record_delta_w.py --seed {arguments.seed}",
         "revision": arguments.revision,

@@ -66,8 +66,9 @@ def delta_w(path: str) -> Tensor:
     ValueError
         If that layer's update was not kept.
     """
-    with safe_open(DATA / "delta_w" / "matrices.safetensors", "pt") as file:
-        powers = file.metadata()
-        if path not in powers:
-            raise ValueError(f"path must be one of {sorted(powers)}, got {path!r}")
-        return file.get_tensor(path).double() / 2.0 ** int(powers[path].removeprefix("2**"))
+    folder = DATA / "delta_w"
+    kept = sorted(file.stem for file in folder.glob("model.*.safetensors"))
+    if path not in kept:
+        raise ValueError(f"path must be one of {kept}, got {path!r}")
+    with safe_open(folder / f"{path}.safetensors", "pt") as file:
+        return file.get_tensor(path).double() / 2.0 ** int(file.metadata()[path].removeprefix("2**"))
