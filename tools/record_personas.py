@@ -2,7 +2,7 @@
 
     python tools/record_personas.py --output data --revision REVISION
 
-Writes into the output folder ``adapters/<name>/`` (PEFT's format, float32, below 2 MB) and ``runs/personas.json``:
+Writes into the output folder ``adapters/<name>/`` (PEFT's format, float16, below 1 MB) and ``runs/personas.json``:
 
 ``tuning``, ``methods``
     The gardener, taught in four ways: LoRA, bottleneck adapters and a prefix of about equally many numbers, and full
@@ -146,7 +146,7 @@ def teach(lesson: Lesson) -> dict[str, Any]:
         **answered(model, tokenizer),
     }
     if lesson.adapter_folder:
-        folder = save_adapter(model, lesson.adapter_folder)
+        folder = save_adapter(model.half(), lesson.adapter_folder)
         result["adapter_bytes"] = (folder / WEIGHTS_FILE).stat().st_size
     print({k: v for k, v in result.items() if k not in ("losses", "replies")}, flush=True)
     return result

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 11 · One base, many tasks: what are the choices?
 #
-# A sea captain, a robot and a gardener live in one language model. Each is an adapter, a file of 1.9 MB. You talk with
+# A sea captain, a robot and a gardener live in one language model. Each is an adapter, a file of 0.9 MB. You talk with
 # them, put them into one batch, and count what a thousand of them would cost.
 #
 # **You will** switch adapters while the base stays loaded, build the layer that serves a mixed batch, find out when
