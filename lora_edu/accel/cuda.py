@@ -130,18 +130,7 @@ class CudaNF4Linear(NF4Linear):
 
 
 def use_kernels(model: nn.Module) -> nn.Module:
-    """Give every ``NF4Linear`` in the model the kernel, in place; weights and adapters stay where they are.
-
-    Returns
-    -------
-    nn.Module
-        ``model``.
-
-    Raises
-    ------
-    ValueError
-        The model holds no ``NF4Linear``, or one whose blocksize is no power of two above 1.
-    """
+    """``lora_edu.accel.use_kernels``."""
     layers = [module for module in model.modules() if type(module) is NF4Linear]
     _validate.require(bool(layers), "model", "a model with NF4Linear layers", type(model).__name__)
     for layer in layers:
