@@ -520,11 +520,14 @@ def _device() -> "torch.device":
 def _nf4_config(dtype: "torch.dtype") -> Any:
     from transformers import BitsAndBytesConfig
 
+    from lora_edu.llm.sharding import quant_storage
+
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=quant_storage(dtype),
         llm_int8_skip_modules=["lm_head"],
     )
 

@@ -13,14 +13,18 @@ A run's folder holds:
     ``schema`` (1), ``command``, ``config`` (every setting), ``seed``, ``revision`` (git), ``versions``, ``device``;
     ``base``: ``name``, ``parameters``, ``weights_sha256_before`` and ``weights_sha256_after``, and
     ``adapter_off_difference``, the largest change of a logit with the adapter switched off (0.0: the base is whole);
+    the last two are None where the base was sharded over GPUs;
     ``predicted_memory_bytes``: by term, before anything was loaded; None without a preflight;
     ``trainable_parameters``; ``losses`` (nats a label token, one an optimizer step); ``resumed_from_step``;
     ``exact_match_before`` and ``exact_match_before_few_shot`` (the base on the first seen-pattern events, without
     and with worked examples in its prompt), ``exact_match`` (seen patterns) and ``exact_match_unseen``: fractions
     0 to 1, None where nothing was asked (with ``dataset`` only a ``test_file`` is); ``n``: how many events stand
     behind each;
-    ``seconds``: ``before``, ``train`` (since the last resume), ``answers``, ``answers_unseen``;
-    ``peak_memory_bytes`` (resident, this process) and ``peak_gpu_memory_bytes`` (None on a CPU);
+    ``seconds``: ``before``, ``train`` (since the last resume), ``step`` (an optimizer step's median; None for one
+    step), ``answers``, ``answers_unseen``;
+    ``processes``: how many shared each step's sentences;
+    ``peak_memory_bytes`` (resident, this process), ``peak_gpu_memory_bytes`` (this process) and
+    ``training_peak_gpu_memory_bytes`` (each process's while it trained); both None on a CPU;
     ``answers``: one entry a test event, with ``sentence``, ``event``, ``answer``, ``correct``, ``unseen_pattern``
     and, where the base was asked, ``before``.
 ``adapter/``
@@ -29,8 +33,10 @@ A run's folder holds:
     The last two: adapter, optimizer and Trainer state. ``--resume`` goes on from the newest complete one.
 """
 
+import itertools
 import json
 import shutil
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -42,7 +48,14 @@ from typing import Any, Literal, Protocol, cast
 import torch
 import transformers
 from accelerate import PartialState
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from accelerate.utils import gather_object
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import DataCollatorForSeq2Seq, HfArgumentParser, PrinterCallback, Trainer, TrainerCallback
@@ -60,6 +73,7 @@ from lora_edu.llm.conversations import (
 from lora_edu.llm.datasets import load_events
 from lora_edu.llm.extraction import evaluate, parse_event, progress_bar
 from lora_edu.llm.provenance import provenance
+from lora_edu.llm.sharding import gather_trainable, is_sharded, require_shardable
 from lora_edu.llm.tiers import AUTO, choose_model, choose_optimizer, compute_dtype, fit
 
 LEARNING_RATE = {"lora": 1e-3, "qlora": 1e-3, "full": 2e-5}
@@ -280,6 +294,9 @@ class _Trainer(Trainer):
     def __init__(self, backend: _Backend, **arguments: Any):
         super().__init__(**arguments)
         self._backend = backend
+        self.progress = _Progress()
+        if PartialState().is_main_process:
+            self.add_callback(self.progress)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         self._backend.save(
@@ -301,13 +318,22 @@ class _Trainer(Trainer):
 
 
 class _Progress(TrainerCallback):
-    """One line: step, loss, time gone, time left."""
+    """One line: step, loss, time gone, time left. Remembers when each step ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar = progress_bar(state.max_steps, "training", initial=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.update(state.global_step - self.bar.n)
+        self.ends.append(time.perf_counter())
+
+    def step_seconds(self) -> float | None:
+        """Return the median time of an optimizer step; None if there was but one."""
+        steps = [later - end for end, later in itertools.pairwise(self.ends)]
+        return statistics.median(steps) if steps else None
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
@@ -336,7 +362,9 @@ def finetune(config: FinetuneConfig) -> Run:
     MemoryError
         If the run would not fit this machine; the message says what to change.
     """
-    process = PartialState()
+    process = PartialState(cpu=not torch.cuda.is_available())
+    if is_sharded():
+        require_shardable(config, compute_dtype(config))
     conversations, worked, test = _data(config)
     seen = [line for line in test if not line.get("unseen_pattern")][: config.test_events]
     unseen = [line for line in test if line.get("unseen_pattern")][: config.test_events]
@@ -372,10 +400,18 @@ def finetune(config: FinetuneConfig) -> Run:
 
     trainer = make_trainer(config, backend, model, tokenizer, examples, folder, process.num_processes)
     checkpoint = _newest_checkpoint(folder)
+    on_gpu = torch.cuda.is_available()
+    peak_before = _gpu_peak()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     train_seconds = time.perf_counter() - start
+    training_peaks = gather_object([_gpu_peak()])
+    peak_before = max(peak_before, _gpu_peak())
     model = trainer.accelerator.unwrap_model(model)
+    if is_sharded():
+        model = _whole_again(model, backend, config, process)
     run = Run(folder, {}, model, tokenizer)
     if process.is_main_process:
         backend.save(model, folder / backend.weights_folder)
@@ -385,7 +421,10 @@ def finetune(config: FinetuneConfig) -> Run:
             )  # a whole model can be loaded by itself
         after = ask(seen, "answers") if seen else _NOTHING
         after_unseen = ask(unseen, "answers, unseen patterns") if unseen else _NOTHING
-        hash_after, logits_after = _base_fingerprint(backend, model, tokenizer)
+        hash_after = difference = None
+        if not is_sharded():
+            hash_after, logits_after = _base_fingerprint(backend, model, tokenizer)
+            difference = (logits_after - logits_before).abs().max().item()
         run.record = {
             "schema": 1,
             "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -397,7 +436,7 @@ def finetune(config: FinetuneConfig) -> Run:
                 "parameters": parameters,
                 "weights_sha256_before": hash_before,
                 "weights_sha256_after": hash_after,
-                "adapter_off_difference": (logits_after - logits_before).abs().max().item(),
+                "adapter_off_difference": difference,
             },
             "predicted_memory_bytes": ledger,
             "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -411,16 +450,37 @@ def finetune(config: FinetuneConfig) -> Run:
             "seconds": {
                 "before": before["plain"]["seconds"] + before["few_shot"]["seconds"],
                 "train": train_seconds,
+                "step": trainer.progress.step_seconds(),
                 "answers": after["seconds"],
                 "answers_unseen": after_unseen["seconds"],
             },
+            "processes": process.num_processes,
             "peak_memory_bytes": peak_memory_bytes(),
-            "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+            "peak_gpu_memory_bytes": max(peak_before, _gpu_peak()) if on_gpu else None,
+            "training_peak_gpu_memory_bytes": training_peaks if on_gpu else None,
             "answers": _answers(seen, after, before["plain"]) + _answers(unseen, after_unseen, _NOTHING),
         }
         _write_json(folder / "run.json", run.record)
     process.wait_for_everyone()
     return run
+
+
+def _whole_again(model: Any, backend: _Backend, config: FinetuneConfig, process: PartialState) -> Any:
+    """Return the trained adapter over a base loaded anew, in the main process; None in the others.
+
+    A sharded model could answer only if every process asked it the same.
+    """
+    tensors = gather_trainable(model)
+    if not process.is_main_process:
+        return None
+    whole, _ = backend.load(config)
+    whole = backend.attach(whole, config)
+    set_peft_model_state_dict(whole, get_peft_model_state_dict(model, state_dict=tensors))
+    return whole
+
+
+def _gpu_peak() -> int:
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
 
 
 def peak_memory_bytes() -> int:
@@ -506,6 +566,7 @@ def make_trainer(
         seed=config.seed,
         logging_steps=1,
         logging_nan_inf_filter=False,
+        save_strategy="no" if is_sharded() else "steps",
         save_steps=config.save_every,
         save_total_limit=2,
         use_cpu=not on_gpu,
@@ -513,17 +574,20 @@ def make_trainer(
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
+        ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # the base, whose 4-bit codes are buffers, is frozen and the same everywhere
         **_optimizer_arguments(config),
         **_checkpointing_arguments(config),
     )
+    arguments._n_gpu = min(
+        arguments.n_gpu, 1
+    )  # several are accelerate's matter; Trainer would take nn.DataParallel
     trainer = _Trainer(
         backend,
         model=model,
         args=arguments,
         train_dataset=cast(Any, examples),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
-        callbacks=[_Progress()] if PartialState().is_main_process else [],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

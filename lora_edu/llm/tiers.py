@@ -9,6 +9,7 @@ import torch
 from lora_edu.llm.base_model import DEFAULT_NAME, load_config, resolve_dtype
 from lora_edu.llm.budget import ARCHITECTURES, Ledger, count_parameters, memory_ledger, preflight
 from lora_edu.llm.budget.preflight import GIB, changes
+from lora_edu.llm.sharding import is_sharded
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -36,10 +37,11 @@ def compute_dtype(config: "FinetuneConfig") -> torch.dtype:
 
 
 def choose_optimizer(config: "FinetuneConfig") -> str:
-    """Return what ``auto`` stands for: paged 8-bit AdamW for QLoRA on a GPU, else AdamW."""
+    """Return what ``auto`` stands for: paged 8-bit AdamW for QLoRA on a GPU that holds all of it, else AdamW."""
     if config.optimizer != "auto":
         return config.optimizer
-    return "paged_adamw_8bit" if config.method == "qlora" and torch.cuda.is_available() else "adamw"
+    paged = config.method == "qlora" and torch.cuda.is_available() and not is_sharded()
+    return "paged_adamw_8bit" if paged else "adamw"
 
 
 def choose_model(config: "FinetuneConfig", seq: int, processes: int = 1) -> str:

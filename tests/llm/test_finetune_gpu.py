@@ -1,5 +1,6 @@
 """The fine-tune on a GPU: both backends agree, float16 works, a killed run goes on, the ledger is right."""
 
+import json
 import math
 import signal
 import subprocess
@@ -19,6 +20,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
 
 @pytest.fixture
 def settings(base_model_folder, few_events, tmp_path):
@@ -36,6 +39,10 @@ def settings(base_model_folder, few_events, tmp_path):
 
 def train(settings, **changes):
     return finetune(FinetuneConfig(**settings | changes)).record
+
+
+def flags(settings):
+    return [part for key, value in settings.items() for part in (f"--{key}", str(value))]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -71,9 +78,8 @@ def test_gradient_checkpointing_changes_memory_and_no_loss(settings, tmp_path):
 
 def test_a_killed_run_goes_on_with_its_paged_optimizer(settings, tmp_path):
     whole = train(settings, output=str(tmp_path / "whole"))["losses"]
-    flags = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lora_edu.llm.finetune", *flags],
+        [sys.executable, "-m", "lora_edu.llm.finetune", *flags(settings)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -106,3 +112,19 @@ def test_auto_picks_a_model_of_the_course_that_fits(settings):
         assert chosen == "Qwen/Qwen2.5-7B-Instruct"
     else:
         assert chosen != "Qwen/Qwen2.5-7B-Instruct"
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize(("way", "backend"), [("ddp", "peft"), ("ddp", "scratch"), ("fsdp", "peft")])
+def test_two_gpus_train_as_one(settings, tmp_path, way, backend):
+    settings |= {"backend": backend, "dtype": "bfloat16", "optimizer": "adamw", "micro_batch_size": 2}
+    one = train(settings, output=str(tmp_path / "one"))
+    assert one["processes"] == 1, "a run that was not launched on several GPUs takes one"
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{way}.yaml"), "-m"]
+    command = [sys.executable, *launch, "lora_edu.llm.finetune", *flags(settings)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = json.loads((Path(settings["output"]) / "run.json").read_text())
+    assert two["processes"] == len(two["training_peak_gpu_memory_bytes"]) == 2
+    assert two["losses"][0] == pytest.approx(one["losses"][0], rel=1e-2)
+    assert sum(two["losses"]) == pytest.approx(sum(one["losses"]), rel=1e-2)

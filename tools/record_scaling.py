@@ -1,0 +1,130 @@
+"""Record how fine-tunes scale from one GPU to several, by data parallelism and by FSDP, into one JSON.
+
+    python -m tools.record_scaling --output data/runs/scaling.json --revision $(git rev-parse HEAD)
+
+Every run is ``lora_edu.llm.finetune`` in processes of its own, one run at a time, always with the same sentences an
+optimizer step and the same sentences at once on a GPU. So with twice the GPUs each works half as often, and the losses
+should not change. The course's model has its real weights. The larger shapes have random ones, which changes neither
+time nor memory, and the course's tokenizer and vocabulary.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from lora_edu.llm.base_model import DEFAULT_NAME, load_tokenizer
+from lora_edu.llm.budget import resolve_config
+from lora_edu.llm.provenance import provenance
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build" / "scaling"
+# A ledger is of no use to a shape that is known to fit, and the base need not be asked what a record holds already.
+COMMON = {"method": "qlora", "dtype": "bfloat16", "optimizer": "adamw", "r": 16, "batch_size": 32}
+COMMON |= {"micro_batch_size": 8, "before_events": 0, "preflight": False, "save_every": 10**6}
+SETTINGS: dict[str, dict[str, Any]] = {
+    DEFAULT_NAME: {"steps": 60, "eval_batch_size": 100},
+    "SmolLM2-1.7B": {"steps": 20, "learning_rate": 1e-4, "test_events": 1},
+    "Mistral-7B": {"steps": 20, "learning_rate": 1e-4, "test_events": 1},
+}
+WAYS = (("peft", "ddp"), ("scratch", "ddp"), ("peft", "fsdp"))
+KEPT = (
+    "losses",
+    "exact_match",
+    "exact_match_unseen",
+    "seconds",
+    "training_peak_gpu_memory_bytes",
+    "processes",
+)
+
+
+def model_folder(shape: str) -> str:
+    """Return what ``--model`` takes: the course's name, or a folder of random weights, made if missing."""
+    if shape == DEFAULT_NAME:
+        return shape
+    folder = BUILD / shape
+    if not folder.exists():
+        tokenizer = load_tokenizer()
+        config = resolve_config(shape)
+        config.update({"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id})
+        config.update({"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id})
+        torch.manual_seed(0)
+        with torch.device("cuda"):
+            model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def run(shape: str, backend: str, way: str, processes: int, deadline: float) -> dict[str, Any]:
+    """Fine-tune once; return its settings with the record, or with what went wrong."""
+    case = {"shape": shape, "backend": backend, "way": way if processes > 1 else "one GPU", "gpus": processes}
+    output = BUILD / "-".join(map(str, case.values())).replace(" ", "-")
+    values = COMMON | SETTINGS[shape] | {"backend": backend, "model": model_folder(shape), "output": output}
+    module = ["-m", "lora_edu.llm.finetune"]
+    module += [part for key, value in values.items() for part in (f"--{key}", str(value))] + ["--overwrite"]
+    launch = ["-m", "accelerate.commands.launch", "--config_file", f"configs/{way}.yaml"]
+    launch += ["--num_processes", str(processes)]
+    command = [sys.executable, *(launch if processes > 1 else []), *module]
+    visible = ",".join(map(str, range(processes)))
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    start = time.monotonic()
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=max(1.0, deadline - start),
+            env=environment,
+            cwd=ROOT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return case | {"failed": "not finished in the time given"}
+    if done.returncode != 0:
+        print(done.stderr[-6000:], flush=True)
+        return case | {"failed": done.stderr[-500:]}
+    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    result = case | {key: record[key] for key in KEPT}
+    gib = [peak / 2**30 for peak in record["training_peak_gpu_memory_bytes"]]
+    print(
+        f"{time.monotonic() - start:4.0f} s",
+        case,
+        f"{record['seconds']['step']:.3f} s a step, last loss {record['losses'][-1]:.4f}, GiB {gib}",
+        record["exact_match"],
+        flush=True,
+    )
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--revision", required=True, help="git revision of this checkout")
+    parser.add_argument("--shapes", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--gpus", nargs="+", type=int, default=[1, 2], help="how many, each in turn")
+    parser.add_argument("--seconds", type=float, default=540, help="time for all of them")
+    arguments = parser.parse_args()
+    deadline = time.monotonic() + arguments.seconds
+    runs = [
+        run(shape, backend, way, gpus, deadline)
+        for shape in arguments.shapes
+        for gpus in arguments.gpus
+        for backend, way in WAYS
+        if gpus > 1 or way == "ddp"
+    ]
+    content = {"command": "python -m tools.record_scaling"} | provenance()
+    content |= {"revision": arguments.revision, "common": COMMON, "settings": SETTINGS, "runs": runs}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
