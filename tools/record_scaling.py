@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,33 @@ from lora_edu.llm.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "scaling"
-# A ledger is of no use to a shape that is known to fit, and the base need not be asked what a record holds already.
-COMMON = {"method": "qlora", "dtype": "bfloat16", "optimizer": "adamw", "r": 16, "batch_size": 32}
-COMMON |= {"micro_batch_size": 8, "before_events": 0, "preflight": False, "save_every": 10**6}
+# The shapes are known to fit, and other records hold what the base answers.
+COMMON = {"method": "qlora", "dtype": "bfloat16", "optimizer": "adamw", "r": 16, "before_events": 0}
+COMMON |= {"preflight": False, "save_every": 10**6}
 SETTINGS: dict[str, dict[str, Any]] = {
-    DEFAULT_NAME: {"steps": 60, "eval_batch_size": 100},
-    "SmolLM2-1.7B": {"steps": 20, "learning_rate": 1e-4, "test_events": 1},
-    "Mistral-7B": {"steps": 20, "learning_rate": 1e-4, "test_events": 1},
+    DEFAULT_NAME: {
+        "batch_size": 32,
+        "micro_batch_size": 8,
+        "steps": 15,
+        "test_events": 50,
+        "eval_batch_size": 50,
+    },
+    "SmolLM2-1.7B": {
+        "batch_size": 16,
+        "micro_batch_size": 4,
+        "steps": 10,
+        "learning_rate": 1e-4,
+        "test_events": 1,
+    },
+    "Mistral-7B": {
+        "batch_size": 8,
+        "micro_batch_size": 2,
+        "steps": 10,
+        "learning_rate": 1e-4,
+        "test_events": 1,
+    },
 }
-WAYS = (("peft", "ddp"), ("scratch", "ddp"), ("peft", "fsdp"))
+WAYS = {"peft": ("ddp", "fsdp"), "scratch": ("ddp",)}
 KEPT = (
     "losses",
     "exact_match",
@@ -65,7 +84,7 @@ def model_folder(shape: str) -> str:
 
 def run(shape: str, backend: str, way: str, processes: int, deadline: float) -> dict[str, Any]:
     """Fine-tune once; return its settings with the record, or with what went wrong."""
-    case = {"shape": shape, "backend": backend, "way": way if processes > 1 else "one GPU", "gpus": processes}
+    case = {"shape": shape, "backend": backend, "way": way, "gpus": processes}
     output = BUILD / "-".join(map(str, case.values())).replace(" ", "-")
     values = COMMON | SETTINGS[shape] | {"backend": backend, "model": model_folder(shape), "output": output}
     module = ["-m", "lora_edu.llm.finetune"]
@@ -109,16 +128,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--revision", required=True, help="git revision of this checkout")
     parser.add_argument("--shapes", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--gpus", nargs="+", type=int, default=[1, 2], help="how many, each in turn")
+    parser.add_argument("--gpus", nargs="+", type=int, default=[2], help="how many beside one, each in turn")
+    parser.add_argument("--backends", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seconds", type=float, default=540, help="time for all of them")
     arguments = parser.parse_args()
     deadline = time.monotonic() + arguments.seconds
     runs = [
         run(shape, backend, way, gpus, deadline)
         for shape in arguments.shapes
-        for gpus in arguments.gpus
-        for backend, way in WAYS
-        if gpus > 1 or way == "ddp"
+        for backend in arguments.backends
+        for way, gpus in [("one GPU", 1), *product(WAYS[backend], arguments.gpus)]
     ]
     content = {"command": "python -m tools.record_scaling"} | provenance()
     content |= {"revision": arguments.revision, "common": COMMON, "settings": SETTINGS, "runs": runs}

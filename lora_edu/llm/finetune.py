@@ -409,7 +409,9 @@ def finetune(config: FinetuneConfig) -> Run:
     train_seconds = time.perf_counter() - start
     training_peaks = gather_object([_gpu_peak()])
     peak_before = max(peak_before, _gpu_peak())
-    model = trainer.accelerator.unwrap_model(model)
+    model = trainer.accelerator.unwrap_model(
+        model, keep_fp32_wrapper=False
+    )  # asked without autocast, as before
     if is_sharded():
         model = _whole_again(model, backend, config, process)
     run = Run(folder, {}, model, tokenizer)

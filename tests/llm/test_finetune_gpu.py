@@ -117,7 +117,13 @@ def test_auto_picks_a_model_of_the_course_that_fits(settings):
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 @pytest.mark.parametrize(("way", "backend"), [("ddp", "peft"), ("ddp", "scratch"), ("fsdp", "peft")])
 def test_two_gpus_train_as_one(settings, tmp_path, way, backend):
-    settings |= {"backend": backend, "dtype": "bfloat16", "optimizer": "adamw", "micro_batch_size": 2}
+    settings |= {
+        "backend": backend,
+        "dtype": "bfloat16",
+        "optimizer": "adamw",
+        "micro_batch_size": 2,
+        "steps": 10,
+    }
     one = train(settings, output=str(tmp_path / "one"))
     assert one["processes"] == 1, "a run that was not launched on several GPUs takes one"
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{way}.yaml"), "-m"]
