@@ -298,7 +298,19 @@ class _Trainer(Trainer):
         if PartialState().is_main_process:
             self.add_callback(self.progress)
 
+    def autocast_smart_context_manager(
+        self, cache_enabled: bool | None = True
+    ) -> AbstractContextManager[Any]:
+        # accelerate puts autocast around a model's forward, but not around a sharded one's.
+        return (
+            self.accelerator.autocast()
+            if is_sharded()
+            else super().autocast_smart_context_manager(cache_enabled)
+        )
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.should_save:  # every process comes here, and one writes
+            return
         self._backend.save(
             self.accelerator.unwrap_model(self.model), Path(cast(str, output_dir or self.args.output_dir))
         )
@@ -592,6 +604,10 @@ def make_trainer(
         data_collator=DataCollatorForSeq2Seq(tokenizer),
     )
     trainer.remove_callback(PrinterCallback)
+    if is_sharded():
+        # Gather each weight in its own dtype, as one GPU has it. accelerate would make all of them bfloat16, the
+        # residual stream with them, and the first steps would learn less.
+        cast(Any, trainer.accelerator.state.fsdp_plugin).mixed_precision_policy = None
     return trainer
 
 

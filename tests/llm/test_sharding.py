@@ -1,8 +1,16 @@
 """A base spread over processes: what is refused, how the codes are stored, and that what trained comes back whole."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
+import yaml
+from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -10,6 +18,8 @@ from torch.distributed.fsdp import fully_shard
 from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.finetune import FinetuneConfig, finetune
 from lora_edu.llm.sharding import gather_trainable
+
+FSDP = Path(__file__).resolve().parents[2] / "configs" / "fsdp.yaml"
 
 
 @pytest.fixture
@@ -64,3 +74,36 @@ def test_every_process_gathers_the_whole_of_what_trains(tmp_path):
         whole, gathered = torch.load(tmp_path / f"{rank}.pt")
         assert whole.keys() == gathered.keys() == {"1.weight", "1.bias"}
         assert all(torch.equal(whole[name], gathered[name]) for name in whole)
+
+
+@pytest.mark.parametrize("method", ["qlora", "lora"])
+def test_a_sharded_run_learns_what_a_whole_one_learns(tiny_folder, few_events, tmp_path, method):
+    """Two processes, in bfloat16: each holds the whole base, then each a part."""
+    settings = yaml.safe_load(FSDP.read_text())["fsdp_config"]
+    # What accelerate launch makes of the file.
+    sharded = {"ACCELERATE_USE_FSDP": "true"} | {key.upper(): str(value) for key, value in settings.items()}
+    flags = ["--model", tiny_folder, "--test-file", few_events, "--dtype", "bfloat16", "--method", method]
+    flags += ["--optimizer", "adamw", "--steps", 8, "--batch-size", 4, "--micro-batch-size", 1]
+    flags += ["--learning-rate", 1e-2, "--before-events", 0]
+    records, adapters = [], []
+    for way, switches in [("whole", {}), ("parts", sharded)]:
+        folder = tmp_path / way
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command = [*torchrun, Path(__file__).with_name("launch_on_cpu.py"), *flags, "--output", folder]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | switches
+        done = subprocess.run(map(str, command), env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        records.append(json.loads((folder / "run.json").read_text()))
+        adapters.append(load_file(folder / "adapter" / "adapter_model.safetensors"))
+    whole, parts = records
+    assert whole["losses"][-1] < whole["losses"][0] - 0.3, "8 steps must teach something"
+    assert parts["losses"] == pytest.approx(whole["losses"], rel=2e-3)
+    assert parts["processes"] == 2
+    assert parts["base"]["weights_sha256_before"]
+    assert parts["base"]["weights_sha256_after"] is None, "no process has the whole base"
+    assert [answer["answer"] for answer in parts["answers"]] != []
+    assert adapters[0].keys() == adapters[1].keys()
+    for name, tensor in adapters[0].items():
+        assert (
+            torch.nn.functional.cosine_similarity(tensor.flatten(), adapters[1][name].flatten(), 0) > 0.99
+        ), name
