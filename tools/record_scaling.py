@@ -28,8 +28,8 @@ from lora_edu.llm.provenance import provenance
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "scaling"
 # The shapes are known to fit, and other records hold what the base answers.
-COMMON = {"method": "qlora", "dtype": "bfloat16", "optimizer": "adamw", "r": 16, "before_events": 0}
-COMMON |= {"preflight": False, "save_every": 10**6}
+COMMON = {"method": "qlora", "dtype": "bfloat16", "optimizer": "adamw", "r": 16, "seed": 0}
+COMMON |= {"before_events": 0, "preflight": False, "save_every": 10**6}
 SETTINGS: dict[str, dict[str, Any]] = {
     DEFAULT_NAME: {
         "batch_size": 32,
@@ -139,7 +139,8 @@ def main() -> None:
         for backend in arguments.backends
         for way, gpus in [("one GPU", 1), *product(WAYS[backend], arguments.gpus)]
     ]
-    content = {"command": "python -m tools.record_scaling"} | provenance()
+    asked = f"--shapes {' '.join(arguments.shapes)} --backends {' '.join(arguments.backends)}"
+    content = {"command": f"python -m tools.record_scaling {asked}"} | provenance()
     content |= {"revision": arguments.revision, "common": COMMON, "settings": SETTINGS, "runs": runs}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

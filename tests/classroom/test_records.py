@@ -38,3 +38,17 @@ def test_the_records_hold_three_seeds_a_rank(r):
     runs = records.runs("events_gpu_final", method="lora", r=r)
     assert [run["seed"] for run in runs] == [0, 1, 2]
     assert {run["trainable_parameters"] for run in runs} == {r * 305_280}  # counted by notebook 03
+
+
+@pytest.mark.parametrize("name", ["scaling_135m", "scaling_7b"])
+def test_data_parallel_runs_kept_the_loss_of_one_gpu(name):
+    """Within 1 %: each GPU took half of the same sentences."""
+    columns = records.scaling_columns(name)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    alone = {row["backend"]: row for row in rows if row["way"] == "one GPU"}
+    assert all(row["times_as_fast"] == "1.00" for row in alone.values())
+    for row in rows:
+        if row["way"].endswith("ddp"):
+            one = alone[row["backend"]]
+            assert float(row["mean_loss"]) == pytest.approx(float(one["mean_loss"]), rel=0.01)
+            assert float(row["times_as_fast"]) > 1.5

@@ -47,13 +47,16 @@ def flags(settings):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_our_layers_train_as_peft_and_bitsandbytes_do(settings, tmp_path, dtype):
-    """The same initial adapter and batches. Products of 16 bits round differently, and the differences grow."""
+    """The same initial adapter and batches. Products of 16 bits round differently, and the differences grow.
+
+    The first loss comes before anything was learned: it may differ by the rounding of one 16-bit number.
+    """
     theirs, ours = (
         torch.tensor(train(settings, dtype=dtype, backend=backend, output=str(tmp_path / backend))["losses"])
         for backend in ("peft", "scratch")
     )
     assert theirs[-1] < theirs[0] / 2, "20 steps must teach something, or the comparison says little"
-    assert abs(ours[0] - theirs[0]) / theirs[0] < 0.005
+    assert abs(ours[0] - theirs[0]) / theirs[0] < torch.finfo(getattr(torch, dtype)).eps
     assert ((ours - theirs).abs() / theirs)[:8].max() < 0.05
     assert abs(ours.mean() - theirs.mean()) / theirs.mean() < 0.05
 
