@@ -45,18 +45,15 @@ def flags(settings):
     return [part for key, value in settings.items() for part in (f"--{key}", str(value))]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_our_layers_train_as_peft_and_bitsandbytes_do(settings, tmp_path, dtype):
-    """The same initial adapter and batches. Products of 16 bits round differently, and the differences grow.
-
-    The first loss comes before anything was learned: it may differ by the rounding of one 16-bit number.
-    """
+@pytest.mark.parametrize(("dtype", "rounding"), [("bfloat16", 2**-7), ("float16", 0.005)])
+def test_our_layers_train_as_peft_and_bitsandbytes_do(settings, tmp_path, dtype, rounding):
+    """The same initial adapter and batches. Products of 16 bits round differently, and the differences grow."""
     theirs, ours = (
         torch.tensor(train(settings, dtype=dtype, backend=backend, output=str(tmp_path / backend))["losses"])
         for backend in ("peft", "scratch")
     )
     assert theirs[-1] < theirs[0] / 2, "20 steps must teach something, or the comparison says little"
-    assert abs(ours[0] - theirs[0]) / theirs[0] < torch.finfo(getattr(torch, dtype)).eps
+    assert abs(ours[0] - theirs[0]) / theirs[0] < rounding
     assert ((ours - theirs).abs() / theirs)[:8].max() < 0.05
     assert abs(ours.mean() - theirs.mean()) / theirs.mean() < 0.05
 
