@@ -29,7 +29,7 @@ from torch import nn
 
 from lora_edu.llm import tiers
 from lora_edu.llm.base_model import fetch_base_model, load_tokenizer, return_freed_memory
-from lora_edu.llm.budget import Ledger, memory_ledger, resolve_config
+from lora_edu.llm.budget import resolve_config
 from lora_edu.llm.finetune import FinetuneConfig, backend_of, make_trainer
 from lora_edu.llm.provenance import provenance
 from lora_edu.llm.surgery import linear_layers
@@ -136,7 +136,9 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         torch.backends.cuda.enable_cudnn_sdp(False)
     with tempfile.TemporaryDirectory() as folder:
         config = settings(case, folder)
-        ledger = predict(config, case)
+        ledger = tiers.predict(config, case["model"], case["seq"]).but(
+            flash_attention=case["flash_attention"]
+        )
         result: dict[str, Any] = {"predicted": ledger, "predicted_bytes": ledger.total}
         try:
             measured = train(config, case["seq"], GpuMeter() if on_gpu else CpuMeter())
@@ -160,23 +162,6 @@ def settings(case: dict[str, Any], folder: str) -> FinetuneConfig:
         gradient_checkpointing=case["gradient_checkpointing"],
         steps=STEPS,
         save_every=1000,
-    )
-
-
-def predict(config: FinetuneConfig, case: dict[str, Any]) -> Ledger:
-    """The ledger of the case."""
-    return memory_ledger(
-        case["model"],
-        config.method,
-        config.batch_size,
-        case["seq"],
-        config.r,
-        dtype=tiers.compute_dtype(config),
-        optimizer=tiers.choose_optimizer(config),
-        gradient_checkpointing=config.gradient_checkpointing,
-        backend=config.backend,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        flash_attention=case["flash_attention"],
     )
 
 
@@ -216,11 +201,10 @@ def random_model(config: FinetuneConfig) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device("meta"):
         model: Any = transformers.AutoModelForCausalLM.from_config(resolve_config(config.model), dtype=dtype)
-    in_4bit = config.method == "qlora" and config.backend == "peft"
-    if in_4bit:
+    if config.method == "qlora" and config.backend == "peft":
         for path, layer in linear_layers(model).items():
-            rows, columns = cast(nn.Linear, layer).weight.shape
-            dense = nn.Linear(columns, rows, getattr(layer, "bias", None) is not None, device, dtype)
+            layer = cast(nn.Linear, layer)
+            dense = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device, dtype)
             model.set_submodule(path, linear_4bit(dense.requires_grad_(False)))
         model.is_loaded_in_4bit = True  # what transformers' quantizer sets, and peft asks
     for module in model.modules():

@@ -209,10 +209,15 @@ class Explorer:
         return self._frames[key]
 
     def _render(self, values: Mapping[str, object]) -> tuple[bytes, str]:
-        self._draw(*self._pictures, **values)
-        png = figures.to_png(self._pictures[0])
+        png, text = self._drawn(self._pictures, values)
         figures.freeze_layout(self._pictures[0])
-        return png, " ".join(picture.alt for picture in self._pictures)
+        if figures.is_cut_off(self._pictures[0]):  # longer labels than at first: a layout of its own
+            return self._drawn(figures.new_pictures(len(self._pictures)), values)
+        return png, text
+
+    def _drawn(self, pictures: Sequence[figures.Picture], values: Mapping[str, object]) -> tuple[bytes, str]:
+        self._draw(*pictures, **values)
+        return figures.to_png(pictures[0]), " ".join(picture.alt for picture in pictures)
 
     def _redraw(self, _: object) -> None:
         values = {name: slider.value for name, slider in self.sliders.items()}

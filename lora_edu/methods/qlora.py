@@ -114,8 +114,8 @@ class NF4Linear(NF4Module):
         given = type(linear).__name__
         _validate.require(isinstance(linear, nn.Linear), "linear", "an nn.Linear", given, TypeError)
         bias = None if linear.bias is None else linear.bias.detach().clone()
-        stored = *quantize_nf4(linear.weight, blocksize, double_quant), bias
-        return cls._holding(*stored, compute_dtype).train(linear.training)
+        layer = cls._holding(*quantize_nf4(linear.weight, blocksize, double_quant), bias, compute_dtype)
+        return layer.train(linear.training)
 
     @classmethod
     def from_bitsandbytes(
@@ -143,10 +143,9 @@ class NF4Linear(NF4Module):
         TypeError, ValueError
             ``x`` is no floating-point tensor, or its last dimension is not ``in_features``.
         """
-        if x.shape[-1:] != (self.in_features,) or not x.is_floating_point():
-            allowed = f"a floating-point tensor of shape (..., {self.in_features})"
-            _validate.require(x.is_floating_point(), "x", allowed, x.dtype, TypeError)
-            _validate.require(False, "x", allowed, f"shape {tuple(x.shape)}")
+        allowed = f"a floating-point tensor of shape (..., {self.in_features})"
+        _validate.require(x.is_floating_point(), "x", allowed, x.dtype, TypeError)
+        _validate.require(x.shape[-1:] == (self.in_features,), "x", allowed, f"shape {tuple(x.shape)}")
         rows = x.to(self.compute_dtype or x.dtype).reshape(-1, self.in_features)
         # Without a gradient to compute, the product alone: going through autograd would cost as much again.
         product = MatMulNF4.apply if torch.is_grad_enabled() and x.requires_grad else _fast.matmul

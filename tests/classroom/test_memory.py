@@ -10,6 +10,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_edu.classroom.checks import check
+from lora_edu.classroom.exercises.n09 import matmul_4bit
 from lora_edu.classroom.memory import (
     METHODS,
     MOMENTS,
@@ -30,23 +31,11 @@ SIZES = {"d_in": 256, "d_out": 512, "tokens": 48, "r": 4}
 SMALL = 2 * SIZES["tokens"] * SIZES["r"]  # bytes of A x
 
 
-class MatMul4Bit(torch.autograd.Function):
-    """The layer in plain words: the weight made wide in one piece, twice."""
-
-    @staticmethod
-    def forward(ctx, x, packed, quant_state):
-        ctx.save_for_backward(packed)
-        ctx.quant_state = quant_state
-        return x @ dequantize_nf4(packed, quant_state).T
-
-    @staticmethod
-    def backward(ctx, grad_y):
-        return grad_y @ dequantize_nf4(*ctx.saved_tensors, ctx.quant_state), None, None
-
-
 class Plain4Bit(NF4Linear):
+    """As in exercise 09.2: the weight made wide in one piece, twice. NF4Linear's own forward makes it in panels."""
+
     def forward(self, x):
-        return MatMul4Bit.apply(x, self.packed, self.quant_state)
+        return matmul_4bit(x, self.packed, self.quant_state)
 
 
 class KeptWide(NF4Linear):

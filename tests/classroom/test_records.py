@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ def test_a_run_is_found_by_its_settings_and_defaults():
     [
         (lambda: records.read("events_gpu"), "name must be one of .*'classifier'.*, got 'events_gpu'"),
         (lambda: records.runs("events_gpu_final", r=3), r"settings must be those of a run .* got \{'r': 3\}"),
+        (lambda: records.printed("notebook_10_gpu", "walk"), "start must be the first words of a cell"),
         (lambda: records.delta_w("lm_head"), "path must be one of .*q_proj.*, got 'lm_head'"),
     ],
 )
@@ -52,3 +55,12 @@ def test_data_parallel_runs_kept_the_loss_of_one_gpu(name):
             one = alone[row["backend"]]
             assert float(row["mean_loss"]) == pytest.approx(float(one["mean_loss"]), rel=0.01)
             assert float(row["times_as_fast"]) > 1.5
+
+
+def test_the_recorded_notebook_printed_a_fine_tune_that_learned():
+    text = records.printed("notebook_10_gpu", "run = finetune(config)")
+    before, after = (
+        int(re.search(rf"{words} +(\d+)%", text)[1]) for words in ("base model", "seen patterns")
+    )
+    assert before == 0
+    assert after >= 80

@@ -1,5 +1,7 @@
 """Exercises of notebook 06."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,7 +70,7 @@ def _wrong_sign(logits, labels):
 
 
 def _bits(logits, labels):
-    return mean_loss(logits, labels) / torch.tensor(2.0, dtype=torch.float64).log()
+    return mean_loss(logits, labels) / math.log(2)
 
 
 def _softmax_over_tokens(logits, labels):
@@ -192,7 +194,7 @@ def _shifted_by_hand(prompt, answer, end):
 
 
 def _answer_not_given(prompt, answer, end):
-    return [*prompt], [*answer, end]
+    return prompt, [*answer, end]
 
 
 def _zero_in_place_of_the_mark(prompt, answer, end):

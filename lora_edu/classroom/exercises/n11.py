@@ -211,10 +211,8 @@ def _keys_as_values(q, K, V, prefix_K, prefix_V):
 
 def _attentions():
     for length in (3, 1, 0):
-        tokens, prefix = (
-            [_normal(seed, 4, 8) for seed in (1, 2)],
-            [_normal(seed, length, 8) for seed in (3, 4)],
-        )
+        tokens = [_normal(seed, 4, 8) for seed in (1, 2)]
+        prefix = [_normal(seed, length, 8) for seed in (3, 4)]
         yield _normal(length, 8), *tokens, *prefix
 
 

@@ -18,6 +18,7 @@ from lora_edu.classroom.figures._canvas import (
     STYLE,
     Picture,
     freeze_layout,
+    is_cut_off,
     new_pictures,
     png_output,
     text_output,

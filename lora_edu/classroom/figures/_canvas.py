@@ -82,6 +82,15 @@ def freeze_layout(picture: Picture) -> None:
     picture.canvas.figure.set_layout_engine("none")
 
 
+def is_cut_off(picture: Picture) -> bool:
+    """Whether something of the last drawing, such as a label, reaches out of the figure."""
+    figure = picture.canvas.figure
+    with mpl.rc_context(STYLE):
+        drawn = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    return min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) < 0
+
+
 def png_output(png: bytes, alt: str) -> tuple[dict, dict]:
     """Data and metadata of an output that shows a picture."""
     return {"image/png": base64.b64encode(png).decode("ascii")}, {"image/png": {"alt": alt}}

@@ -46,6 +46,7 @@ from transformers import PretrainedConfig
 from lora_edu.llm.budget.count import meta_model, parameters_by_kind, resolve_config
 from lora_edu.llm.surgery import ALL_LINEAR, choose_layers, linear_layers
 from lora_edu.methods import _validate
+from lora_edu.methods.quant_state import block_count, packed_bytes
 
 METHODS = ("full", "lora", "qlora")
 BACKENDS = ("peft", "scratch")
@@ -204,22 +205,16 @@ class _FineTune:
 
         model = meta_model(config)
         self.kinds = parameters_by_kind(model)
-        self.matrices = [layer.in_features * layer.out_features for layer in _linears(linear_layers(model))]
+        self.matrices = [layer.get_parameter("weight").numel() for layer in linear_layers(model).values()]
         chosen = {} if self.full else choose_layers(model, target_modules, r)
         self.targets = {path.rpartition(".")[2] for path in chosen}
-        adapters = [(r * layer.in_features, r * layer.out_features) for layer in _linears(chosen)]
-        self.trained = (
-            [p.numel() for p in model.parameters()] if self.full else [n for pair in adapters for n in pair]
-        )
+        adapters = [r * side for layer in chosen.values() for side in layer.get_parameter("weight").shape]
+        self.trained = [p.numel() for p in model.parameters()] if self.full else adapters
 
     def shape_from(self, config: Any) -> None:
-        self.hidden, self.mlp, self.layers = (
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_hidden_layers,
-        )
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.heads = config.num_attention_heads
+        self.hidden, self.mlp = config.hidden_size, config.intermediate_size
+        self.layers, self.heads = config.num_hidden_layers, config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or self.hidden // self.heads
         self.query, self.key = self.heads * head_dim, config.num_key_value_heads * head_dim
         self.vocabulary, self.tied = config.vocab_size, config.tie_word_embeddings
 
@@ -276,23 +271,25 @@ class _FineTune:
         }
 
     def weights(self) -> int:
-        packed = sum(self.matrices) if self.quantized else 0
+        packed = self.matrices if self.quantized else []
         norms = self.kinds["norms"]
-        rest = sum(self.kinds.values()) - packed - norms
-        return sum(-(-n // 2) for n in self.matrices if packed) + norms * self.stream + rest * self.wide
+        rest = sum(self.kinds.values()) - sum(packed) - norms
+        return sum(packed_bytes(n) for n in packed) + norms * self.stream + rest * self.wide
 
     def constants(self) -> int:
         """An 8-bit scale for 64 weights, a float32 scale for 256 of those and their mean, and two code tables."""
         if not self.quantized:
             return 0
-        blocks = [-(-n // 64) for n in self.matrices]
-        return sum(n + FLOAT32 * (-(-n // 256) + 1 + 16 + 256) for n in blocks)
+        scales = [block_count(n, 64) for n in self.matrices]
+        return sum(n + FLOAT32 * (block_count(n, 256) + 1 + 16 + 256) for n in scales)
 
     def optimizer(self) -> int:
         """Adam's two moments. In 8 bits: a byte each, a float32 scale for 256, and small tensors left as they are."""
         if not self.eight_bit:
             return 2 * (self.wide if self.full else FLOAT32) * sum(self.trained)
-        return sum(2 * FLOAT32 * n if n < 4096 else 2 * n + 2 * FLOAT32 * -(-n // 256) for n in self.trained)
+        return sum(
+            2 * FLOAT32 * n if n < 4096 else 2 * (n + FLOAT32 * block_count(n, 256)) for n in self.trained
+        )
 
     def kept(self) -> int:
         """What a forward leaves for backward."""
@@ -355,10 +352,6 @@ class _FineTune:
             return 0
         widest = max(self.matrices)
         return widest * self.wide if self.peft else min(widest, PANEL_WEIGHTS) * PANEL_BYTES_PER_WEIGHT
-
-
-def _linears(layers: dict[str, Any]) -> list[Any]:
-    return list(layers.values())
 
 
 def _check(settings: dict[str, Any]) -> None:
