@@ -104,7 +104,7 @@ class GpuMeter:
     def paged(self) -> int:
         from bitsandbytes.functional import GlobalPageManager
 
-        return sum(t.nbytes for t in getattr(GlobalPageManager.get_instance(), "paged_tensors", []))
+        return sum(tensor.nbytes for tensor in cast(Any, GlobalPageManager.get_instance()).paged_tensors)
 
 
 class CpuMeter:
@@ -161,7 +161,6 @@ def settings(case: dict[str, Any], folder: str) -> FinetuneConfig:
         micro_batch_size=case["batch"],
         gradient_checkpointing=case["gradient_checkpointing"],
         steps=STEPS,
-        save_every=1000,
     )
 
 

@@ -566,11 +566,10 @@ assert not small or rows["NF4"][1] <= 0.2
 # This notebook was also run, as it is, on an H200. The fine-tune of section 3 printed this there (recorded):
 
 # %%
-print(records.printed("notebook_10_gpu", "run = finetune(config)").partition("\n\n")[0])
+print(records.printed("notebook_10_gpu", "run = finetune(config)").partition("\ntraining ")[0])
 
 # %% [markdown]
-# The scores are those of a CPU, give or take a sentence; the time is not. The peak that is named is the process's, not
-# the GPU's.
+# The scores are those of a CPU, give or take a sentence; the time is not.
 #
 # On a GPU the question "does it fit?" decides. Choose a model, a method and a GPU. The bars are what our run would need
 # (two sentences at once; 16-bit floats as on a T4, 32 for full fine-tuning), the title is what `preflight` decides. It

@@ -3,12 +3,14 @@
 No browser here. The file also runs under ipywidgets 7.7.1 and IPython 7.34 (Colab).
 """
 
+import io
 import json
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.capture import capture_output
+from matplotlib import image
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.widgets import WIDGET_VIEW, chat, compare, explore, predict
@@ -128,6 +130,17 @@ def test_a_picture_does_not_depend_on_the_way_there():
     for rank in (4, 2, 3):
         around.sliders["rank"].value = rank
     assert straight.image.value == around.image.value
+
+
+def test_labels_that_grow_are_not_cut_off():
+    def bars(ax, length):
+        return figures.next_token({"a" * length: 0.5, "b": 0.1}, right="b", ax=ax, alt=f"length {length}")
+
+    ours = explore(bars, length=[1, 20])
+    png, _ = ours.frame(length=20)
+    page = image.imread(io.BytesIO(png))
+    assert page[:, [0, -1]].min() == page[[0, -1]].min() == 1  # nothing but white at the edges
+    assert png == figures.to_png(bars(None, 20))
 
 
 def test_a_frame_is_drawn_once():

@@ -69,11 +69,8 @@ def _saves_the_smallest(function) -> bool:
 # ---------------------------------------------------------------- 12.2 update_sizes(model)
 
 
-Sizes = list[tuple[str, float]]
-
-
 @torch.no_grad()
-def update_sizes(model: nn.Module) -> Sizes:
+def update_sizes(model: nn.Module) -> list[tuple[str, float]]:
     """For each LoRA layer its path, and the norm of its update as a share of that of its weight."""
     return [
         (path, (layer.delta_weight().norm() / _norm_of_W(layer)).item())
@@ -216,9 +213,7 @@ def which_knob(ledger: dict[str, int]) -> str:
 
 
 def _largest_term(ledger):
-    terms = [term for group in GROUPS.values() for term in group]
-    largest = max(terms, key=lambda term: ledger[term])
-    return next(group for group, members in GROUPS.items() if largest in members)
+    return max(GROUPS, key=lambda group: max(ledger[term] for term in GROUPS[group]))
 
 
 def _always_tokens(ledger):
