@@ -421,9 +421,8 @@ def finetune(config: FinetuneConfig) -> Run:
     train_seconds = time.perf_counter() - start
     training_peaks = gather_object([_gpu_peak()])
     peak_before = max(peak_before, _gpu_peak())
-    model = trainer.accelerator.unwrap_model(
-        model, keep_fp32_wrapper=False
-    )  # asked without autocast, as before
+    # Asked without autocast afterwards, as it was before.
+    model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     if is_sharded():
         model = _whole_again(model, backend, config, process)
     run = Run(folder, {}, model, tokenizer)

@@ -38,38 +38,33 @@ def require_shardable(config: "FinetuneConfig", compute: torch.dtype) -> None:
     refused = [
         (
             config.backend != "peft",
-            "backend",
-            "peft",
-            config.backend,
-            "our 4-bit codes are buffers, which stay whole",
+            "backend must be peft with FSDP: our 4-bit codes are buffers, which stay whole",
         ),
         (
             config.method == "full",
-            "method",
-            "lora or qlora",
-            config.method,
-            "only an adapter is gathered again",
+            "method must be lora or qlora with FSDP: only an adapter is gathered again",
         ),
-        (compute != torch.bfloat16, "dtype", "bfloat16", compute, "4-bit codes travel as bfloat16 numbers"),
+        (
+            compute != torch.bfloat16,
+            "dtype must be bfloat16 with FSDP: no other has been tried",
+        ),
         (
             config.optimizer == "paged_adamw_8bit",
-            "optimizer",
-            "auto or adamw",
-            config.optimizer,
-            "no page is sharded",
+            "optimizer must be auto or adamw with FSDP: its pages stay whole",
         ),
-        (config.resume, "resume", "False", True, "a sharded run writes no checkpoints"),
+        (config.resume, "resume must be False with FSDP: a sharded run writes no checkpoints"),
     ]
-    for wrong, name, allowed, got, reason in refused:
+    for wrong, message in refused:
         if wrong:
-            raise ValueError(f"{name} must be {allowed} with FSDP ({reason}), got {got}")
+            given = getattr(config, message.partition(" ")[0])
+            raise ValueError(f"{message}; got {given}")
 
 
 def quant_storage(compute: torch.dtype) -> torch.dtype:
     """Return the dtype in which bitsandbytes keeps 4-bit codes.
 
-    Bytes, as a rule. A shard must be of the dtype that FSDP gathers, so there four codes are stored as the 16 bits of
-    one number of dtype ``compute``. The codes are the same.
+    Bytes, as a rule. accelerate shards floating-point weights alone: there the same codes are stored as the bits of
+    numbers of dtype ``compute``.
     """
     return compute if is_sharded() else torch.uint8
 
