@@ -186,7 +186,7 @@ def train(config: FinetuneConfig, seq: int, meter: Meter) -> dict[str, int]:
     ids = torch.randint(3, model.config.vocab_size, (STEPS * config.batch_size, seq)).tolist()
     examples = [{"input_ids": row, "attention_mask": [1] * seq, "labels": row} for row in ids]
     trainer = make_trainer(config, backend, model, tokenizer, examples, Path(config.output), 1)
-    trainer.args.save_strategy = transformers.trainer_utils.SaveStrategy.NO
+    trainer.args.save_strategy = transformers.trainer_utils.SaveStrategy.NO  # else the last step saves
     trainer.train()
     measured |= {"training_peak": meter.peak(), "trained": meter.held()}
     if isinstance(meter, GpuMeter):

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from lora_edu.classroom import figures, records
+from lora_edu.classroom import figures
+from lora_edu.classroom.memory import cases, recorded_ledger
 from lora_edu.classroom.widgets import Explorer, explore
 from lora_edu.llm.budget import Ledger, memory_ledger, preflight
 from lora_edu.llm.budget.preflight import GIB, changes
@@ -101,24 +102,13 @@ def measured_columns() -> dict[str, list[str]]:
         name: [] for name in ("model", "method", "predicted_GiB", "measured_GiB")
     }
     asked = {"backend": "peft", "batch": 1, "seq": 512, "r": 16, "gradient_checkpointing": True}
-    for record in records.read("gpu_memory")["cases"]:
-        model, method, dtype, settings = _split(record["case"])
-        if settings != asked or dtype != "bfloat16":
-            continue
-        optimizer = "paged_adamw_8bit" if method == "qlora" else "adamw"
-        predicted = memory_ledger(
-            model, method, dtype=torch.bfloat16, optimizer=optimizer, device="cuda", **settings
-        )
-        held = record.get("measured_bytes")
-        cells = (model, method, _gib(predicted.total), "out of memory" if held is None else _gib(held))
+    for entry in cases("gpu_memory", dtype="bfloat16", **asked):
+        case, held = entry["case"], entry.get("measured_bytes")
+        predicted = _gib(recorded_ledger(case, "cuda").total)
+        cells = (case["model"], case["method"], predicted, "out of memory" if held is None else _gib(held))
         for column, cell in zip(columns.values(), cells, strict=True):
             column.append(cell)
     return columns
-
-
-def _split(case: dict[str, Any]) -> tuple[str, str, str, dict[str, Any]]:
-    settings = dict(case)
-    return settings.pop("model"), settings.pop("method"), settings.pop("dtype"), settings
 
 
 def _gib(size: int) -> str:
