@@ -3,7 +3,8 @@
     python -m tools.binder_limit [--limit-mb MB] [NN ...]
 
 Binder stops a container above 2 GB. Of that, 100 MB are left as a margin and the JupyterLab server takes 94 MB.
-What counts here is the resident memory of the kernel and of the processes that it starts. Linux only.
+What counts here is the resident memory of the kernel and of the processes that it starts; a page that several of them
+share counts once, as it does for the container. Linux only.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ def peak_of(process: psutil.Process) -> int:
 
 
 def resident(process: psutil.Process) -> int:
-    """The resident memory of a process now, in bytes; 0 when it has just ended."""
+    """The resident memory of a process now, in bytes, its share of shared pages; 0 when it has just ended."""
     try:
-        return process.memory_info().rss
-    except psutil.NoSuchProcess:
+        return process.memory_full_info().pss
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return 0
 
 
@@ -50,7 +51,7 @@ def watch_children(done: threading.Event) -> int:
     """The peak memory, in bytes, of all processes below this one until `done` is set.
 
     The sum over the processes may miss a peak between two looks. Each process's own record misses none, but
-    knows nothing of the others. So the larger one counts. Memory that processes share counts for each.
+    knows nothing of the others. So the larger one counts.
     """
     this = psutil.Process()
     peak = 0

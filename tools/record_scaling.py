@@ -3,9 +3,9 @@
     python -m tools.record_scaling --output data/runs/scaling.json --revision $(git rev-parse HEAD)
 
 Every run is ``lora_edu.llm.finetune`` in processes of its own, one run at a time, always with the same sentences an
-optimizer step and the same sentences at once on a GPU. So with twice the GPUs each works half as often, and the losses
-should not change. The course's model has its real weights. The larger shapes have random ones, which changes neither
-time nor memory, and the course's tokenizer and vocabulary.
+optimizer step and the same sentences at once on a GPU. So with twice the GPUs each computes half as many micro-batches
+a step, and the losses should not change. The course's model has its real weights. The larger shapes have random ones,
+which changes neither time nor memory, and the course's tokenizer and vocabulary.
 """
 
 import argparse
@@ -95,21 +95,17 @@ def run(shape: str, backend: str, way: str, processes: int, deadline: float) -> 
     visible = ",".join(map(str, range(processes)))
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     start = time.monotonic()
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, **pipes)
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=max(1.0, deadline - start),
-            env=environment,
-            cwd=ROOT,
-            check=False,
-        )
+        _, errors = process.communicate(timeout=max(1.0, deadline - start))
     except subprocess.TimeoutExpired:
+        process.terminate()  # not kill: the launcher must stop the processes that it started
+        process.communicate()
         return case | {"failed": "not finished in the time given"}
-    if done.returncode != 0:
-        print(done.stderr[-6000:], flush=True)
-        return case | {"failed": done.stderr[-500:]}
+    if process.returncode != 0:
+        print(errors[-6000:], flush=True)
+        return case | {"failed": errors[-500:]}
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     result = case | {key: record[key] for key in KEPT}
     gib = [peak / 2**30 for peak in record["training_peak_gpu_memory_bytes"]]
@@ -140,6 +136,7 @@ def main() -> None:
         for way, gpus in [("one GPU", 1), *product(WAYS[backend], arguments.gpus)]
     ]
     asked = f"--shapes {' '.join(arguments.shapes)} --backends {' '.join(arguments.backends)}"
+    asked += f" --gpus {' '.join(map(str, arguments.gpus))}"
     content = {"command": f"python -m tools.record_scaling {asked}"} | provenance()
     content |= {"revision": arguments.revision, "common": COMMON, "settings": SETTINGS, "runs": runs}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -228,11 +228,14 @@ class _Peft:
         return get_peft_model(model, lora)
 
     def save(self, model: PeftModel, folder: Path) -> None:
+        self.write(model, get_peft_model_state_dict(model), folder)
+
+    def write(self, model: PeftModel, tensors: dict[str, Tensor], folder: Path) -> None:
+        """Write the adapter's configuration, and these tensors as its weights."""
         # Not model.save_pretrained, which adds a model card to every checkpoint.
         adapter_config = model.peft_config["default"].to_dict() | {"inference_mode": True}
         jsonable = {k: sorted(v) if isinstance(v, set) else v for k, v in adapter_config.items()}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
-        write_adapter_files(folder, jsonable, tensors)
+        write_adapter_files(folder, jsonable, {k: v.detach().cpu().contiguous() for k, v in tensors.items()})
 
     def restore(self, model: PeftModel, folder: Path) -> None:
         model.load_adapter(str(folder), "default", is_trainable=True)
@@ -294,7 +297,8 @@ class _Trainer(Trainer):
     def __init__(self, backend: _Backend, **arguments: Any):
         super().__init__(**arguments)
         self._backend = backend
-        self.progress = _Progress()
+        self.progress, self.gpu_peak = _Progress(), _GpuPeak()
+        self.add_callback(self.gpu_peak)
         if PartialState().is_main_process:
             self.add_callback(self.progress)
 
@@ -355,6 +359,21 @@ class _Progress(TrainerCallback):
         self.bar.close()
 
 
+class _GpuPeak(TrainerCallback):
+    """The most memory that was allocated on this process's GPU, in bytes; 0 without one."""
+
+    before_training = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.before_training = self.now()  # sharding, which is over by now, holds more than a step does
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def now(self) -> int:
+        """Return the peak since training began."""
+        return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+
+
 def finetune(config: FinetuneConfig) -> Run:
     """Train, count what the model gets right before and after, and record it.
 
@@ -375,6 +394,7 @@ def finetune(config: FinetuneConfig) -> Run:
         If the run would not fit this machine; the message says what to change.
     """
     process = PartialState(cpu=not torch.cuda.is_available())
+    _require_shares(config, process.num_processes)
     if is_sharded():
         require_shardable(config, compute_dtype(config))
     conversations, worked, test = _data(config)
@@ -412,19 +432,14 @@ def finetune(config: FinetuneConfig) -> Run:
 
     trainer = make_trainer(config, backend, model, tokenizer, examples, folder, process.num_processes)
     checkpoint = _newest_checkpoint(folder)
-    on_gpu = torch.cuda.is_available()
-    peak_before = _gpu_peak()
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     train_seconds = time.perf_counter() - start
-    training_peaks = gather_object([_gpu_peak()])
-    peak_before = max(peak_before, _gpu_peak())
+    training_peaks = gather_object([trainer.gpu_peak.now()])
     # Asked without autocast afterwards, as it was before.
     model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     if is_sharded():
-        model = _whole_again(model, backend, config, process)
+        model = _whole_again(model, config, folder, process)
     run = Run(folder, {}, model, tokenizer)
     if process.is_main_process:
         backend.save(model, folder / backend.weights_folder)
@@ -469,8 +484,8 @@ def finetune(config: FinetuneConfig) -> Run:
             },
             "processes": process.num_processes,
             "peak_memory_bytes": peak_memory_bytes(),
-            "peak_gpu_memory_bytes": max(peak_before, _gpu_peak()) if on_gpu else None,
-            "training_peak_gpu_memory_bytes": training_peaks if on_gpu else None,
+            "peak_gpu_memory_bytes": max(trainer.gpu_peak.before_training, trainer.gpu_peak.now()) or None,
+            "training_peak_gpu_memory_bytes": training_peaks if any(training_peaks) else None,
             "answers": _answers(seen, after, before["plain"]) + _answers(unseen, after_unseen, _NOTHING),
         }
         _write_json(folder / "run.json", run.record)
@@ -478,22 +493,21 @@ def finetune(config: FinetuneConfig) -> Run:
     return run
 
 
-def _whole_again(model: Any, backend: _Backend, config: FinetuneConfig, process: PartialState) -> Any:
-    """Return the trained adapter over a base loaded anew, in the main process; None in the others.
+def _whole_again(model: Any, config: FinetuneConfig, folder: Path, process: PartialState) -> Any:
+    """Save the trained adapter, and return it over a base loaded anew, in the main process; None in the others.
 
     A sharded model could answer only if every process asked it the same.
     """
-    tensors = gather_trainable(model)
+    tensors = get_peft_model_state_dict(model, state_dict=gather_trainable(model))
     if not process.is_main_process:
         return None
+    backend = _Peft()
+    # Before the base is loaded beside what is still there: should memory end, the training is not lost.
+    backend.write(model, tensors, folder / backend.weights_folder)
     whole, _ = backend.load(config)
     whole = backend.attach(whole, config)
-    set_peft_model_state_dict(whole, get_peft_model_state_dict(model, state_dict=tensors))
+    set_peft_model_state_dict(whole, tensors)
     return whole
-
-
-def _gpu_peak() -> int:
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
 
 
 def peak_memory_bytes() -> int:
@@ -558,11 +572,7 @@ def make_trainer(
     folder: Path,
     processes: int,
 ) -> _Trainer:
-    at_once = config.micro_batch_size * processes
-    if config.batch_size % at_once:
-        raise ValueError(
-            f"batch_size must be a multiple of micro_batch_size x processes = {at_once}, got {config.batch_size}"
-        )
+    at_once = _require_shares(config, processes)
     on_gpu = torch.cuda.is_available()
     compute = compute_dtype(config)
     arguments = transformers.TrainingArguments(
@@ -604,10 +614,19 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     if is_sharded():
-        # Gather each weight in its own dtype, as one GPU has it. accelerate would make all of them bfloat16, the
-        # residual stream with them, and the first steps would learn less.
+        # Each weight, gradient and loss in its own dtype, as on one GPU. accelerate would make all of them bfloat16.
         cast(Any, trainer.accelerator.state.fsdp_plugin).mixed_precision_policy = None
     return trainer
+
+
+def _require_shares(config: FinetuneConfig, processes: int) -> int:
+    """Return how many sentences are in memory at once, over all processes; refuse a batch they do not divide."""
+    at_once = config.micro_batch_size * processes
+    if config.batch_size % at_once:
+        raise ValueError(
+            f"batch_size must be a multiple of micro_batch_size x processes = {at_once}, got {config.batch_size}"
+        )
+    return at_once
 
 
 def _data(config: FinetuneConfig) -> tuple[list[Conversation], list[dict], list[dict]]:

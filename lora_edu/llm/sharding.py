@@ -46,7 +46,7 @@ def require_shardable(config: "FinetuneConfig", compute: torch.dtype) -> None:
         ),
         (
             compute != torch.bfloat16,
-            "dtype must be bfloat16 with FSDP: no other has been tried",
+            "dtype must be bfloat16 with FSDP (auto is, from compute capability 8.0 on): no other has been tried",
         ),
         (
             config.optimizer == "paged_adamw_8bit",
@@ -56,8 +56,8 @@ def require_shardable(config: "FinetuneConfig", compute: torch.dtype) -> None:
     ]
     for wrong, message in refused:
         if wrong:
-            given = getattr(config, message.partition(" ")[0])
-            raise ValueError(f"{message}; got {given}")
+            name = message.partition(" ")[0]
+            raise ValueError(f"{message}; got {compute if name == 'dtype' else getattr(config, name)}")
 
 
 def quant_storage(compute: torch.dtype) -> torch.dtype:

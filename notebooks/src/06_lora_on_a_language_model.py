@@ -99,7 +99,8 @@ def draw_token(ax, token):
     place = start + token - 1
     row, right = next_token[place - 1], text[place]
     found = {say(i): row[i].item() for i in (*row.topk(5).indices, right)}
-    title = f"after {tokenizer.decode(text[start:place])[-28:]!r}"
+    said = tokenizer.decode(text[start:place])
+    title = f"after {'…' * (len(said) > 28) + said[-28:]!r}" if said else "the start of the answer"
     alt = (
         f"Token {token} of the answer. Right is {say(right)}, with a probability of {found[say(right)]:.1%}. "
     )
@@ -488,6 +489,8 @@ def draw_targets(ax, learning_rate, test_part):
         groups=list(found),
         ylabel=f"exact match, {test_part}",
         number_format="{:.1%}",
+        title=f"q and v at rate {learning_rate:g}",
+        top=1.15,
         alt=f"Medians of three seeds on {test_part}, q and v at rate {learning_rate:g}. {medians(found)}.",
         ax=ax,
     )

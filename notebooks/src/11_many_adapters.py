@@ -360,7 +360,8 @@ def draw_attention(ax, prefix):
     shares = weights[:prefix].sum(), weights[prefix:].sum()
     text = f"{prefix} keys of a prefix before 4 tokens. "
     text += f"The prefix gets {shares[0]:.0%} of the attention, the tokens {shares[1]:.0%}."
-    figures.bars({"weight": weights}, groups=labels, ylabel="weight", number_format="{:.2f}", alt=text, ax=ax)
+    options = {"ylabel": "weight", "number_format": "{:.2f}", "top": 0.42}
+    figures.bars({"weight": weights}, groups=labels, **options, alt=text, ax=ax)
 
 
 explore(draw_attention, prefix=range(9), start={"prefix": 2})

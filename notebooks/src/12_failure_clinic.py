@@ -220,7 +220,7 @@ def draw_scale(ax, log2_scale, steps):
     zero, kept, infinite = (share.double().mean().item() for share in shares)
     text = f"Loss scale 2^{log2_scale}, after {steps} steps: {zero:.0%} of the gradients become 0, "
     text += f"{kept:.0%} survive, {infinite:.1%} become infinite."
-    options = {"groups": ["become 0", "survive", "become infinite"], "number_format": "{:.0%}"}
+    options = {"groups": ["become 0", "survive", "become infinite"], "number_format": "{:.0%}", "top": 1.15}
     figures.bars({"share": [zero, kept, infinite]}, **options, title=f"scale 2^{log2_scale}", alt=text, ax=ax)
 
 
@@ -462,9 +462,8 @@ def draw_alpha(ax, lora_alpha):
     right = [clinic.accuracy(model, data) for data in (test, old)]
     text = f"Loaded with alpha {lora_alpha}: {right[0]:.0%} of rotated digits right, {right[1]:.0%} of upright ones."
     options = {"groups": ["rotated (new)", "upright (old)"], "ylabel": "right", "number_format": "{:.0%}"}
-    figures.bars(
-        {"right": right}, **options, title=f"trained with 16, loaded with {lora_alpha}", alt=text, ax=ax
-    )
+    options |= {"top": 1.15, "title": f"trained with 16, loaded with {lora_alpha}"}
+    figures.bars({"right": right}, **options, alt=text, ax=ax)
 
 
 # %%
@@ -580,7 +579,8 @@ def draw_merge(ax, size):
     moved = (quantize_nf4(W4 + update)[0] != quantize_nf4(W4)[0]).double().mean()
     text = f"An update of {size:.1%}: {left:.0%} of it is left; {moved:.0%} of the stored bytes changed."
     rows = {"in 4 bits": W4[0, :64], "+ update": (W4 + update)[0, :64], "stored again": after[0, :64]}
-    figures.number_lines(rows, title=f"one block of 64, update {size:.1%} of W", alt=text, ax=ax)
+    title = f"one block of 64, update {100 * size:g}% of W"
+    figures.number_lines(rows, xlabel="value of the weight", title=title, alt=text, ax=ax)
 
 
 # %%

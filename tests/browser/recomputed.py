@@ -4,15 +4,18 @@ One function an explorer, in the notebook's order. Where a number comes out of a
 follows from the sliders alone is asked for; tests/notebooks/test_sweep.py draws every value of those as well.
 """
 
+import json
 from functools import cache
 from statistics import NormalDist
 
 import numpy as np
+import torch
 from safetensors import safe_open
 
 from lora_edu.classroom.scene import evening
-from lora_edu.llm.base_model import fetch_base_model
-from lora_edu.llm.datasets import DATA
+from lora_edu.llm import extraction
+from lora_edu.llm.base_model import fetch_base_model, load_base_model
+from lora_edu.llm.datasets import DATA, load_events
 from lora_edu.methods.codebook import nf4_code
 
 
@@ -159,6 +162,43 @@ def drift(number_format, update_size):
     return (f"{number_format}, updates {update_size} times W.",)
 
 
+# ---------------------------------------------------------------- 06
+
+
+@cache
+def encoded_example():
+    model, tokenizer = load_base_model(dtype="float32")
+    example = extraction.encode_example(tokenizer, load_events("test")[0])
+    start = np.flatnonzero(np.array(example["labels"]) >= 0)[0]
+    return model, tokenizer, torch.tensor(example["input_ids"]), int(start)
+
+
+@cache
+def next_token(token):
+    model, tokenizer, ids, start = encoded_example()
+    place = start + int(token) - 1
+    with torch.no_grad():  # of the text so far alone
+        probability = model(ids[None, :place]).logits[0, -1].double().softmax(dim=-1)
+    right, best = ids[place], probability.argmax()
+    return (
+        f"Token {token} of the answer. Right is {tokenizer.decode(right)!r},",
+        f"with a probability of {probability[right]:.1%}.",
+        f"The likeliest, {tokenizer.decode(best)!r}, has {probability[best]:.1%}.",
+    )
+
+
+EXACT_MATCH = {"seen patterns": "exact_match", "unseen patterns": "exact_match_unseen"}
+
+
+def targets(learning_rate, test_part):
+    found = {8: [], 42: []}
+    for run in json.loads((DATA / "runs" / "events_gpu_targets.json").read_text())["runs"]:
+        if run["learning_rate"] == float(learning_rate):
+            found[run["r"]].append(run[EXACT_MATCH[test_part]])
+    medians = (f"q, v r = {r}: {np.median(scores):.1%};" for r, scores in found.items())
+    return f"on {test_part}, q and v at rate {learning_rate}.", *medians
+
+
 # ---------------------------------------------------------------- 07
 
 
@@ -219,6 +259,29 @@ def errors(data, error):
 def double_quantization(block, second_block):
     first, second = 8 / int(block), 32 / (int(block) * int(second_block))
     return (f"{4 + 32 / int(block):.3f} bits a weight, or {4 + first + second:.5f} = 4 + {first:.4f}",)
+
+
+# ---------------------------------------------------------------- 11
+
+
+def storage(r):
+    adapter, base = 4 * int(r) * QUERY_VALUE["SmolLM2-135M"], 4 * PARAMETERS["SmolLM2-135M"]
+    return (
+        f"Rank {r}: 1,000 adapters take {1000 * adapter / 1e9:.2f} GB, the base {base / 1e9:.2f} GB.",
+        f"{base / adapter:,.0f} adapters weigh as much",
+    )
+
+
+def attention(prefix):
+    generator = torch.Generator().manual_seed(1)
+    query, *keys = torch.randn(13, 16, generator=generator, dtype=torch.float64).numpy()
+    scores = np.exp([key @ query / np.sqrt(16) for key in keys])
+    tokens, extra = scores[:4].sum(), scores[4 : 4 + int(prefix)].sum()
+    return (
+        f"{prefix} keys of a prefix before 4 tokens.",
+        f"The prefix gets {extra / (extra + tokens):.0%} of the attention,",
+        f"the tokens {tokens / (extra + tokens):.0%}.",
+    )
 
 
 # ---------------------------------------------------------------- 12
@@ -286,8 +349,10 @@ EXPECTED = {
     "03_parameter_budget": [update_of_a_layer, break_even, adapter_of_a_model, customers, operations],
     "04_lora_from_scratch": [layer, work, first_moves, slope],
     "05_training_lora": [sweep, scalings, training_bytes, drift],
+    "06_lora_on_a_language_model": [next_token, targets],
     "07_quantization": [stored, rounded, outlier, bits_a_weight],
     "08_nf4": [equal_shares, normal_levels, usage, errors, double_quantization],
     "09_qlora_from_scratch": [moments, seven_billion],
+    "11_many_adapters": [storage, attention],
     "12_failure_clinic": [loss_scale, scaling_rules, alpha_at_loading, requantized, memory_knob],
 }

@@ -115,6 +115,11 @@ def test_repeats_become_median_and_range():
     assert (heights.min(), heights.max()) == (1, 10)
 
 
+def test_bars_that_a_slider_moves_can_keep_one_axis():
+    axes = [figures.bars({"a": [x, 0]}, groups=["x", "y"], top=1.15, alt=ALT).get_ylim() for x in (0.2, 1)]
+    assert axes == [(0, 1.15)] * 2
+
+
 def test_before_after_states_percentages():
     picture = figures.before_after(
         [[0.0, 0.0]] * 3, [[0.8, 0.5], [0.9, 0.6], [0.7, 0.7]], groups=["x", "y"], alt=ALT

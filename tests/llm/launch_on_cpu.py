@@ -1,4 +1,4 @@
-"""``lora_edu.llm.finetune`` in 16 bits on CPUs, sharded where the environment asks: both are for GPUs alone elsewhere.
+"""``lora_edu.llm.finetune`` in 16 bits on CPUs, and sharded where the environment asks; both need GPUs otherwise.
 
 accelerate takes FSDP for what it is only where it finds GPUs, so it is told afterwards what it would have found out.
 """

@@ -101,7 +101,7 @@ def test_a_sharded_run_learns_what_a_whole_one_learns(tiny_folder, few_events, t
     assert parts["processes"] == 2
     assert parts["base"]["weights_sha256_before"]
     assert parts["base"]["weights_sha256_after"] is None, "no process has the whole base"
-    assert [answer["answer"] for answer in parts["answers"]] != []
+    assert len(parts["answers"]) == len(whole["answers"]) > 0
     assert adapters[0].keys() == adapters[1].keys()
     for name, tensor in adapters[0].items():
         assert (

@@ -100,6 +100,7 @@ def bars(
     ylabel: str = "",
     title: str = "",
     number_format: str = "{:.3g}",
+    top: float | None = None,
     ax: Picture | None = None,
 ) -> Picture:
     """Draw bars in groups; repeats become their median with a whisker from lowest to highest.
@@ -114,6 +115,8 @@ def bars(
         As in `lines`.
     number_format : str
         How the number over a bar is written. If it writes per cent, so does the y axis.
+    top : float, optional
+        Where the y axis ends, for bars that a slider moves; None: a little above the highest.
 
     Raises
     ------
@@ -139,6 +142,8 @@ def bars(
         picture.set_xticks(positions, groups)
         picture.grid(axis="x", visible=False)
         picture.margins(y=0.15)
+        if top is not None:
+            picture.set_ylim(0, top)
         if "%" in number_format:
             picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         label(picture, "", ylabel, title, legend=len(series) > 1)
