@@ -21,7 +21,6 @@
 # **Time:** 60 minutes. The computer needs about two of them. **Memory:** about 1.5 GB, and once a download of 93 MB.
 
 # %%
-import gc
 import tempfile
 from collections import OrderedDict
 from pathlib import Path
@@ -32,6 +31,7 @@ from torch import Tensor, nn
 
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
+from lora_edu.classroom.merging import free_memory
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.llm import extraction
 from lora_edu.llm.base_model import load_base_model
@@ -525,7 +525,7 @@ f"{(folder / 'adapter_model.safetensors').stat().st_size / 1e6:.1f} MB"
 with torch.no_grad():
     ours = model(text[None]).logits
 del model, matrices  # room for the second copy
-_ = gc.collect()
+free_memory()
 
 # %%
 from peft import LoraConfig, get_peft_model
