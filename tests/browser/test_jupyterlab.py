@@ -53,7 +53,7 @@ SECONDS_TO_START, SECONDS_TO_RUN, TRIES = 60, 300, 250
 # named by how a cell begins.
 NEEDED = {
     "06_lora_on_a_language_model": (
-        "import gc",
+        "import tempfile",
         "model, tokenizer =",
         "test =",
         "example =",
