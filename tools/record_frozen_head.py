@@ -1,4 +1,4 @@
-"""Record the best that a head alone can do: the classes of `record_classifier.py`, read off the frozen base.
+"""Record how far a head alone gets: the classes of `record_classifier.py`, read off the frozen base.
 
     python tools/record_frozen_head.py
 
@@ -30,9 +30,10 @@ FOLDS = 5
 def features(part: str, model: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
     """What the base computes at the last token of each sentence, (sentences, 576), and the classes."""
     lines, collate = examples(part, tokenizer), DataCollatorWithPadding(tokenizer)
+    classes = np.array([line.pop("labels") for line in lines])
     batches: list[Any] = [collate(lines[start : start + 50]) for start in range(0, len(lines), 50)]
     outputs = [model(**batch.to(model.device)).logits.cpu() for batch in batches]
-    return torch.cat(outputs).numpy(), np.array([line["labels"] for line in lines])
+    return torch.cat(outputs).numpy(), classes
 
 
 def main() -> None:
