@@ -8,6 +8,8 @@ lora_step
     A training step and greedy generation: peft.
 svd
     The 64 largest singular values of a large matrix: torch.svd_lowrank, scipy.
+qlora_step
+    Whole steps of QLoRA training at the sizes people fine-tune, on a GPU: peft over bitsandbytes.
 
-``python -m benchmarks.nf4 [--device cuda] [--json FILE] [--quick]`` runs one, ``python -m benchmarks`` all of them.
+``python -m benchmarks.nf4 [--device cuda] [--json FILE] [--quick]`` runs one, ``python -m benchmarks`` the first four.
 """

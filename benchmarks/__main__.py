@@ -1,4 +1,4 @@
-"""Run all benchmarks, each in a process of its own, and keep their records in one file named after the day."""
+"""Run the benchmarks that suit a CPU, each in its own process, and record them in one file named after the time."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks._harness import write_json
 
-SCRIPTS = ("nf4", "qlora_linear", "lora_step", "svd")
+SCRIPTS = ("nf4", "qlora_linear", "lora_step", "svd")  # not qlora_step: its models want a GPU
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
                 sys.exit(status)
             print(flush=True)
             records.append(json.loads(file.read_text(encoding="utf-8")))
-    target = options.folder / f"{datetime.now(UTC):%Y-%m-%d}.json"
+    target = options.folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     write_json(target, records)
     print(f"Record: {target}")
 

@@ -222,9 +222,11 @@ def table(results: Sequence[Result]) -> str:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write ``content`` to ``file``; its folder is made."""
+    """Write ``content`` to ``file`` in one step; its folder is made."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(file)
 
 
 def _conditions(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -74,6 +75,27 @@ def test_readme_names_the_sha256_of_every_data_file():
     for file in sorted(file for file in data.rglob("*") if file.is_file() and file.name != "README.md"):
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         assert f"| {file.relative_to(data).as_posix()} | `{sha256}` |" in README
+
+
+RECORDING = re.findall(
+    r"\bpython (?:-m tools\.|tools/)(record_\w+)(?:\.py)?([^`\n]*)", README.replace("\\\n", "")
+)
+
+
+def test_readme_has_a_command_for_every_recording_script():
+    assert {script for script, _ in RECORDING} == {file.stem for file in (ROOT / "tools").glob("record_*.py")}
+
+
+@pytest.mark.parametrize("script, arguments", RECORDING, ids=map(" ".join, RECORDING))
+def test_readme_recording_commands_are_complete(script, arguments, monkeypatch, capsys):
+    """argparse names what is missing before what it does not know; so no script goes beyond its command line."""
+    if "parse_args()" not in (ROOT / "tools" / f"{script}.py").read_text(encoding="utf-8"):
+        assert not arguments  # it reads none, and would run
+        return
+    monkeypatch.setattr(sys, "argv", [script, *shlex.split(arguments, comments=True), "--no-such-option"])
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"tools.{script}").main()
+    assert capsys.readouterr().err.endswith("error: unrecognized arguments: --no-such-option\n")
 
 
 def test_enough_of_everything():

@@ -104,6 +104,26 @@ def test_set_up_is_done_once(tmp_path, monkeypatch):
         setup_env.install("course")
 
 
+@pytest.mark.parametrize("half", ["", '{"made_for": ["3.1'])
+def test_set_up_starts_over_when_its_record_is_cut_off(tmp_path, monkeypatch, half):
+    monkeypatch.setattr(setup_env, "STAMP", tmp_path / "lora_edu.json")
+    monkeypatch.setattr(setup_env, "check_disk", lambda: pytest.fail("set-up began"))
+    setup_env.STAMP.write_text(half)
+    with pytest.raises(pytest.fail.Exception, match="set-up began"):
+        setup_env.install("course")
+
+
+def test_the_record_of_a_set_up_is_replaced_in_one_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(setup_env, "STAMP", tmp_path / "lora_edu.json")
+    setup_env.write_stamp({})
+    was = tmp_path / "was.json"
+    was.hardlink_to(setup_env.STAMP)  # a write in place would show here
+    setup_env.write_stamp({"course": "packages"})
+    assert json.loads(was.read_text())["ready"] == {}
+    assert setup_env.read_stamp()["ready"] == {"course": "packages"}
+    assert sorted(tmp_path.iterdir()) == [setup_env.STAMP, was]
+
+
 def test_an_environment_of_another_python_is_made_anew(tmp_path, monkeypatch):
     venv = tmp_path / ".venv"
     monkeypatch.setattr(setup_env, "VENV", venv)
@@ -223,6 +243,36 @@ def test_working_copies_never_overwrite_a_learner(tmp_path, capsys):
     mine.unlink()  # how a learner starts over
     assert copied() == ["01_rank.ipynb"]
     assert mine.read_text() == "fourth edition"
+
+
+@pytest.mark.parametrize("half", ["", '{\n "01_rank.ipynb": [\n  "5e'])
+def test_working_copies_do_without_a_record_that_is_cut_off(tmp_path, half):
+    notebooks, work = tmp_path / "notebooks", tmp_path / "work"
+    notebooks.mkdir()
+    source, mine = notebooks / "01_rank.ipynb", work / "01_rank.ipynb"
+    source.write_text("first edition")
+    working_copies.copy_notebooks(notebooks, work)
+    mine.write_text("my answers")
+    (work / working_copies.RECORD).write_text(half)
+
+    assert working_copies.copy_notebooks(notebooks, work) == [work / "01_rank.new1.ipynb"]
+    assert mine.read_text() == "my answers"
+    assert working_copies.copy_notebooks(notebooks, work) == []
+
+
+def test_the_record_of_the_copies_is_replaced_in_one_step(tmp_path):
+    notebooks, work = tmp_path / "notebooks", tmp_path / "work"
+    notebooks.mkdir()
+    (notebooks / "01_rank.ipynb").write_text("first edition")
+    working_copies.copy_notebooks(notebooks, work)
+    was = tmp_path / "was.json"
+    was.hardlink_to(work / working_copies.RECORD)  # a write in place would show here
+    (notebooks / "02_svd.ipynb").write_text("first edition")
+    working_copies.copy_notebooks(notebooks, work)
+    assert list(json.loads(was.read_text())) == ["01_rank.ipynb"]
+    names = {working_copies.RECORD, "01_rank.ipynb", "02_svd.ipynb"}
+    assert {file.name for file in work.iterdir()} == names
+    assert list(json.loads((work / working_copies.RECORD).read_text())) == ["01_rank.ipynb", "02_svd.ipynb"]
 
 
 # --- make repo -----------------------------------------------------------------------------------------

@@ -1,19 +1,19 @@
 """Record how far a head alone gets: the classes of `record_classifier.py`, read off the frozen base.
 
-    python tools/record_frozen_head.py
+    python -m tools.record_frozen_head
 
 Writes data/runs/frozen_head.json. While the base is frozen, what it says of a sentence does not change: 576 numbers at
 the last token. So they are computed once, and the head is fitted to the end, as logistic regression, its strength
 of regularization chosen by cross-validation on the training sentences alone.
 """
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from record_classifier import KINDS, examples, new_model
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from lora_edu.llm.base_model import fetch_base_model
 from lora_edu.llm.provenance import provenance
+from tools.record_classifier import KINDS, examples, new_model
 
 TARGET = Path(__file__).resolve().parents[1] / "data" / "runs" / "frozen_head.json"
 FOLDS = 5
@@ -37,6 +38,7 @@ def features(part: str, model: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndar
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     tokenizer = AutoTokenizer.from_pretrained(fetch_base_model())
     model = new_model(seed=0).eval()
     model.score = torch.nn.Identity()  # the model then returns what a head would see
@@ -44,7 +46,7 @@ def main() -> None:
     head = LogisticRegressionCV(cv=FOLDS, max_iter=5000)
     fitted = make_pipeline(StandardScaler(), head).fit(X, y)
     content = {
-        "command": "python tools/record_frozen_head.py",
+        "command": "python -m tools.record_frozen_head",
         **provenance(),
         "settings": {"classes": KINDS, "folds": FOLDS},
         "train": fitted.score(X, y),

@@ -121,13 +121,18 @@ def wanted_packages():
 
 
 def read_stamp():
-    """What the last finished set-up left behind; empty when there was none."""
-    return json.loads(STAMP.read_text()) if STAMP.exists() else {}
+    """What the last finished set-up left behind; empty when there was none, or half of it."""
+    try:
+        return json.loads(STAMP.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def write_stamp(ready):
     """Record for whom .venv was made, and for each extra in `ready` the packages it holds."""
-    STAMP.write_text(json.dumps({"made_for": made_for(), "ready": ready}, indent=1))
+    partial = STAMP.with_suffix(".partial")
+    partial.write_text(json.dumps({"made_for": made_for(), "ready": ready}, indent=1))
+    partial.replace(STAMP)
 
 
 def install(extra):

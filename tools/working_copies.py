@@ -51,7 +51,10 @@ def copy_notebooks(source_folder: Path, work: Path) -> list[Path]:
     """Update the working copy of every notebook, say what was done, and return the files written."""
     work.mkdir(exist_ok=True)
     record_file = work / RECORD
-    record = json.loads(record_file.read_text()) if record_file.exists() else {}
+    try:
+        record = json.loads(record_file.read_text())
+    except (FileNotFoundError, ValueError):  # cut off by a full disk, say: every copy then counts as changed
+        record = {}
     written = []
     for source in sorted(source_folder.glob("*.ipynb")):
         target = work / source.name
@@ -63,7 +66,9 @@ def copy_notebooks(source_folder: Path, work: Path) -> list[Path]:
         copied.append(digest(source))
         if destination != target:
             print(f"{target.name} has your changes: the new version is {destination.name}, beside it.")
-    record_file.write_text(json.dumps(record, indent=1))
+    partial = record_file.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=1))
+    partial.replace(record_file)
     return written
 
 

@@ -1,8 +1,8 @@
 """NF4 by compiled code: the bytes of ``lora_edu.methods.nf4``, for those who ask for them.
 
-Nothing in the course imports this folder. On a CPU it needs numba (``pip install "lora_edu[accel]"``), on a GPU
-Triton, which comes with PyTorch. The first call of each function compiles it, which takes seconds; the result is
-kept on disk.
+Nothing in the course imports this folder. On a GPU it needs Triton, which comes with PyTorch, on a CPU numba:
+``.venv/bin/python -m pip install -c constraints.txt -e ".[accel]"``, in the repository's folder. The first call of each
+function compiles it, which takes seconds; the result is kept on disk.
 
 ``use_kernels`` gives the layers of a QLoRA model the GPU's kernels.
 """

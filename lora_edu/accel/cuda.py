@@ -10,6 +10,7 @@ Tillet, Kung and Cox 2019, "Triton: an intermediate language and compiler for ti
 MAPL 2019, doi 10.1145/3315508.3329973.
 """
 
+import math
 from functools import cache
 from typing import Any
 
@@ -57,12 +58,15 @@ def quantize_nf4(
         programs = (triton.cdiv(whole, blocks),)
         with torch.cuda.device_of(W):
             kernel: Any = _quantize
-            kernel[programs](flat, packed, absmax, _midpoints(W.device), whole, blocksize, blocks, **EXACT)
+            kernel[programs](
+                flat, packed, absmax, *_fast.cells(W.device), whole, blocksize, blocks, num_warps=2, **EXACT
+            )
     if whole < absmax.numel():  # a shorter last block is rounded in another way (methods.blockwise)
         codes, largest = _fast.quantize(flat[whole * blocksize :], blocksize)
         packed[whole * blocksize // 2 :] = codes
         absmax[whole:] = largest
-    _validate.finite("W", absmax)
+    # The largest scale shows both, and asking it alone leaves the GPU less to wait for.
+    _validate.require(math.isfinite(absmax.max().item()), "W", "finite", "NaN or infinity")
     state = QuantState(W.shape, W.dtype, blocksize, absmax)
     return packed, double_quantize(state) if double_quant else state
 
@@ -109,24 +113,10 @@ class MatMulNF4(torch.autograd.Function):
 class CudaNF4Linear(NF4Linear):
     """``NF4Linear`` whose weight is made wide by the kernel."""
 
-    def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """``x W^T + bias``, computed in ``compute_dtype``, returned in the dtype of ``x``.
-
-        Raises
-        ------
-        TypeError, ValueError
-            ``x`` is no floating-point tensor on a GPU, or its last dimension is not ``in_features``.
-        """
-        _validate.require(x.is_floating_point(), "x", "a floating-point tensor", x.dtype, TypeError)
-        _validate.require(
-            x.shape[-1:] == (self.in_features,), "x", f"of shape (..., {self.in_features})", tuple(x.shape)
-        )
-        _check_cuda("x", x)
-        rows = x.to(self.compute_dtype or x.dtype).reshape(-1, self.in_features)
-        y: Any = MatMulNF4.apply(rows, self.packed, self.quant_state)
-        if self.bias is not None:
-            y += self.bias.to(y.dtype)
-        return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
+    def _product(self, rows: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
+        _check_cuda("x", rows)
+        product: Any = MatMulNF4.apply
+        return product(rows, self.packed, self.quant_state)
 
 
 def use_kernels(model: nn.Module) -> nn.Module:
@@ -141,8 +131,8 @@ def use_kernels(model: nn.Module) -> nn.Module:
 
 
 @triton.jit
-def _quantize(W, packed, absmax, midpoints, blocks, SIZE: tl.constexpr, BLOCKS: tl.constexpr):
-    """Whole blocks of weights to codes, two a byte, and the absmax of each block."""
+def _quantize(W, packed, absmax, first, midpoint, blocks, SIZE: tl.constexpr, BLOCKS: tl.constexpr):
+    """Whole blocks of weights to codes, two a byte, and the absmax of each block; cells as in ``methods._fast``."""
     block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
     row = block[:, None]
     w = tl.load(W + row * SIZE + tl.arange(0, SIZE)[None, :], mask=row < blocks, other=0).to(tl.float32)
@@ -151,10 +141,11 @@ def _quantize(W, packed, absmax, midpoints, blocks, SIZE: tl.constexpr, BLOCKS: 
     tl.store(absmax + block, largest, mask=block < blocks)
     # Written as a bare 1e-38, which float32 holds only as a subnormal, it would make all that follows float64.
     one, tiny = tl.full(largest.shape, 1.0, tl.float32), tl.full(largest.shape, 1e-38, tl.float32)
-    x = w * tl.div_rn(one, tl.maximum(largest, tiny))[:, None]
-    code = tl.zeros(x.shape, tl.int32)
-    for j in tl.static_range(15):
-        code += (x > tl.load(midpoints + j)).to(tl.int32)
+    # A block with NaN becomes NaN: the cell of NaN is 0, that of a number out of range would lie outside the tables.
+    divisor = tl.maximum(largest, tiny, propagate_nan=tl.PropagateNan.ALL)
+    x = w * tl.div_rn(one, divisor)[:, None]
+    cell = ((x + 1) * 32).to(tl.int32)
+    code = tl.load(first + cell).to(tl.int32) + (x > tl.load(midpoint + cell)).to(tl.int32)
     high, low = tl.split(tl.reshape(code, (BLOCKS, SIZE // 2, 2)))
     byte = row * (SIZE // 2) + tl.arange(0, SIZE // 2)[None, :]
     tl.store(packed + byte, (high * 16 + low).to(tl.uint8), mask=row < blocks)
@@ -199,12 +190,6 @@ def _write_weights(packed: Tensor, s: QuantState, out: Tensor) -> Tensor:
 @cache
 def _levels(device: torch.device) -> Float[Tensor, "16"]:
     return nf4_code().to(device)
-
-
-@cache
-def _midpoints(device: torch.device) -> Float[Tensor, "15"]:
-    code = nf4_code()
-    return ((code[:-1] + code[1:]) / 2).to(device)
 
 
 def _check_blocksize(name: str, blocksize: int) -> None:

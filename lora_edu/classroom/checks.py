@@ -109,7 +109,7 @@ def outcome(function: Callable, arguments: tuple) -> Any:
     """What a call returns, or which exception it raises."""
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Raised(type(error).__name__, _one_line(error))
 
 
@@ -144,7 +144,7 @@ def _shorten(value: Any) -> str:
     return textwrap.shorten(re.sub(r" at 0x[0-9a-f]+", "", text), width=70, placeholder=" ...")
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     """What an exception says, as far as it says something."""
     try:
         return textwrap.shorten(re.sub(r" at 0x[0-9a-f]+", "", str(error)), width=120, placeholder=" ...")
@@ -219,7 +219,9 @@ def examine(exercise: Exercise, function: Any) -> tuple[Status, str]:
 
 
 def check(exercise_id: str, function: Any) -> Status:
-    """Print and return how far an answer is: ``"not attempted"``, ``"hint"`` or ``"pass"``. Never raises.
+    """Print and return how far an answer is: ``"not attempted"``, ``"hint"`` or ``"pass"``.
+
+    Never raises, whatever it is given and the function does; an interrupt from the keyboard alone goes through.
 
     Parameters
     ----------
@@ -229,9 +231,12 @@ def check(exercise_id: str, function: Any) -> Status:
         The learner's function. None, ``...`` and a stub that raises NotImplementedError are not attempted.
     """
     exercises = load_exercises(exercise_id.split(".")[0]) if isinstance(exercise_id, str) else {}
-    if exercise_id not in exercises:
-        print(f"There is no exercise {exercise_id!r}; here are: {', '.join(exercises) or 'none'}.")
+    if exercise_id not in list(exercises):  # a list, for an id that has no hash
+        print(f"There is no exercise {_shorten(exercise_id)}; here are: {', '.join(exercises) or 'none'}.")
         return HINT
-    status, sentence = examine(exercises[exercise_id], function)
+    try:
+        status, sentence = examine(exercises[exercise_id], function)
+    except Exception as error:  # such as a tensor on another device
+        status, sentence = HINT, f"What your function returns cannot be compared: {_one_line(error)}"
     print(f"{exercise_id} {status}. {sentence}")
     return status

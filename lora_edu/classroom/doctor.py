@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
@@ -44,9 +43,11 @@ def _requirements(names: Iterable[str]) -> list[str]:
     return project["dependencies"] + [optional.get(name, name) for name in names]
 
 
-def _is_missing(requirement: str) -> bool:
-    """Every package of the course is imported under the name that it is installed under."""
-    return importlib.util.find_spec(_name(requirement).replace("-", "_")) is None
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _installed_versions() -> list[str]:
@@ -76,7 +77,7 @@ def ensure_packages(*names: str) -> None:
     RuntimeError
         If the installation fails: no network, or no version that fits what is installed.
     """
-    missing = [requirement for requirement in _requirements(names) if _is_missing(requirement)]
+    missing = [requirement for requirement in _requirements(names) if _version(_name(requirement)) is None]
     if not missing:
         return
     wanted = ", ".join(map(_name, missing))
@@ -98,13 +99,6 @@ def ensure_packages(*names: str) -> None:
 
 
 # ---------------------------------------------------------------- the machine
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _memory_bytes() -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from lora_edu.classroom import figures
-from lora_edu.classroom.memory import cases, recorded_ledger
+from lora_edu.classroom.memory import cases, gibibytes, recorded_ledger
 from lora_edu.classroom.widgets import Explorer, explore
 from lora_edu.llm.budget import Ledger, memory_ledger, preflight
 from lora_edu.llm.budget.preflight import GIB, changes
@@ -15,13 +15,6 @@ MODELS = ("SmolLM2-135M", "SmolLM2-1.7B", "Qwen2.5-7B")
 METHODS = ("full", "lora", "qlora")
 T4_GIB = 14.56
 GPU_GIB = (4, 8, T4_GIB, 24, 80)
-GROUPS = {
-    "weights": ("weights", "quantization constants"),
-    "what trains": ("adapters", "gradients", "optimizer"),
-    "activations,\nlogits": ("activations", "logits"),
-    "other": ("workspace", "process"),
-}
-"""The terms of a ledger, fewer of them: what fits under a bar's name."""
 
 
 @cache
@@ -47,21 +40,22 @@ def gpu_ledger(model: str, method: str, seq: int, batch: int = 2, r: int = 8) ->
 def verdict(model: str, method: str, gib: float, seq: int) -> tuple[Ledger, str]:
     """Return the memory of what `preflight` lets through on a GPU of `gib` GiB, and its decision in words.
 
-    Where it refuses, the memory of the lightest way to run: gradient checkpointing, one sequence at once.
+    Where it refuses, the memory of the lightest way to run: as asked, or checkpointing one sequence at once.
     """
     asked = gpu_ledger(model, method, seq)
     try:
         fitting = preflight(asked, "cuda", available=int(gib * GIB))
     except MemoryError:
         batch = asked.settings["batch"]
-        lightest = asked.but(gradient_checkpointing=True, batch=1, micro_batches=batch)
+        alone = asked.but(gradient_checkpointing=True, batch=1, micro_batches=batch)
+        lightest = min(asked, alone, key=lambda ledger: ledger.total)
         return lightest, f"refused, it needs {_gib(lightest.total)} GiB at least"
     changed = changes(asked, fitting) or "as it is"
     return fitting, f"fits, {changed}, with {_gib(fitting.total)} GiB"
 
 
 def explore_fits(seq: int) -> Explorer:
-    """Sliders over model, method and GPU; the bars are what is needed, the title says what `preflight` decides.
+    """Sliders over model, method and GPU; one bar is what is asked, the other what `preflight` decides.
 
     Parameters
     ----------
@@ -74,18 +68,16 @@ def explore_fits(seq: int) -> Explorer:
                 verdict(model, method, gib, seq)
 
     def draw(ax: Any, model: str, method: str, GPU_GiB: float) -> None:
-        ledger, decision = verdict(model, method, GPU_GiB, seq)
-        sizes = [sum(ledger[term] for term in terms) / GIB for terms in GROUPS.values()]
-        named = ", ".join(
-            f"{name} {size:.2f}".replace("\n", " ") for name, size in zip(GROUPS, sizes, strict=True)
-        )
-        figures.bars(
-            {"needed": sizes},
-            groups=list(GROUPS),
-            ylabel="GiB",
-            title=f"{model}, {method}, GPU of {GPU_GiB:g} GiB:\n{decision}",
-            number_format="{:.2f}",
-            alt=f"{model}, {method}, GPU of {GPU_GiB:g} GiB: {decision}. In GiB: {named}.",
+        fitting, decision = verdict(model, method, GPU_GiB, seq)
+        bars = {"as asked": gibibytes(gpu_ledger(model, method, seq)), "preflight": gibibytes(fitting)}
+        needed = ", ".join(f"{name} {sum(kinds.values()):.2f} GiB" for name, kinds in bars.items())
+        figures.stacked(
+            bars,
+            limit=(f"GPU: {GPU_GiB:g} GiB", GPU_GiB),
+            largest=1.5 * GPU_GiB,  # so the line stands still, and a bar says how full the GPU is
+            unit="GiB",
+            title=f"{model}, {method}:\n{decision}",
+            alt=f"{model}, {method}, GPU of {GPU_GiB:g} GiB: {decision}. In the picture: {needed}.",
             ax=ax,
         )
 

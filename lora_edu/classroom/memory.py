@@ -195,7 +195,16 @@ _KINDS = {
 
 def gigabytes(ledger: Mapping[str, int]) -> dict[str, float]:
     """The terms of a ledger in GB, in fewer kinds, which sum to the ledger's total."""
-    return {kind: sum(ledger[term] for term in terms) / 1e9 for kind, terms in _KINDS.items()}
+    return _by_kind(ledger, 10**9)
+
+
+def gibibytes(ledger: Mapping[str, int]) -> dict[str, float]:
+    """The same in GiB, the unit in which a GPU's memory is told."""
+    return _by_kind(ledger, 2**30)
+
+
+def _by_kind(ledger: Mapping[str, int], unit: int) -> dict[str, float]:
+    return {kind: sum(ledger[term] for term in terms) / unit for kind, terms in _KINDS.items()}
 
 
 def cases(name: str, **settings: object) -> list[dict[str, Any]]:

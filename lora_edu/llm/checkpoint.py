@@ -37,6 +37,8 @@ _PREFIX = "base_model.model."
 _PROMPT = "prompt_embeddings"
 _LORA_PARTS = ("lora_A.weight", "lora_B.weight")
 _BOTTLENECK_PARTS = ("down.weight", "down.bias", "up.weight", "up.bias")
+# The ways to start A and B, beside PEFT's default, that leave the base as it is.
+_INITS = ("eva", "gaussian", "mica", "orthogonal")
 
 _Files = tuple[dict[str, Any], dict[str, Tensor]]
 
@@ -301,9 +303,18 @@ def _check_plain_lora(config: dict[str, Any], file: Path) -> None:
         "modules_to_save",
         "fan_in_fan_out",
         "lora_bias",
+        "alora_invocation_tokens",
+        "layer_replication",
     ):
         if config.get(key):
             raise ValueError(f"{file} must describe plain LoRA: {key} = {config[key]!r} is not supported")
+    init = config.get("init_lora_weights")
+    if isinstance(init, str) and init.lower() not in _INITS:
+        # Such as PiSSA, which takes the start of B A away from the base's weights.
+        raise ValueError(
+            f"{file} must have init_lora_weights true, false or one of {', '.join(_INITS)}, which leave the base as "
+            f"it is, got {init!r}"
+        )
     if config.get("bias", "none") != "none":
         raise ValueError(f"{file} must have bias 'none', got {config['bias']!r}")
 

@@ -6,8 +6,9 @@ Each line says what goes in and what is to come out, in one of three shapes::
     {"prompt": "What is a rank?", "completion": "The largest ..."}      a question and its answer
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
 
-All lines of a file have the same shape; other keys are passed over. Of ``messages`` the last, the assistant's, is
-learned; those before it are its context.
+All lines have the same shape; other keys are passed over. Only a file of the first shape is checked as strictly as
+the course's own data (`lora_edu.llm.datasets.load_events`) and may hold no keys that those do not. Of ``messages``
+the last, the assistant's, is learned; those before it are its context.
 """
 
 import re

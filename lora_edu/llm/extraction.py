@@ -48,10 +48,10 @@ def format_event(event: dict[str, str]) -> str:
 
 
 def parse_event(answer: str) -> dict[str, Any] | None:
-    """Return the first JSON object in an answer, or None if there is none.
+    """Return the JSON object that starts at the first ``{`` of an answer, or None if none does.
 
     Words before and after the object are forgiven, so that a base model that explains itself is not called wrong
-    for its manners.
+    for its manners. A brace among the words before it is not.
     """
     start = answer.find("{")
     if start < 0:

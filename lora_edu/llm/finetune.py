@@ -31,10 +31,15 @@ A run's folder holds:
     The adapter in PEFT's format (``model/``, the whole model, after full fine-tuning).
 ``checkpoints/``
     The last two: adapter, optimizer and Trainer state. ``--resume`` goes on from the newest complete one.
+``config.json``, ``before.json``
+    The settings, by which a folder is known to hold a run, and what the base answered.
+
+What lies there under these names and was not written by a run is left alone: such a folder is refused.
 """
 
 import itertools
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -75,12 +80,15 @@ from lora_edu.llm.extraction import evaluate, parse_event, progress_bar
 from lora_edu.llm.provenance import provenance
 from lora_edu.llm.sharding import gather_trainable, is_sharded, require_shardable
 from lora_edu.llm.tiers import AUTO, choose_model, choose_optimizer, compute_dtype, fit
+from lora_edu.methods import _validate
 
 LEARNING_RATE = {"lora": 1e-3, "qlora": 1e-3, "full": 2e-5}
 FEW_SHOT_EXAMPLES = 3
 _COMPLETE = "complete"
 _IDENTITY_FILE = "config.json"
 _NOT_IDENTITY = ("output", "resume", "overwrite", "preflight")
+# No other program's config.json has all of these.
+_OUR_KEYS = {"method", "backend", "micro_batch_size", "before_events"}
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -111,7 +119,7 @@ class FinetuneConfig:
     )
     r: int = _setting(8, "rank of the adapter")
     lora_alpha: float = _setting(16.0, "the update is scaled by lora_alpha / r")
-    lora_dropout: float = _setting(0.0, "dropout on the adapter's input, 0 to 1")
+    lora_dropout: float = _setting(0.0, "dropout on the adapter's input, 0 to below 1")
     use_rslora: bool = _setting(False, "scale by lora_alpha / sqrt(r) instead")
     steps: int = _setting(120, "optimizer steps")
     learning_rate: float | None = _setting(None, "peak; default 1e-3 for adapters, 2e-5 for full")
@@ -160,8 +168,12 @@ class FinetuneConfig:
             raise ValueError("dataset and train_file must not both be set: each names the training data")
         if self.test_events is not None:
             _at_least("test_events", self.test_events, 1)
+        _validate.number("lora_alpha", self.lora_alpha)
+        _validate.number("lora_dropout", self.lora_dropout, 0, 1)
+        _validate.integer("seed", self.seed, 0, 2**32 - 1)  # what numpy's generator takes
         if self.learning_rate is None:
             self.learning_rate = LEARNING_RATE[self.method]
+        _validate.number("learning_rate", self.learning_rate)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
         if self.batch_size % self.micro_batch_size:
@@ -389,7 +401,8 @@ def finetune(config: FinetuneConfig) -> Run:
     Raises
     ------
     ValueError
-        If a setting or a data file is wrong, or the output folder holds another run.
+        If a setting or a data file is wrong, or the output folder holds another run or files of others. What the
+        folder holds is then as it was.
     MemoryError
         If the run would not fit this machine; the message says what to change.
     """
@@ -408,8 +421,7 @@ def finetune(config: FinetuneConfig) -> Run:
     if config.preflight:
         config, ledger = fit(config, _longest(examples), process.num_processes)
     if process.is_main_process:
-        _claim(folder, asked)
-    process.wait_for_everyone()
+        _check_output(folder, asked)  # before loading, which takes long; claimed after it, which may fail
 
     backend = backend_of(config)
     model, tokenizer = backend.load(config)
@@ -426,7 +438,9 @@ def finetune(config: FinetuneConfig) -> Run:
         model, tokenizer, lines, title, examples=examples, batch_size=config.eval_batch_size
     )
     before = {}
+    process.wait_for_everyone()  # until each has its model: an old run is not discarded for one that cannot start
     if process.is_main_process:
+        _claim(folder, asked)
         before = _before(folder, ask, seen[: config.before_events], worked)
     process.wait_for_everyone()
 
@@ -681,42 +695,78 @@ def _base_fingerprint(backend: _Backend, model: Any, tokenizer: Any) -> tuple[st
     return surgery.base_weights_hash(model), logits
 
 
+def _check_output(folder: Path, config: FinetuneConfig) -> dict[str, Any] | None:
+    """Return the identity of the run that the folder holds, None if it holds none; refuse one that is not to be had."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = _identity_in(folder)
+    ours = _names_written(held["method"]) if held else []
+    others = [n for n in _names_written(config.method) if n not in ours and os.path.lexists(folder / n)]
+    if others:
+        raise ValueError(
+            f"output must be a folder without somebody else's {', '.join(others)}, got {folder}, "
+            "where no run wrote that: choose another"
+        )
+    if held and config.resume:
+        differs = [f"{k} = {held.get(k)!r}" for k, v in config.identity().items() if held.get(k) != v]
+        if differs:
+            raise ValueError(
+                f"resume needs the settings of the run in {folder}, which has {', '.join(differs)}"
+            )
+    elif held and not config.overwrite:
+        raise ValueError(
+            f"output must be a folder without a run, got {folder}, which holds one: "
+            "choose another, or --resume to go on with it, or --overwrite to discard it"
+        )
+    return held
+
+
+def _identity_in(folder: Path) -> dict[str, Any] | None:
+    """Return the identity of the run that the folder holds, None if it holds none."""
+    try:
+        held = json.loads((folder / _IDENTITY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or not JSON
+        return None
+    return held if isinstance(held, dict) and held.keys() >= _OUR_KEYS else None
+
+
+def _names_written(method: str) -> list[str]:
+    """Return what a run writes into its folder; the identity, by which all of it is known as a run's, last."""
+    weights = (_Full if method == "full" else _Peft).weights_folder
+    return ["run.json", "before.json", "checkpoints", weights, _IDENTITY_FILE]
+
+
 def _claim(folder: Path, config: FinetuneConfig) -> None:
     """Make the folder this run's own, or say why it cannot be."""
-    identity_file = folder / _IDENTITY_FILE
-    if identity_file.exists():
+    if held := _check_output(folder, config):
         if config.overwrite:
-            _discard(folder)
-        elif not config.resume:
-            raise ValueError(
-                f"output must be a folder without a run, got {folder}, which holds one: "
-                "choose another, or --resume to go on with it, or --overwrite to discard it"
-            )
+            _discard(folder, held["method"])
+        for checkpoint in _checkpoints(folder):
+            if not (checkpoint / _COMPLETE).exists():
+                shutil.rmtree(checkpoint)
+        (folder / "run.json").unlink(missing_ok=True)  # until this run has finished, there is no record
+    _write_json(folder / _IDENTITY_FILE, config.identity())
+
+
+def _discard(folder: Path, method: str) -> None:
+    """Remove what a run by this method wrote, and nothing else that may lie in the folder."""
+    for checkpoint in _checkpoints(folder):  # first: a kill below must leave nothing to resume from
+        (checkpoint / _COMPLETE).unlink(missing_ok=True)
+    for path in (folder / name for name in _names_written(method)):
+        if path.is_dir():
+            shutil.rmtree(path)
         else:
-            held = json.loads(identity_file.read_text(encoding="utf-8"))
-            differs = [f"{k} = {held.get(k)!r}" for k, v in config.identity().items() if held.get(k) != v]
-            if differs:
-                raise ValueError(
-                    f"resume needs the settings of the run in {folder}, which has {', '.join(differs)}"
-                )
-    for checkpoint in folder.glob("checkpoints/checkpoint-*"):
-        if not (checkpoint / _COMPLETE).exists():
-            shutil.rmtree(checkpoint)
-    (folder / "run.json").unlink(missing_ok=True)  # until this run has finished, there is no record
-    _write_json(identity_file, config.identity())
+            path.unlink(missing_ok=True)
 
 
-def _discard(folder: Path) -> None:
-    """Remove what a run writes, and nothing else that may lie in the folder."""
-    for name in ("run.json", _IDENTITY_FILE, "before.json"):
-        (folder / name).unlink(missing_ok=True)
-    for name in ("adapter", "model", "checkpoints"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+def _checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints, oldest first; not a copy of one under a name such as checkpoint-40-best."""
+    steps = {path: path.name.partition("-")[2] for path in folder.glob("checkpoints/checkpoint-*")}
+    return sorted((path for path in steps if steps[path].isdecimal()), key=lambda path: int(steps[path]))
 
 
 def _newest_checkpoint(folder: Path) -> Path | None:
-    complete = [file.parent for file in folder.glob(f"checkpoints/checkpoint-*/{_COMPLETE}")]
-    return max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
+    complete = [path for path in _checkpoints(folder) if (path / _COMPLETE).exists()]
+    return complete[-1] if complete else None
 
 
 def _answers(lines: Sequence[dict], after: dict, before: dict) -> list[dict[str, Any]]:
@@ -737,7 +787,7 @@ def _answers(lines: Sequence[dict], after: dict, before: dict) -> list[dict[str,
 
 def _write_json(file: Path, content: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
+    partial = file.with_name(f".{file.name}.lora_edu-partial")  # no one else's file has that name
     partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(file)
 

@@ -21,7 +21,7 @@ from lora_edu.methods.quant_state import QuantState, block_count, packed_bytes
 
 # Weights in a chunk. Quantizing makes more on the way; a GPU wants few chunks, and large ones.
 QUANTIZE_CHUNK = 2**18
-DEQUANTIZE_CHUNK = 2**19
+DEQUANTIZE_CHUNK = 2**20
 GPU_CHUNK = 2**24
 
 
@@ -47,7 +47,7 @@ def nearest_nf4_level(x: Float[Tensor, "numel"]) -> UInt8[Tensor, "numel"]:
 
     [-1, 1] is cut into 64 cells, so small that none holds two midpoints: one comparison in the cell decides.
     """
-    first, midpoint = _cells(x.device)
+    first, midpoint = cells(x.device)
     cell = x.add(1).mul_(32).int()
     return first.index_select(0, cell).add_(x > midpoint.index_select(0, cell))
 
@@ -90,8 +90,10 @@ def matmul_transposed(
 ) -> Tensor:
     """``grad_y @ W``, the panels' shares summed in at least float32, as one product would sum them."""
     sum_dtype = torch.promote_types(grad_y.dtype, torch.float32)
-    grad_x = grad_y.new_zeros(grad_y.shape[0], s.shape[1], dtype=sum_dtype)
-    for rows, W in dequantized_panels(packed, s, grad_y.dtype):
+    panels = dequantized_panels(packed, s, grad_y.dtype)
+    rows, W = next(panels)
+    grad_x = (grad_y[:, rows] @ W).to(sum_dtype)
+    for rows, W in panels:
         if W.dtype == sum_dtype:
             grad_x.addmm_(grad_y[:, rows], W)
         else:
@@ -146,7 +148,7 @@ def _scale_blocks(
 
 
 @cache
-def _cells(device: torch.device) -> tuple[UInt8[Tensor, "65"], Float[Tensor, "65"]]:
+def cells(device: torch.device) -> tuple[UInt8[Tensor, "65"], Float[Tensor, "65"]]:
     """For each cell: the level at its lower end, and the midpoint within it or else infinity."""
     code = nf4_code()
     midpoints = (code[:-1] + code[1:]) / 2

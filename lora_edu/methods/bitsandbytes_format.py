@@ -5,7 +5,8 @@ and what is no tensor as JSON, whose bytes are a tensor too.
 """
 
 import json
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 import torch
 from jaxtyping import UInt8
@@ -27,18 +28,19 @@ def read_linear4bit(
     Raises
     ------
     TypeError, ValueError
-        An entry is missing, or the weight is not NF4.
+        An entry is missing or unreadable, the bias does not fit, or the weight is not NF4. Whether the codes and
+        the scales fit is for ``check_stored`` to say.
     """
-    missing = {"weight", "weight.absmax", FACTS} - state_dict.keys()
+    missing = {"weight", "weight.absmax", "weight.quant_map", FACTS} - state_dict.keys()
     allowed = f"an NF4 layer's, with {sorted(missing)}"
     _validate.require(not missing, "state_dict", allowed, sorted(state_dict))
-    facts = json.loads(bytes(state_dict[FACTS].tolist()))
-    dtype: Any = getattr(torch, facts["dtype"], None)
-    _validate.floating_dtype("state_dict's dtype", dtype)
+    code = state_dict["weight.quant_map"].tolist()
+    _validate.require(code == nf4_code().tolist(), "state_dict's quant_map", "the NF4 levels", code)
+    facts = _read_facts(state_dict[FACTS])
     packed, offset = state_dict["weight"].flatten(), facts.get("nested_offset")
     quant_state = QuantState(
         torch.Size(facts["shape"]),
-        dtype,
+        facts["dtype"],
         facts["blocksize"],
         state_dict["weight.absmax"],
         state_dict.get("weight.nested_absmax"),
@@ -46,7 +48,29 @@ def read_linear4bit(
         state_dict.get("weight.nested_quant_map"),
         None if offset is None else torch.tensor(offset, dtype=torch.float32, device=packed.device),
     )
-    return packed, quant_state, state_dict.get("bias")
+    bias = state_dict.get("bias")
+    if bias is not None:
+        _validate.tensor("state_dict's bias", bias)
+        _validate.shape("state_dict's bias", bias, (quant_state.shape[0],))
+    return packed, quant_state, bias
+
+
+def _read_facts(entry: Tensor) -> dict[str, Any]:
+    """What ``FACTS`` holds, checked, with the dtype as one of torch's."""
+    _validate.tensor(f"state_dict's {FACTS}", entry, torch.uint8, 1)
+    text, facts = bytes(entry.tolist()), cast(Any, None)
+    with suppress(ValueError):
+        facts = json.loads(text)
+    _validate.require(isinstance(facts, dict), f"state_dict's {FACTS}", "a JSON object", text)
+    shape = facts.get("shape")
+    is_matrix = isinstance(shape, list) and [type(size) for size in shape] == [int, int] and min(shape) > 0
+    _validate.require(is_matrix, "state_dict's shape", "two integers of at least 1", shape)
+    _validate.integer("state_dict's blocksize", facts.get("blocksize"), 1)
+    if facts.get("nested_offset") is not None:
+        _validate.number("state_dict's nested_offset", facts["nested_offset"])
+    dtype = getattr(torch, str(facts.get("dtype")), None)
+    _validate.floating_dtype("state_dict's dtype", dtype)
+    return facts | {"dtype": dtype}
 
 
 def write_linear4bit(

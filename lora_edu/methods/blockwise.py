@@ -48,6 +48,7 @@ def quantize_blockwise(
         An argument outside these bounds.
     """
     _validate.ascending("code", code)
+    _validate.require(bool((code.abs() <= 1).all()), "code", "levels in [-1, 1]", code.tolist())
     x, absmax = normalize_blocks(W, blocksize)
     return nearest_level(x, code.float()).to(torch.uint8).view(W.shape), absmax
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lora_edu.methods import _fast, _validate
-from lora_edu.methods.bitsandbytes_format import read_linear4bit
 from lora_edu.methods.nf4 import QuantState, dequantize_nf4, empty_nf4, quantize_nf4
 from lora_edu.methods.nf4_module import NF4Module
 
@@ -117,19 +116,6 @@ class NF4Linear(NF4Module):
         layer = cls._holding(*quantize_nf4(linear.weight, blocksize, double_quant), bias, compute_dtype)
         return layer.train(linear.training)
 
-    @classmethod
-    def from_bitsandbytes(
-        cls, state_dict: dict[str, Tensor], compute_dtype: torch.dtype | None = None
-    ) -> Self:
-        """The layer whose ``bitsandbytes.nn.Linear4bit.state_dict()`` this is, bit for bit.
-
-        Raises
-        ------
-        TypeError, ValueError
-            An entry is missing or does not fit the others, or the weight is not NF4.
-        """
-        return cls._holding(*read_linear4bit(state_dict), compute_dtype)
-
     def dequantize(self, dtype: torch.dtype | None = None) -> Float[Tensor, "out in"]:
         """The weight, in ``dtype``, else ``compute_dtype``, else the dtype that was quantized."""
         state = self.quant_state
@@ -147,24 +133,17 @@ class NF4Linear(NF4Module):
         _validate.require(x.is_floating_point(), "x", allowed, x.dtype, TypeError)
         _validate.require(x.shape[-1:] == (self.in_features,), "x", allowed, f"shape {tuple(x.shape)}")
         rows = x.to(self.compute_dtype or x.dtype).reshape(-1, self.in_features)
-        # Without a gradient to compute, the product alone: going through autograd would cost as much again.
-        product = MatMulNF4.apply if torch.is_grad_enabled() and x.requires_grad else _fast.matmul
-        y: Tensor = product(rows, self.packed, self.quant_state)  # pyright: ignore[reportAssignmentType]
+        y = self._product(rows)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)
         return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    def _product(self, rows: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
+        # Without a gradient to compute, the product alone: going through autograd would cost as much again.
+        product: Any = MatMulNF4.apply if torch.is_grad_enabled() and rows.requires_grad else _fast.matmul
+        return product(rows, self.packed, self.quant_state)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows of this layer."""
         bias, blocksize = self.bias is not None, self.quant_state.blocksize
         return f"in_features={self.in_features}, out_features={self.out_features}, {bias=}, {blocksize=}"
-
-    @classmethod
-    def _holding(
-        cls, packed: Tensor, s: QuantState, bias: Tensor | None, compute_dtype: torch.dtype | None
-    ) -> Self:
-        out_features, in_features = s.shape
-        nested = s.nested_absmax is not None
-        layer = cls(in_features, out_features, False, s.blocksize, nested, compute_dtype, "meta", s.dtype)
-        layer._store(packed, s, bias)
-        return layer

@@ -129,8 +129,9 @@ figures.product(
 )
 
 # %% [markdown]
-# The **rank** of a matrix is the largest number of independent columns in it. It is also the largest number of
-# independent rows: read $B A$ row by row, and each row of $W$ is a mix of the two rows of $A$.
+# Columns are **independent** if none of them is a mix of the others. The **rank** of a matrix is the largest number of
+# independent columns in it. It is also the largest number of independent rows: read $B A$ row by row, and each row of
+# $W$ is a mix of the two rows of $A$.
 
 # %%
 torch.linalg.matrix_rank(W).item(), torch.linalg.matrix_rank(W.T).item()
@@ -239,7 +240,9 @@ f"by the formula {formula:.6f}, measured {error:.6f}"
 
 # %% [markdown]
 # A theorem may be tested too. Replace the 8 columns of $U$ by others: a blend of $U$ with random columns, from all $U$
-# (0) to all random (1), 50 times each. `qr` makes the columns orthonormal; the best copy from them is $Q (Q^\top W)$.
+# (0) to all random (1), 50 times each. `qr` makes the columns orthonormal (each of length 1, any two at right angles)
+# and keeps what they can be mixed to; the best copy from them is $Q (Q^\top W)$. The line will be the median of the 50,
+# the band from the lowest to the highest.
 
 # %%
 other = torch.randn(50, 192, 8, dtype=torch.float64) / 192**0.5
@@ -294,7 +297,8 @@ check("01.3", best_rank_r)
 # ## 4. Is the weight of a trained model low-rank?
 #
 # Low rank is shown, never asserted. We load weights of the course's model, SmolLM2-135M
-# ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)): the query weight in the middle block, 576 × 576.
+# ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)): 30 blocks with seven matrices each (notebook 06 says what
+# they do). First the query weight of block 15, 576 × 576.
 
 # %%
 from safetensors import safe_open

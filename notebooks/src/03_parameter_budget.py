@@ -210,7 +210,8 @@ f"in 16 bits {adapter * 2 / 1e6:.1f} MB beside {base * 2 / 1e9:.0f} GB"
 
 # %% [markdown]
 # The paper says that the saved file shrinks from 350 GB to 35 MB, about 10,000 times
-# ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2). It rounds: we count 37.7 MB.
+# ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2). By count it is 37.7 MB, about 9,250 times: the
+# paper's figures are rounded.
 #
 # One often reads that LoRA trains about 1 % of a model, "1 billion of 175". That division gives 0.57 %, and 1 billion
 # is 53 times the adapter above.

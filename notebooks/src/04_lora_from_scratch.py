@@ -245,12 +245,13 @@ assert all(torch.allclose(way(inputs), apart(inputs), atol=1e-4) for way in ways
 "all three give the same outputs"
 
 # %% [markdown]
-# With one token, forming $W + BA$ each time is by far the slowest. With 1024 tokens the lines come close: now nearly
-# all of the work is $Wx$ itself, and the order hardly matters. (By multiplications, they cross at 512.)
+# With one token, forming $W + BA$ each time is by far the slowest. With 1024 tokens the lines come close: nearly all
+# multiplications are now those of $Wx$. (By multiplications, "formed anew" and "apart" cross at 512.)
 #
-# Apart takes 1.6 % more multiplications than merged. With one token it usually takes far more than 1.6 % longer: two
-# extra products have to be started. So "LoRA has no inference latency" ([Hu et al.
-# 2021](https://arxiv.org/abs/2106.09685), section 4.1) holds **after merging**, and not before.
+# Apart takes 1.6 % more multiplications than merged. It usually takes far more than 1.6 % longer, with one token and
+# with 1024: two extra products are started, and one more matrix of outputs is written and added. So "LoRA has no
+# inference latency" ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1) holds **after merging**, and not
+# before.
 #
 # Keep $B$ and $A$ when you merge. Without them there is no way back to $W$, and no switching to another adapter.
 #
@@ -364,8 +365,8 @@ explore(draw_moves, beginning=list(beginnings))
 # - **Both zero** never moves, at any learning rate.
 # - **Both random** starts away from the base: its first loss is 2.38 in place of 0.93. Training may repair that.
 #
-# What surprises: under AdamW, $A$ may move at step 1 though its gradient is zero. **Weight decay** shrinks it. That
-# is why it is off above.
+# What surprises: under AdamW, the optimizer used above (notebook 05), $A$ may move at step 1 though its gradient is
+# zero. **Weight decay** shrinks it. That is why it is off above.
 
 # %%
 [f"{train(wrapped(1, 0), weight_decay=decay)[1, 1]:.4f}" for decay in (0.0, 0.1)]
@@ -657,7 +658,7 @@ torch.allclose(X_real @ W_merged.T, theirs(X_real)), torch.linalg.matrix_rank(W_
 # - $y = Wx + \frac{\alpha}{r} B(Ax)$: $W$ stays whole, $B$ (out, r) and $A$ (r, in) train.
 # - $B(Ax)$ is cheap at any number of tokens. Merged once, the update costs nothing in use.
 # - $B = 0$ and a random $A$: the layer starts as its base, $B$ moves first, then $A$.
-# - The gradients stay at rank $r$, and the gradient of $x$ still passes through $W$.
+# - The gradients of $A$ and $B$ are as small as $A$ and $B$, and the gradient of $x$ still passes through $W$.
 # - Limit: this was one layer. That the formulas agree with peft does not say that the update learns enough.
 #
 # **Next question:** what changes when only $B$ and $A$ train, in a whole network? (Notebook 05.)

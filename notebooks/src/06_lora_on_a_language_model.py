@@ -129,7 +129,8 @@ with torch.no_grad():
 f"by hand {by_hand:.3f}, by the model {by_model:.3f} nats a token"
 
 # %% [markdown]
-# The model did the same from *labels*: one a token, the right one where it is scored and -100 where it is not.
+# The model did the same from *labels*: one a token, the right one where it is scored and -100 where it is not. (A *nat*
+# is the unit of the natural logarithm.)
 #
 # ### Exercise 06.1 · The loss (two stars, 8 minutes)
 #
@@ -210,7 +211,8 @@ same, list(linear_layers(model))[:7]
 # ### Exercise 06.2 · Find the layers (two stars, 6 minutes)
 #
 # Write `layers_to_adapt(model, target_modules)`: the paths of all `nn.Linear` layers whose last name is one of
-# `target_modules`, in the model's order. A path is written with dots, like `layers.0.self_attn.q_proj`.
+# `target_modules`, in the model's order. A path is written with dots, like `layers.0.self_attn.q_proj`. (Do not try it
+# on our `model`: it is wrapped already, and the linear layers of its blocks are now called `base_layer`.)
 
 
 # %% tags=["exercise"]
@@ -453,8 +455,8 @@ assert endless_answers[0].count("{") > 1
 # The second adapter *unlearned* that, though no label asked for it: nothing held the end in place while all else
 # moved.
 #
-# So when a tuned model does not stop, look at the last label first. A usual cause: the padding token is the end token
-# too, and all padding gets the label -100, the real end with it.
+# So when a tuned model does not stop, look at the last label first. A usual cause: short texts of a batch are filled up
+# with a *padding* token. If that is the end token too, and all padding gets the label -100, so does the real end.
 #
 # ## 4. Which layers, and which learning rate?
 #

@@ -71,7 +71,8 @@ explore(draw_bits, number=numbers, largest=[1.0, 10.0, 100.0, 70_000.0], start={
 # ([Micikevicius et al. 2022](https://arxiv.org/abs/2209.05433)).
 #
 # int8 and int4 have no exponent. They count equal steps, the largest count meaning `largest`. Move that slider: at 10,
-# int4 reads 0.1 as 0, and at 100 int8 does too. Then try the number 1e-8, and 448 and 70,000.
+# int4 reads 0.1 as 0, and at 100 int8 does too. Then try the number 1e-8, and 448 and 70,000. (E4M3 has no infinity.
+# PyTorch 2.13 stores 70,000 as its largest, 448; older versions may store "not a number".)
 #
 # To type a number of your own:
 
@@ -201,9 +202,10 @@ check("07.2", nearest_index)
 # %% [markdown]
 # ## 3. What can a single weight do to all others?
 #
-# Weights do not lie between -1 and 1. So a tensor is divided by its largest magnitude, `absmax`. Indices and absmax are
-# stored. To read a weight back, multiply its level with absmax. Here are 4,096 Gaussian weights; then one grows to 100.
-# (`nearest_level` is your `nearest_index` for a whole tensor.)
+# Weights do not lie between -1 and 1. So a tensor is divided by its largest magnitude, `absmax`: its **scale**. Indices
+# and absmax are stored. To read a weight back, multiply its level with absmax. Here are 4,096 Gaussian weights: drawn
+# from a bell curve, two of three between -1 and 1. Then one grows to 100. (`nearest_level` is your `nearest_index` for
+# a whole tensor.)
 
 # %%
 torch.manual_seed(0)
@@ -480,12 +482,12 @@ compare(layer=list(layers), MB=[f"{b / 1e6:.1f}" for b in stored], error=[f"{e:.
 
 # %% [markdown]
 # The stored picture is from a processor that multiplies bf16 and int8 in hardware, on one core; yours may differ.
-# There, with 64 tokens, these two are several times faster than fp32, and NF4 is the slowest.
+# There, with 64 tokens, these two are several times faster than fp32. NF4 is slowest, most of all at one token:
+# unpacking $W$ takes as long, and little is multiplied.
 #
 # So "quantization speeds models up" is half of a truth. Time is saved where the hardware *multiplies* in the narrow
-# format. NF4 is a format for *storage*: it does all the work of the wide layer, and unpacks first. (One token at a
-# time, a GPU mostly waits for $W$. There, kernels that unpack while they multiply can be faster:
-# [AWQ](https://arxiv.org/abs/2306.00978).)
+# format. NF4 is a format for *storage*. (At one token, a GPU mostly waits for $W$. There, kernels that unpack while
+# they multiply can be faster: [AWQ](https://arxiv.org/abs/2306.00978).)
 #
 # int8 has its own catch: the inputs of large models have outliers, so
 # [LLM.int8()](https://arxiv.org/abs/2208.07339) computes some columns in 16 bits (section 3).

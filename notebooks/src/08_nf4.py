@@ -39,7 +39,9 @@ from lora_edu.methods import blockwise, codebook, nf4
 # ## 1. How do you cut a bell curve into equal shares?
 #
 # Weights crowd around zero. Sixteen even levels spend many of their levels where few weights are. The idea behind NF4:
-# let each level serve an equal share of the weights. So cut a normal distribution into 16 slices of equal area.
+# let each level serve an equal share of the weights. So cut a bell curve, the **normal distribution**, into 16 slices
+# of equal area. Its width is told in *standard deviations*: 68 % of all numbers lie within one of the middle, 95 %
+# within two.
 
 # %%
 predict(
@@ -234,8 +236,8 @@ print(published.numpy().round(4))
 (published < 0).sum().item(), (published == 0).sum().item(), (published > 0).sum().item()
 
 # %% [markdown]
-# Seven negative, zero, eight positive. They are not evenly spaced, as articles on QLoRA sometimes draw them. The last
-# digits (less than 2e-7) depend on where a computation rounds to float32.
+# Seven negative, zero, eight positive. They are not evenly spaced, though articles on QLoRA sometimes draw them so. The
+# last digits (less than 2e-7) depend on where a computation rounds to float32.
 #
 # Equal shares were the idea. So are the 16 levels used equally often, 6.25 % each?
 

@@ -89,7 +89,7 @@ f"from the levels: {moved.double().mean():.1%} of the bytes differ"
 # $$y = x \hat W^\top + \frac{\alpha}{r} (x A^\top) B^\top, \qquad
 # \hat W = \text{dequantize}(\text{codes}, \text{scales})$$
 #
-# ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), equations 5 and 6.) In the course it is a composition of
+# ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), equations 3, 5 and 6.) In the course it is a composition of
 # two layers:
 
 # %%
@@ -146,8 +146,9 @@ f"the start is off by {(wide.weight - W).norm() / W.norm():.1%} of W"
 
 # %% [markdown]
 # One sometimes reads that adapters in 32 bits make up for the rounding. Their precision restores nothing. Their
-# training may: in the paper, mean MMLU was 53.1 with NF4 and 53.0 with bf16 ([Dettmers et al.
-# 2023](https://arxiv.org/abs/2305.14314), table 4). On our own task (recorded, three seeds):
+# training may: in the paper, the mean on MMLU (exam questions with four choices; percent right) was 53.1 with NF4 and
+# double quantization, and 53.0 with bf16 ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), table 4). On our
+# own task (recorded, three seeds):
 
 # %%
 pair = [records.runs("events_gpu_final", method=m, r=8, backend="peft") for m in ("lora", "qlora")]
@@ -315,7 +316,7 @@ explore(draw_moment, method=list(memory.METHODS), moment=list(memory.MOMENTS), s
 # |---|---|---|
 # | weights of linear layers, stored | 16 bits | 4-bit codes, 8-bit scales, their scales in float32 |
 # | the same in a product | bf16 (fp16 on a T4) | bf16 (fp16 on a T4), for that moment |
-# | embedding, norms, output head | 16 bits | 16 bits; float32 after `prepare_model_for_kbit_training` |
+# | embedding, norms, output head | 16 bits | 16 bits, norms float32 (peft's `prepare_model_for_kbit_training`: all) |
 # | $B$, $A$, their gradients | float32 in peft and here, bf16 in the paper | the same |
 # | gradient of $W$ | none | none |
 # | Adam's averages | of $B$ and $A$ alone | the same, 8 bits each where memory is short |
@@ -530,8 +531,8 @@ explore(draw_seven_billion, **choices, start={"r": 16, "seq": 512, "batch": 1})
 # %% [markdown]
 # A 7B is where the 4 bits do the work: 16-bit weights alone nearly fill the card, whatever is trained. From rank 8 to
 # rank 64 QLoRA's peak grows by 0.9 GB, to rank 256 by six (1 × 512 tokens): the adapter, its gradients and averages.
-# Tokens cost
-# activations. (Where no fused kernel helps, as on a T4, attention scores grow with the square of the sequence.)
+# Tokens cost activations. (Without one fused kernel for all of attention, as for Mistral's shared keys on a T4, the
+# scores are kept, and grow with the square of the sequence. A kernel is one program on the GPU.)
 #
 # Now a free Binder: 2 GB, no GPU, SmolLM2-135M in bfloat16, batches of 2 × 128 tokens.
 
@@ -567,9 +568,8 @@ compare(method=small, measured_GB=[f"{size:.2f}" for size in resident.values()],
 # them it takes about what LoRA takes: weights save 0.16 GB, but activations need more (the stream between blocks is
 # float32).
 #
-# On a CPU the ledger leaves those pages out, and is off by 6 % here, by more in notebook 10.
-# `preflight`, which a run of the course asks before it loads a byte, adds 15 %. It
-# refuses the full fine-tune.
+# On a CPU the ledger leaves those pages out. Apart from them it is off by up to 6 % here, by more in notebook 10.
+# `preflight`, which a run of the course asks before it loads a byte, adds 15 %. It refuses the full fine-tune.
 #
 # ## 4. What else can be moved out of the way?
 #
@@ -723,16 +723,16 @@ milliseconds = {case: [f"{1000 * s:.2f}" for s in row.values()] for case, row in
 compare(ms=["plain PyTorch", "bitsandbytes", "Triton", "copy"], **milliseconds)
 
 # %% [markdown]
-# Dequantizing, 15 lines come close to a copy, and are faster than bitsandbytes. Quantizing, they are six times slower
-# than a copy. Why? A *roofline* shows what is possible:
+# Dequantizing, 15 lines come close to a copy, and are faster than bitsandbytes. Quantizing, they take 6.5 times as long
+# as a copy. Why? A *roofline* shows what is possible:
 #
 # $$\text{operations a second} \le \min(\text{peak},\; \text{bandwidth} \times \text{operations a byte})$$
 #
 # ([Williams et al. 2009](https://doi.org/10.1145/1498765.1498785).) Dequantizing multiplies once a weight: memory is
-# the limit. Quantizing compares with 15 midpoints and adds 15 answers: it stands near the bend. The drawing flatters
-# there. The peak, [NVIDIA's](https://www.nvidia.com/en-us/data-center/h200/) 67 · 10¹², counts a multiply-add as two
-# operations; compares and adds reach half of it at most, and packing is not counted. That explains a part of the
-# factor six. The rest we have not measured.
+# the limit. Quantizing compares with 15 midpoints and adds 15 answers, 33 operations with the scaling: it stands near
+# the bend. The drawing flatters there. The peak, [NVIDIA's](https://www.nvidia.com/en-us/data-center/h200/) 67 · 10¹²,
+# counts a multiply-add as two operations; compares and adds reach half of it at most, and packing is not counted. That
+# explains a part of the factor 6.5. The rest we have not measured.
 
 # %%
 moved = 8192**2 * (2 + 1 / 2 + 4 / 64)  # bytes: bfloat16, codes, scales

@@ -253,7 +253,7 @@ for megabytes in (2000, 1600, 1000):
         print(f"{megabytes} MB: {refusal}")
 
 # %% [markdown]
-# First it runs as asked. Then one knob turns: *gradient checkpointing* keeps the input of each layer alone and computes
+# First it runs as asked. Then one knob turns: *gradient checkpointing* keeps the input of each block alone and computes
 # the rest a second time. That costs time and changes no result but rounding. At last it refuses, and says what other
 # knobs would bring. Here none brings anything: most is needed while the weights are loaded, before they are quantized.
 # All this is known before a weight is loaded.
@@ -515,8 +515,8 @@ figures.bars(
 )
 
 # %% [markdown]
-# Below a few per cent next to nothing survives, and ours is below one. Now the whole model, merged by peft's
-# `merge_and_unload()` into three bases:
+# Below a few per cent next to nothing survives, and in nearly all layers ours is below one. Now the whole model, merged
+# by peft's `merge_and_unload()` into three bases:
 #
 # - `W16`: the weights as they came, which the adapter has never seen;
 # - `dequant(W4)`: $W_4$ made wide, over which it was trained;
@@ -572,15 +572,18 @@ print(records.printed("notebook_10_gpu", "run = finetune(config)").partition("\n
 # The scores are those of a CPU within a point or two. Training took 38 s. (`auto` chose bfloat16 and the paged 8-bit
 # AdamW there.)
 #
-# On a GPU the question "does it fit?" decides. Choose a model, a method and a GPU. The bars are what our run would need
-# (two sentences at once; 16-bit floats as on a T4, 32 for full fine-tuning), the title is what `preflight` decides. It
-# refuses LoRA for the 7B on a T4. What about QLoRA? And which knob turns on a GPU of 8 GiB?
+# On a GPU the question "does it fit?" decides. Choose a model, a method and a GPU. The upper bar is our run as asked
+# (two sentences at once; 16-bit floats as on a T4, 32 for full fine-tuning). The lower one is what `preflight` makes of
+# it (where it refuses, the lightest way), with a tenth of the need to spare. It refuses LoRA for the 7B on a T4. What
+# about QLoRA? And which knob turns on a GPU of 8 GiB?
 
 # %%
 fits.explore_fits(longest)
 
 # %% [markdown]
-# With QLoRA the 7B fits a T4, and with gradient checkpointing 8 GiB. That is the case that it was made for.
+# With QLoRA the 7B fits a T4, and with gradient checkpointing 8 GiB. That is the case that it was made for. (Our
+# `finetune` makes only the norms float32. After section 2's `prepare_model_for_kbit_training` embedding and output
+# head would be float32 too: 2 GiB more.)
 #
 # A prediction is worth what a measurement says of it. Longer texts (512 tokens, rank 16, gradient checkpointing) were
 # tried on an H200 that was limited to 14.5 GiB:
@@ -646,7 +649,7 @@ compare(**records.scaling_columns("scaling_135m"))
 compare(**records.scaling_columns("scaling_7b"))
 
 # %% [markdown]
-# DDP keeps the loss, nearly doubles the speed, saves no memory. FSDP is slower; the small model's peak falls by a
+# DDP keeps the loss, about doubles the speed, saves no memory. FSDP is slower; the small model's peak falls by a
 # fifth. The 6.37 GiB of the 7B are reached while the model is split: each GPU then holds all of it and its half. What a
 # step needs was not recorded. So FSDP makes room for longer texts, not for a base that one GPU cannot hold.
 #

@@ -238,13 +238,14 @@ def draw_storage(ax, r):
     text = f"Rank {r}: 1,000 adapters take {GB['adapters'][-1]:.2f} GB, the base {base_bytes / 1e9:.2f} GB. "
     text += f"{8 * base_bytes / adapter_bytes / r:,.0f} adapters weigh as much as the base."
     options = {"xlabel": "customers", "ylabel": "GB in 32 bits", "title": f"rank {r}"}
-    figures.lines(GB, x=customers, alt=text, ax=ax, **options)
+    figures.lines(GB, x=customers, ylim=(0, 2.5), alt=text, ax=ax, **options)
 
 
 explore(draw_storage, r=[1, 2, 4, 8, 16, 64], start={"r": 8})
 
 # %% [markdown]
-# A thousand models would take 538 GB. One base with a thousand adapters takes 2.4 GB.
+# A thousand models would take 538 GB. One base with a thousand adapters takes 2.4 GB. (In memory our adapters are
+# float32. Their files hold 16 bits a number, so 0.9 MB each.)
 #
 # What surprises: of these, 1.8 GB are adapters. "An adapter weighs next to nothing" is true of one. Beyond 292 of
 # them the base is the smaller part, and at rank 64 beyond 36. So servers keep most adapters in the host's memory and
@@ -296,7 +297,7 @@ predict(
     "A trained adapter of this kind follows a layer W. Can the two be merged into one matrix?",
     ["yes, as with LoRA", "no", "only at rank 1"],
     answer="no",
-    why="One matrix cannot bend: twice the input gives exactly twice the output.",
+    why="One matrix cannot bend: minus the input gives exactly minus the output. With ReLU it does not.",
 )
 
 # %%
@@ -358,7 +359,7 @@ def draw_attention(ax, prefix):
     weights = torch.softmax(torch.stack(chosen) @ query / 4, dim=0)
     labels = [f"P{i + 1}" for i in range(prefix)] + ["t1", "t2", "t3", "t4"]
     shares = weights[:prefix].sum(), weights[prefix:].sum()
-    text = f"{prefix} keys of a prefix before 4 tokens. "
+    text = f"A prefix of length {prefix} before 4 tokens. "
     text += f"The prefix gets {shares[0]:.0%} of the attention, the tokens {shares[1]:.0%}."
     options = {"ylabel": "weight", "number_format": "{:.2f}", "top": 0.42}
     figures.bars({"weight": weights}, groups=labels, **options, alt=text, ax=ax)
@@ -428,7 +429,7 @@ compare(**method_columns(record, milliseconds))
 assert [run["persona"] for run in record["methods"]] == ["gardener"] * 12
 
 # %% [markdown]
-# The last row is the base's own time. LoRA and bottleneck add small products to many layers: a few per cent here, which
+# The last row is the base's own time. LoRA and bottleneck add small products to many layers: up to a tenth here, which
 # a busy machine may hide. But LoRA can be merged when one adapter is enough. A prefix adds no product; each row of a
 # batch carries it in its cache, 40 tokens more to remember and to attend to.
 #

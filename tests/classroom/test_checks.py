@@ -1,6 +1,7 @@
 """Checks: every exercise of every notebook, and the machinery's promises."""
 
 import pkgutil
+import sys
 
 import pytest
 import torch
@@ -61,6 +62,8 @@ def loops(*_):
         lambda *_: [Odd()],
         lambda *_: float("nan"),
         lambda *_: 1 / 0,
+        lambda *_: 10**5000,
+        lambda *_: sys.exit(),
         loops,
     ],
 )
@@ -120,12 +123,29 @@ def test_text_holds_no_memory_address(capsys):
     assert "<object object>" in text and "0x" not in text
 
 
+def test_a_result_that_cannot_be_compared_is_told(capsys):
+    assert check("02.1", lambda X, E: EXERCISES["02.1"].solution(X, E).to("meta")) == HINT
+    assert "02.1 hint. What your function returns cannot be compared: Tensor on" in capsys.readouterr().out
+
+
+def test_an_exit_is_named_and_an_interrupt_goes_through(capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    assert check("10.2", lambda model: sys.exit("bye")) == HINT
+    assert "Your function raises SystemExit for" in capsys.readouterr().out
+    with pytest.raises(KeyboardInterrupt):
+        check("10.2", interrupted)
+
+
 def test_an_unknown_exercise_is_named(capsys):
     assert check("10.99", stub) == HINT
     assert check("98.1", stub) == HINT
     assert check(None, stub) == HINT
-    first, second, third = capsys.readouterr().out.splitlines()
+    assert check(["04.1"], stub) == HINT
+    first, second, third, fourth = capsys.readouterr().out.splitlines()
     assert "'10.99'" in first and "10.1, 10.2" in first and "'98.1'" in second and "None" in third
+    assert fourth == "There is no exercise ['04.1']; here are: none."
 
 
 def test_a_check_leaves_the_random_numbers_alone():

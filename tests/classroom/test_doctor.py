@@ -33,7 +33,7 @@ def test_doctor_prints_what_it_returns(capsys):
 
 
 def test_nothing_is_installed_or_printed_when_nothing_is_missing(capsys):
-    ensure_packages("bitsandbytes")
+    ensure_packages("bitsandbytes", "scikit-learn")  # the second is imported under another name
     assert capsys.readouterr().out == ""
 
 

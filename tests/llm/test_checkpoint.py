@@ -58,6 +58,15 @@ def test_an_adapter_trained_in_peft_loads_under_another_name(tiny, tmp_path):
     assert torch.allclose(logits(theirs), logits(base), atol=1e-5)
 
 
+@pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal", "eva", "mica"])
+def test_pefts_starts_that_leave_the_base_alone_load(tiny, tmp_path, init):
+    base = copy.deepcopy(tiny)
+    config = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=init)
+    train(get_peft_model(tiny, config)).save_pretrained(tmp_path)
+    theirs = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path)
+    assert torch.allclose(logits(theirs), logits(load_adapter(base, tmp_path)), atol=1e-5)
+
+
 def test_a_loaded_adapter_of_the_same_name_receives_the_numbers(tiny, tmp_path):
     fresh = surgery.add_lora(copy.deepcopy(tiny), "all-linear", r=4, lora_alpha=8)
     trained = train(surgery.add_lora(tiny, "all-linear", r=4, lora_alpha=8))
@@ -108,7 +117,6 @@ DAMAGE = {
         ValueError,
         "must describe a LoRA .* got 'IA3'",
     ),
-    "DoRA": (lambda f: edit_config(f, use_dora=True), ValueError, "must describe plain LoRA: use_dora"),
     "biases": (lambda f: edit_config(f, bias="all"), ValueError, "must have bias 'none', got 'all'"),
     "no rank": (lambda f: edit_config(f, r=None), ValueError, "must give r as a number, got None"),
     "wrong rank": (
@@ -141,6 +149,35 @@ DAMAGE = {
         ValueError,
         "must hold lora_A.weight and lora_B.weight only",
     ),
+}
+
+
+# What would give the same tensors another meaning, or needs more of them.
+NOT_PLAIN = {
+    "use_dora": True,
+    "rank_pattern": {"q_proj": 2},
+    "alpha_pattern": {"q_proj": 16},
+    "modules_to_save": ["lm_head"],
+    "fan_in_fan_out": True,
+    "lora_bias": True,
+    "alora_invocation_tokens": [5, 6],
+    "layer_replication": [[0, 1], [0, 1]],
+}
+DAMAGE |= {
+    key: (
+        lambda f, key=key, value=value: edit_config(f, **{key: value}),
+        ValueError,
+        f"must describe plain LoRA: {key} = ",
+    )
+    for key, value in NOT_PLAIN.items()
+}
+DAMAGE |= {
+    init: (
+        lambda f, init=init: edit_config(f, init_lora_weights=init),
+        ValueError,
+        f"must have init_lora_weights true, false or one of .* base as it is, got '{init}'",
+    )
+    for init in ("pissa", "pissa_niter_4", "olora", "OLoRA", "corda", "loftq", "lora_ga")
 }
 
 

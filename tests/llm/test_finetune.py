@@ -214,12 +214,78 @@ def test_a_folder_with_a_run_is_not_written_over_by_accident(settings):
 
 def test_overwrite_discards_the_run_and_nothing_else(settings):
     finetune(FinetuneConfig(**settings))
-    notes = Path(settings["output"]) / "notes.txt"
-    notes.write_text("mine")
+    mine = write_files(settings["output"], {"notes.txt": "mine", "model/merged.safetensors": "mine too"})
     record = finetune(FinetuneConfig(**settings | {"steps": 2}, overwrite=True)).record
     assert len(record["losses"]) == 2
-    assert notes.read_text() == "mine"
+    assert mine.items() <= read_files(settings["output"]).items()
     assert [p.name for p in (Path(settings["output"]) / "checkpoints").iterdir()] == ["checkpoint-2"]
+    with pytest.raises(ValueError, match="output must be a folder without somebody else's model, got"):
+        finetune(FinetuneConfig(**settings | {"method": "full"}, overwrite=True))
+
+
+def read_files(folder) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def write_files(folder, contents: dict[str, str]) -> dict[Path, bytes]:
+    for name, content in contents.items():
+        (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+        (Path(folder) / name).write_text(content)
+    return {Path(folder) / name: content.encode() for name, content in contents.items()}
+
+
+@pytest.mark.parametrize("way", [{}, {"resume": True}, {"overwrite": True}], ids=str)
+@pytest.mark.parametrize(
+    ("contents", "named"),
+    [
+        ({"checkpoints/checkpoint-500/model.safetensors": "weights"}, "checkpoints"),
+        ({"run.json": "{}"}, "run.json"),
+        ({"before.json": "{}"}, "before.json"),
+        ({"config.json": '{"model_type": "llama"}', "adapter/a.bin": "weights"}, "adapter, config.json"),
+        ({"config.json": "not JSON"}, "config.json"),
+        ({"config.json": '["method", "backend", "micro_batch_size", "before_events"]'}, "config.json"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_files_of_others_are_neither_replaced_nor_deleted(settings, contents, named, way):
+    before = write_files(settings["output"], contents)
+    with pytest.raises(ValueError, match=f"output must be a folder without somebody else's {named}, got"):
+        finetune(FinetuneConfig(**settings, **way))
+    assert read_files(settings["output"]) == before
+
+
+def test_beside_files_of_others_a_run_starts_and_goes_on(settings):
+    mine = write_files(settings["output"], {"notes.txt": "mine", "config.partial": "mine", "model/a": "mine"})
+    finetune(FinetuneConfig(**settings | {"before_events": 1}))
+    mine |= write_files(settings["output"], {"checkpoints/checkpoint-best/adapter": "mine"})
+    resumed = finetune(FinetuneConfig(**settings | {"before_events": 1}, resume=True)).record
+    assert resumed["resumed_from_step"] == 4
+    assert mine.items() <= read_files(settings["output"]).items()
+
+
+def test_a_refused_run_leaves_the_old_one_whole(settings, tiny_folder, tmp_path):
+    settings["model"] = str(shutil.copytree(tiny_folder, tmp_path / "model"))
+    finetune(FinetuneConfig(**settings))
+    before = read_files(settings["output"])
+    for changes, message in (({"r": 65}, "r must"), ({"target_modules": ["query"]}, "target_modules must")):
+        with pytest.raises(ValueError, match=message):
+            finetune(FinetuneConfig(**settings | changes, overwrite=True, preflight=False))
+        assert read_files(settings["output"]) == before
+    (tmp_path / "model" / "model.safetensors").unlink()
+    for way in ({"overwrite": True}, {"resume": True}):
+        with pytest.raises(OSError, match="could not load"):
+            finetune(FinetuneConfig(**settings, **way))
+        assert read_files(settings["output"]) == before
+
+
+def test_a_run_that_was_discarded_in_part_is_not_resumed(settings, tmp_path):
+    finetune(FinetuneConfig(**settings))
+    checkpoints = Path(settings["output"]) / "checkpoints"
+    checkpoints.rename(tmp_path / "elsewhere")
+    checkpoints.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic link"):  # where discarding stops
+        finetune(FinetuneConfig(**settings, overwrite=True))
+    assert finetune(FinetuneConfig(**settings, resume=True)).record["resumed_from_step"] is None
 
 
 PAIR = {"prompt": "What is a rank?", "completion": "The number of independent columns."}
@@ -392,6 +458,12 @@ def test_a_16_bit_base_keeps_its_embeddings_in_16_bits(settings, backend):
         ({"r": 0}, "r must be a whole number of at least 1, got 0"),
         ({"r": 65}, "r must be between 1 and"),
         ({"learning_rate": -1}, "learning_rate must be above 0, got -1"),
+        ({"learning_rate": "inf"}, "learning_rate must be a finite number, got inf"),
+        ({"lora_alpha": "nan"}, "lora_alpha must be a finite number, got nan"),
+        ({"lora_dropout": 1.0}, "lora_dropout must be a number in [0, 1), got 1.0"),
+        ({"lora_dropout": -0.5}, "lora_dropout must be a number in [0, 1), got -0.5"),
+        ({"seed": -1}, "seed must be an integer in 0 … 4294967295, got -1"),
+        ({"seed": 2**32}, "seed must be an integer in 0 … 4294967295, got 4294967296"),
         (
             {"batch_size": 3, "micro_batch_size": 2},
             "batch_size must be a multiple of micro_batch_size, got 3 and 2",
@@ -416,7 +488,7 @@ def test_the_command_explains_a_bad_flag(settings, capsys, monkeypatch, flags, m
         status = error.code
     assert status == 2
     assert message in capsys.readouterr().err
-    assert not (Path(settings["output"]) / "run.json").exists()
+    assert not read_files(settings["output"]), "or the corrected command would be refused"
 
 
 def test_resume_and_overwrite_exclude_each_other(settings):
@@ -425,11 +497,12 @@ def test_resume_and_overwrite_exclude_each_other(settings):
 
 
 def test_two_processes_train_as_one(settings):
-    """In two processes the global batch is split, and the losses stay."""
-    one = finetune(FinetuneConfig(**settings | {"output": settings["output"] + "-one"})).record["losses"]
+    """In two processes the global batch is split, and the losses stay. One process discards the old run."""
+    one = finetune(FinetuneConfig(**settings)).record["losses"]
     # accelerate's own launcher starts one process without a GPU; torchrun, which it calls for GPUs, starts two.
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
-    done = subprocess.run([*torchrun, *command(settings)[2:]], check=False, capture_output=True, text=True)
+    overwriting = [*torchrun, *command(settings, "--overwrite")[2:]]
+    done = subprocess.run(overwriting, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     two = read_record(settings)
     assert two["processes"] == 2

@@ -142,6 +142,19 @@ def test_training_leaves_the_bases_hash_and_a_changed_base_does_not(tiny):
     assert surgery.base_weights_hash(tiny) != before
 
 
+def test_every_constant_of_a_bitsandbytes_layer_counts_in_the_hash():
+    bnb = pytest.importorskip("bitsandbytes")
+    layer = bnb.nn.Linear4bit(128, 64, quant_type="nf4", compress_statistics=True).to("cpu")
+    state = layer.weight.quant_state
+    before = surgery.base_weights_hash(layer)
+    for constant in (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code):
+        kept = constant.clone()
+        constant += 1
+        assert surgery.base_weights_hash(layer) != before
+        constant.copy_(kept)
+    assert surgery.base_weights_hash(layer) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

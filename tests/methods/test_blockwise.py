@@ -155,6 +155,7 @@ BAD = [
     (quantize_blockwise, (W, CODE[:1], 64), ValueError, "code must be 2 … 256 levels, got 1 levels"),
     (quantize_blockwise, (W, CODE[None], 64), ValueError, "code must be 1-dimensional, got shape (1, 16)"),
     (quantize_blockwise, (W, CODE * math.nan, 64), ValueError, "code must be finite, got NaN or infinity"),
+    (quantize_blockwise, (W, 2 * CODE, 64), ValueError, "code must be levels in [-1, 1], got [-2.0, "),
     (quantize_blockwise, (W, CODE, 0), ValueError, "blocksize must be an integer of at least 1, got 0"),
     (quantize_blockwise, (W, CODE, 6.4), TypeError, "blocksize must be an integer of at least 1, got 6.4"),
     (

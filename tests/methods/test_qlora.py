@@ -203,13 +203,6 @@ BAD = [
         TypeError,
         "x must be a floating-point tensor of shape (..., 8), got torch.int64",
     ),
-    (
-        NF4Linear.from_bitsandbytes,
-        ({"weight": torch.ones(1)},),
-        ValueError,
-        "state_dict must be an NF4 layer's, with ['weight.absmax', 'weight.quant_state.bitsandbytes__nf4'], "
-        "got ['weight']",
-    ),
 ]
 
 

@@ -55,7 +55,7 @@ def _agrees_with_autograd(function) -> bool:
 def rank_for_energy(S: Tensor, share: float) -> int:
     """The smallest rank whose terms keep at least a share of the sum of squared singular values."""
     kept = S.square().cumsum(0) / S.square().sum()
-    return int((kept < share).sum()) + 1
+    return min(int((kept < share).sum()) + 1, len(S))  # rounding may leave the last of kept below share
 
 
 def _not_squared(S, share):

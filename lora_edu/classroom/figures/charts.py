@@ -31,6 +31,7 @@ def lines(
     ylabel: str = "",
     title: str = "",
     log_y: bool = False,
+    ylim: tuple[float, float] | None = None,
     ax: Picture | None = None,
 ) -> Picture:
     """Draw one line a series; repeats become their median and a band from lowest to highest.
@@ -47,6 +48,8 @@ def lines(
         Texts, with units where there are any.
     log_y : bool
         Logarithmic y axis.
+    ylim : (float, float), optional
+        Where the y axis begins and ends, for lines that a slider moves; None: around the lines.
     ax : Picture, optional
         Where to draw; a new figure if left out.
 
@@ -74,6 +77,8 @@ def lines(
             if np.any(low < high):
                 picture.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
         picture.set_yscale("log" if log_y else "linear")
+        if ylim is not None:
+            picture.set_ylim(ylim)
         label(picture, xlabel, ylabel, title, legend=len(series) > 1)
     return picture
 

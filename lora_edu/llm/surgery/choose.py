@@ -84,7 +84,8 @@ def base_weights_hash(model: nn.Module) -> str:
         digest.update(_bytes(tensor))
         quant_state = getattr(tensor, "quant_state", None)
         if quant_state is not None:
-            digest.update(_bytes(quant_state.absmax))
+            for constant in quant_state.as_dict(packed=True).values():
+                digest.update(_bytes(constant))
     return digest.hexdigest()
 
 
