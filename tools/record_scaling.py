@@ -6,6 +6,9 @@ Every run is ``lora_edu.llm.finetune`` in processes of its own, one run at a tim
 optimizer step and the same sentences at once on a GPU. So with twice the GPUs each computes half as many micro-batches
 a step, and the losses should not change. The course's model has its real weights. The larger shapes have random ones,
 which changes neither time nor memory, and the course's tokenizer and vocabulary.
+
+With ``--share-gpu`` the processes share one GPU, as if each were a machine of its own: that shows whether the losses
+stay and what memory each takes, and says nothing about speed.
 """
 
 import argparse
@@ -54,6 +57,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 WAYS = {"peft": ("ddp", "fsdp"), "scratch": ("ddp",)}
+PORT = "29577"
+SHARED = {"CUDA_VISIBLE_DEVICES": "0", "NCCL_NET": "Socket", "NCCL_SOCKET_IFNAME": "lo"}
+SHARED |= {"NCCL_P2P_DISABLE": "1", "NCCL_SHM_DISABLE": "1", "NCCL_NVLS_ENABLE": "0"}
 KEPT = (
     "losses",
     "exact_match",
@@ -82,30 +88,62 @@ def model_folder(shape: str) -> str:
     return str(folder)
 
 
-def run(shape: str, backend: str, way: str, processes: int, deadline: float) -> dict[str, Any]:
+def launches(way: str, processes: int, share_gpu: bool) -> list[tuple[list[str], dict[str, str]]]:
+    """Return the arguments for Python, ahead of the module's own, and the environment of each program to start."""
+    if processes == 1:
+        return [([], {"CUDA_VISIBLE_DEVICES": "0"})]
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", f"configs/{way}.yaml"]
+    launcher += ["--num_processes", str(processes)]
+    if not share_gpu:
+        return [(launcher, {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(processes)))})]
+    # NCCL refuses two processes on one GPU of a host; by its name each has its own host, reached through a socket.
+    launcher += [
+        "--num_machines",
+        str(processes),
+        "--main_process_ip",
+        "127.0.0.1",
+        "--main_process_port",
+        PORT,
+    ]
+    return [
+        ([*launcher, "--machine_rank", str(rank)], SHARED | {"NCCL_HOSTID": f"lora_edu-{rank}"})
+        for rank in range(processes)
+    ]
+
+
+def run(
+    shape: str, backend: str, way: str, processes: int, share_gpu: bool, deadline: float
+) -> dict[str, Any]:
     """Fine-tune once; return its settings with the record, or with what went wrong."""
-    case = {"shape": shape, "backend": backend, "way": way, "gpus": processes}
-    output = BUILD / "-".join(map(str, case.values())).replace(" ", "-")
+    case = {"shape": shape, "backend": backend, "way": way, "gpus": 1 if share_gpu else processes}
+    output = BUILD / "-".join(map(str, [*case.values(), processes])).replace(" ", "-")
     values = COMMON | SETTINGS[shape] | {"backend": backend, "model": model_folder(shape), "output": output}
     module = ["-m", "lora_edu.llm.finetune"]
     module += [part for key, value in values.items() for part in (f"--{key}", str(value))] + ["--overwrite"]
-    launch = ["-m", "accelerate.commands.launch", "--config_file", f"configs/{way}.yaml"]
-    launch += ["--num_processes", str(processes)]
-    command = [sys.executable, *(launch if processes > 1 else []), *module]
-    visible = ",".join(map(str, range(processes)))
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     start = time.monotonic()
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, **pipes)
+    started = [
+        subprocess.Popen(
+            [sys.executable, *launch, *module],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"} | environment,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for launch, environment in launches(way, processes, share_gpu)
+    ]
     try:
-        _, errors = process.communicate(timeout=max(1.0, deadline - start))
+        errors = [
+            process.communicate(timeout=max(1.0, deadline - time.monotonic()))[1] for process in started
+        ]
     except subprocess.TimeoutExpired:
-        process.terminate()  # not kill: the launcher must stop the processes that it started
-        process.communicate()
+        for process in started:
+            process.terminate()  # not kill: the launcher must stop the processes that it started
+            process.communicate()
         return case | {"failed": "not finished in the time given"}
-    if process.returncode != 0:
-        print(errors[-6000:], flush=True)
-        return case | {"failed": errors[-500:]}
+    if any(process.returncode != 0 for process in started):
+        print(*(text[-6000:] for text in errors), flush=True)
+        return case | {"failed": errors[0][-500:]}
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     result = case | {key: record[key] for key in KEPT}
     gib = [peak / 2**30 for peak in record["training_peak_gpu_memory_bytes"]]
@@ -125,18 +163,21 @@ def main() -> None:
     parser.add_argument("--revision", required=True, help="git revision of this checkout")
     parser.add_argument("--shapes", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--gpus", nargs="+", type=int, default=[2], help="how many beside one, each in turn")
+    parser.add_argument(
+        "--share-gpu", action="store_true", help="all processes on one GPU: losses, not speed"
+    )
     parser.add_argument("--backends", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seconds", type=float, default=540, help="time for all of them")
     arguments = parser.parse_args()
     deadline = time.monotonic() + arguments.seconds
     runs = [
-        run(shape, backend, way, gpus, deadline)
+        run(shape, backend, way, gpus, arguments.share_gpu, deadline)
         for shape in arguments.shapes
         for backend in arguments.backends
         for way, gpus in [("one GPU", 1), *product(WAYS[backend], arguments.gpus)]
     ]
     asked = f"--shapes {' '.join(arguments.shapes)} --backends {' '.join(arguments.backends)}"
-    asked += f" --gpus {' '.join(map(str, arguments.gpus))}"
+    asked += f" --gpus {' '.join(map(str, arguments.gpus))}" + " --share-gpu" * arguments.share_gpu
     content = {"command": f"python -m tools.record_scaling {asked}"} | provenance()
     content |= {"revision": arguments.revision, "common": COMMON, "settings": SETTINGS, "runs": runs}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
