@@ -649,13 +649,24 @@ compare(**records.scaling_columns("scaling_135m"))
 compare(**records.scaling_columns("scaling_7b"))
 
 # %% [markdown]
-# DDP keeps the loss, about doubles the speed, saves no memory. FSDP is slower; the small model's peak falls by a
-# fifth. The 6.37 GiB of the 7B are reached while the model is split: each GPU then holds all of it and its half. What a
-# step needs was not recorded. So FSDP makes room for longer texts, not for a base that one GPU cannot hold.
-#
-# Its loss is off here. accelerate had gathered the weights, added the gradients and returned the loss in bfloat16,
-# which near 11 moves in steps of 0.06. Now each keeps its dtype, and on two CPU processes the loss agrees within
-# 0.2 % (`tests/llm/test_sharding.py`). On GPUs that is not measured yet.
+# DDP keeps the loss, about doubles the speed, saves no memory. FSDP is slower, and its loss is off: accelerate had
+# gathered the weights, added the gradients and returned the loss in bfloat16, which near 11 moves in steps of 0.06.
+# Since then each keeps its dtype. That was recorded on one H200 with two processes that share it, which shows losses
+# and memory, and no speed:
+
+# %%
+shared = records.read("scaling_one_gpu")["runs"]
+compare(
+    model=[run["shape"] for run in shared],
+    way=[run["way"] if run["processes"] == 1 else f"two processes, {run['way']}" for run in shared],
+    GiB_a_process=[f"{max(run['training_peak_gpu_memory_bytes']) / 2**30:.2f}" for run in shared],
+    mean_loss=[f"{sum(run['losses']) / len(run['losses']):.3f}" for run in shared],
+)
+
+# %% [markdown]
+# The losses agree. FSDP's peak is a fifth lower for the 7B and hardly lower for the small model, where activations are
+# most of it. Before the first step each GPU holds the whole base and its part. So FSDP makes room for longer texts, not
+# for a base that one GPU cannot hold.
 #
 # ## Your own data
 #

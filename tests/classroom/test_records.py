@@ -57,6 +57,20 @@ def test_data_parallel_runs_kept_the_loss_of_one_gpu(name):
             assert float(row["times_as_fast"]) > 1.5
 
 
+def test_processes_that_shared_a_gpu_kept_the_loss_of_one():
+    """Within 1 %, DDP and FSDP, at both sizes; and FSDP took less memory."""
+    runs = records.read("scaling_one_gpu")["runs"]
+    alone = {run["shape"]: run for run in runs if run["processes"] == 1}
+    assert {(run["shape"], run["way"]) for run in runs if run["processes"] == 2} == {
+        (shape, way) for shape in alone for way in ("ddp", "fsdp")
+    }
+    for run in runs:
+        one = alone[run["shape"]]
+        assert run["losses"] == pytest.approx(one["losses"], rel=0.01)
+        if run["way"] == "fsdp":
+            assert max(run["training_peak_gpu_memory_bytes"]) < max(one["training_peak_gpu_memory_bytes"])
+
+
 def test_the_recorded_notebook_printed_a_fine_tune_that_learned():
     text = records.printed("notebook_10_gpu", "run = finetune(config)")
     before, after = (
