@@ -278,7 +278,7 @@ def attention(prefix):
     scores = np.exp([key @ query / np.sqrt(16) for key in keys])
     tokens, extra = scores[:4].sum(), scores[4 : 4 + int(prefix)].sum()
     return (
-        f"{prefix} keys of a prefix before 4 tokens.",
+        f"A prefix of length {prefix} before 4 tokens.",
         f"The prefix gets {extra / (extra + tokens):.0%} of the attention,",
         f"the tokens {tokens / (extra + tokens):.0%}.",
     )
