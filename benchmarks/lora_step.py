@@ -4,7 +4,7 @@
 
 The layer is trained as in a model: forward, backward with the input's gradient, AdamW. The model is the base model
 of the course with QLoRA as in the capstone: 4-bit weights, rank 8 on all linear layers, two sentences a step; then it
-answers 25 sentences, greedily.
+answers 25 sentences, greedily. Ours runs twice: in plain PyTorch, and with the compiled products of ``lora_edu.accel``.
 """
 
 import copy
@@ -15,7 +15,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from benchmarks._harness import Race, Result, Settings, main, relative_difference
+from benchmarks._harness import Race, Result, Settings, compiler, main, relative_difference
+from lora_edu import accel
 from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.datasets import load_events
 from lora_edu.llm.extraction import encode_example, generate_answers
@@ -71,7 +72,12 @@ def layer_step(layer: nn.Module, x: torch.Tensor, grad_y: torch.Tensor) -> Calla
 
 
 def train_and_ask_model(settings: Settings) -> list[Result]:
-    models = {"scratch": scratch_model(), "peft": peft_model()}
+    model, tokenizer = scratch_model()
+    models = {
+        "plain": scratch_model(),
+        compiler(settings.device): (accel.use_kernels(model), tokenizer),
+        "peft": peft_model(),
+    }
     count, new_tokens = (1, 4) if settings.quick else (25, 64)
     sentences = [line["sentence"] for line in load_events("test")[:count]]
     steps = {name: model_step(*loaded) for name, loaded in models.items()}
@@ -79,14 +85,17 @@ def train_and_ask_model(settings: Settings) -> list[Result]:
         name: partial(generate_answers, *loaded, sentences, max_new_tokens=new_tokens)
         for name, loaded in models.items()
     }
-    losses = [[run() for _ in range(3)][2] for run in steps.values()]
-    losses_agree = "third losses " + " and ".join(f"{loss:.5f}" for loss in losses)
-    answering = Race(asked, settings)
-    same = sum(a == b for a, b in zip(*answering.outputs.values(), strict=True))
-    return [
-        Race(steps, settings).result("capstone step", "scratch", "peft", losses_agree),
-        answering.result(f"{count} answers", "scratch", "peft", f"{same} of {count} the same"),
-    ]
+    losses = {name: [run() for _ in range(3)][2] for name, run in steps.items()}
+    answering, training = Race(asked, settings), Race(steps, settings)
+    results = []
+    *ours, peer = models
+    for name in ours:
+        agree = f"third losses {losses[name]:.5f} and {losses[peer]:.5f}"
+        results.append(training.result("capstone step", name, peer, agree))
+    for name in ours:
+        same = sum(a == b for a, b in zip(answering.outputs[name], answering.outputs[peer], strict=True))
+        results.append(answering.result(f"{count} answers", name, peer, f"{same} of {count} the same"))
+    return results
 
 
 def scratch_model() -> tuple[Any, Any]:

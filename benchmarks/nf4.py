@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks._harness import Contestants, Race, Result, Settings, main, relative_difference
+from benchmarks._harness import Contestants, Race, Result, Settings, compiler, main, relative_difference
 from lora_edu import accel
 from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4
 
@@ -29,7 +29,7 @@ def measure(settings: Settings) -> list[Result]:
 
 def quantize(W: Tensor, settings: Settings) -> list[Result]:
     """Codes and scales; torchao cannot but quantize its scales, one number in 64, too."""
-    ours = {"plain": lambda: quantize_nf4(W), compiler(W): lambda: accel.quantize_nf4(W)}
+    ours = {"plain": lambda: quantize_nf4(W), compiler(W.device): lambda: accel.quantize_nf4(W)}
     peers: Contestants = {"bitsandbytes": lambda: bnb_quantize(W)}
     if HAS_TORCHAO:
         peers["torchao"] = lambda: torchao_quantize(W)
@@ -47,7 +47,7 @@ def dequantize(W: Tensor, settings: Settings) -> list[Result]:
     ours = {
         "plain": lambda: dequantize_nf4(packed, state),
         "plain, out=": lambda: dequantize_nf4(packed, state, out=out),
-        f"{compiler(W)}, out=": lambda: accel.dequantize_nf4(packed, state, out=out),
+        f"{compiler(W.device)}, out=": lambda: accel.dequantize_nf4(packed, state, out=out),
     }
     peers: Contestants = {"bitsandbytes": lambda: bnb_dequantize(theirs, their_state)}
     if HAS_TORCHAO:
@@ -71,11 +71,6 @@ def copy(W: Tensor) -> Callable[[], Tensor]:
     moved = W.nbytes + W.numel() // 2 + 4 * W.numel() // 64
     source, target = torch.zeros(2, moved // 2, dtype=torch.uint8, device=W.device)
     return lambda: target.copy_(source)
-
-
-def compiler(W: Tensor) -> str:
-    """What makes the fast path of ``lora_edu.accel`` for weights that lie there."""
-    return "numba" if W.device.type == "cpu" else "triton"
 
 
 def compare_codes(dtype: torch.dtype, chunks: int, device: torch.device) -> Result:

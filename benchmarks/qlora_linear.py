@@ -3,6 +3,7 @@
     python -m benchmarks.qlora_linear [--device cuda] [--json FILE] [--quick]
 
 One layer, as many inputs as outputs, double quantization; T tokens, whose gradient is asked for as inside a model.
+Ours runs twice: in plain PyTorch, and with the compiled products of ``lora_edu.accel``.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks._harness import Race, Result, Settings, main, relative_difference
+from benchmarks._harness import Race, Result, Settings, compiler, main, relative_difference
+from lora_edu import accel
 from lora_edu.methods.qlora import NF4Linear
 
 
@@ -19,20 +21,26 @@ def measure(settings: Settings) -> list[Result]:
     dtype = torch.float32 if settings.device.type == "cpu" else torch.bfloat16
     torch.manual_seed(0)
     linear = nn.Linear(size, size, bias=False, dtype=dtype).to(settings.device)
-    layers = {"NF4Linear": NF4Linear.from_linear(linear), "bitsandbytes": bnb_linear(linear)}
+    layers = {
+        "plain": NF4Linear.from_linear(linear),
+        compiler(settings.device): accel.use_kernels(NF4Linear.from_linear(linear)),
+        "bitsandbytes": bnb_linear(linear),
+    }
     inputs = (torch.randn(2, tokens, size, dtype=dtype).to(settings.device) for tokens in (1, 16, 128, 512))
-    return [train(layers, x, grad_y, settings) for x, grad_y in inputs]
+    return [result for x, grad_y in inputs for result in train(layers, x, grad_y, settings)]
 
 
-def train(layers: dict[str, nn.Module], x: Tensor, grad_y: Tensor, settings: Settings) -> Result:
+def train(layers: dict[str, nn.Module], x: Tensor, grad_y: Tensor, settings: Settings) -> list[Result]:
     tokens, size = x.shape
     steps = {name: step(layer, x, grad_y) for name, layer in layers.items()}
     race = Race(steps, settings, unit_bytes=4 * size * size)
-    (y, grad), (their_y, their_grad) = race.outputs.values()
-    apart = (
-        f"{relative_difference(y, their_y):.0e}, gradient {relative_difference(grad, their_grad):.0e} apart"
-    )
-    return race.result(f"{size}, T = {tokens}", *steps, agreement=apart)
+    *ours, peer = steps
+    return [race.result(f"{size}, T = {tokens}", name, peer, apart(race, name, peer)) for name in ours]
+
+
+def apart(race: Race, name: str, peer: str) -> str:
+    y, grad = map(relative_difference, race.outputs[name], race.outputs[peer])
+    return f"{y:.0e}, gradient {grad:.0e} apart"
 
 
 def step(layer: nn.Module, x: Tensor, grad_y: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:

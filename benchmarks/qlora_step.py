@@ -3,8 +3,8 @@
     python -m benchmarks.qlora_step --device cuda [--json FILE] [--quick]
 
 Published shapes with random weights, the same for both sides; NF4 with double quantization, rank 16 on all linear
-layers, both sides set up as ``lora_edu.llm.finetune`` sets them up. A step is forward, backward and AdamW. On a GPU
-ours runs twice: in plain PyTorch, and with the kernels of ``lora_edu.accel``. Memory is what a step takes beyond what
+layers, both sides set up as ``lora_edu.llm.finetune`` sets them up. A step is forward, backward and AdamW. Ours runs
+twice: in plain PyTorch, and with the compiled products of ``lora_edu.accel``. Memory is what a step takes beyond what
 is held, as a multiple of the model in float32. On a CPU only ``--quick`` is a good idea.
 """
 
@@ -16,7 +16,7 @@ import torch
 import transformers
 from torch import nn
 
-from benchmarks._harness import Race, Result, Settings, main
+from benchmarks._harness import Race, Result, Settings, compiler, main
 from lora_edu import accel
 from lora_edu.llm.budget import count_parameters, resolve_config
 from lora_edu.llm.finetune import FinetuneConfig, backend_of
@@ -37,10 +37,11 @@ def measure(settings: Settings) -> list[Result]:
 def train(name: str, settings: Settings) -> list[Result]:
     """One shape: a row for each way of ours."""
     batch, tokens = (2, 8) if settings.quick else SIZES[name]
-    makers: dict[str, Callable[..., nn.Module]] = {"plain": scratch_model}
-    if settings.device.type == "cuda":
-        makers["triton"] = lambda *arguments: accel.use_kernels(scratch_model(*arguments))
-    makers["peft"] = peft_model
+    makers: dict[str, Callable[..., nn.Module]] = {
+        "plain": scratch_model,
+        compiler(settings.device): lambda *arguments: accel.use_kernels(scratch_model(*arguments)),
+        "peft": peft_model,
+    }
     models, held = {}, {}
     gc.collect()  # what the size before this one left
     for side, make in makers.items():

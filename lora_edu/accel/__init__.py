@@ -4,14 +4,13 @@ Nothing in the course imports this folder. On a GPU it needs Triton, which comes
 ``.venv/bin/python -m pip install -c constraints.txt -e ".[accel]"``, in the repository's folder. The first call of each
 function compiles it, which takes seconds; the result is kept on disk.
 
-``use_kernels`` gives the layers of a QLoRA model the GPU's kernels.
+``use_kernels`` gives the layers of a QLoRA model such products.
 """
 
-from types import ModuleType
-
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
+from lora_edu.accel.layer import kernels_for, use_kernels
 from lora_edu.methods import _validate
 from lora_edu.methods.nf4 import QuantState
 
@@ -30,7 +29,7 @@ def quantize_nf4(
         above 0, or on a GPU no power of two above 1.
     """
     _validate.tensor("W", W)
-    return _for_device_of(W).quantize_nf4(W, blocksize, double_quant)
+    return kernels_for(W).quantize_nf4(W, blocksize, double_quant)
 
 
 def dequantize_nf4(
@@ -45,33 +44,4 @@ def dequantize_nf4(
     TypeError, ValueError
         ``packed``, ``quant_state`` and ``out`` do not belong together, or lie elsewhere than on the CPU or a GPU.
     """
-    return _for_device_of(packed).dequantize_nf4(packed, quant_state, out)
-
-
-def use_kernels(model: nn.Module) -> nn.Module:
-    """Give every ``NF4Linear`` in the model the GPU's kernel, in place; weights and adapters stay where they are.
-
-    Returns
-    -------
-    nn.Module
-        ``model``.
-
-    Raises
-    ------
-    ValueError
-        The model holds no ``NF4Linear``, or one whose blocksize is no power of two above 1.
-    """
-    from lora_edu.accel import cuda
-
-    return cuda.use_kernels(model)
-
-
-def _for_device_of(tensor: Tensor) -> ModuleType:
-    # Not before it is needed: numba and Triton are both optional.
-    if isinstance(tensor, Tensor) and tensor.is_cuda:
-        from lora_edu.accel import cuda
-
-        return cuda
-    from lora_edu.accel import cpu
-
-    return cpu
+    return kernels_for(packed).dequantize_nf4(packed, quant_state, out)

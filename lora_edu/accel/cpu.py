@@ -1,11 +1,10 @@
-"""``quantize_nf4`` and ``dequantize_nf4`` as loops over blocks, compiled by numba, on as many threads as PyTorch.
+"""``quantize_nf4`` and ``dequantize_nf4`` as loops over blocks, compiled by numba, and QLoRA's products on top.
 
 The arithmetic is that of ``lora_edu.methods``, operation by operation, so the results are the same to the bit.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import numba
 import numpy as np
@@ -13,9 +12,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lora_edu.methods import _validate
+from lora_edu.methods import _fast, _validate
 from lora_edu.methods.codebook import nf4_code
-from lora_edu.methods.double_quant import double_quantize, scales
+from lora_edu.methods.double_quant import double_quantize
 from lora_edu.methods.nf4 import CODE_OF_ZERO, QuantState, check_out, check_stored
 from lora_edu.methods.quant_state import block_count, packed_bytes
 
@@ -41,12 +40,12 @@ def quantize_nf4(
         ``W`` is no floating-point tensor on the CPU, is empty or not finite; ``blocksize`` is no integer above 0.
     """
     _validate.tensor("W", W)
-    _validate.integer("blocksize", blocksize, 1)
+    check_blocksize("blocksize", blocksize)
     _check_cpu("W", W)
     flat = W.detach().flatten().float()
     packed = torch.empty(packed_bytes(flat.numel()), dtype=torch.uint8)
     absmax = torch.empty(block_count(flat.numel(), blocksize), dtype=torch.float32)
-    _in_parallel(_quantize, flat.numel(), blocksize, flat.numpy(), packed.numpy(), absmax.numpy())
+    _in_parallel(_quantize, 0, flat.numel(), blocksize, flat.numpy(), packed.numpy(), absmax.numpy())
     _validate.finite("W", absmax)
     state = QuantState(W.shape, W.dtype, blocksize, absmax)
     return packed, double_quantize(state) if double_quant else state
@@ -73,26 +72,91 @@ def dequantize_nf4(
     _check_cpu("out", out)
     wide = out.detach() if out.dtype == torch.float32 else torch.empty(s.shape, dtype=torch.float32)
     flat = wide.view(-1)
-    _in_parallel(_dequantize, flat.numel(), s.blocksize, packed.numpy(), scales(s).numpy(), flat.numpy())
+    _in_parallel(_dequantize, 0, len(flat), s.blocksize, packed.numpy(), _constants(s), flat.numpy())
     return out if wide.data_ptr() == out.data_ptr() else out.copy_(wide)
 
 
-def _in_parallel(loop: Callable[..., None], numel: int, blocksize: int, *arrays: Any) -> None:
-    """``loop(start, stop, blocksize, *arrays)`` over equal ranges of blocks, one for each thread of PyTorch.
+def matmul(x: Float[Tensor, "batch in"], packed: UInt8[Tensor, "bytes"], s: QuantState) -> Tensor:
+    """``x @ W.T``, as in ``lora_edu.methods`` with one panel of ``W`` after the other."""
+    _check_cpu("x", x)
+    return _fast.matmul(x, packed, s, dequantized_panels)
 
-    numba's own threads (``prange``) would change how many PyTorch uses. These do not, and run at the same time
-    because a compiled loop lets go of Python's lock.
-    """
+
+def matmul_transposed(
+    grad_y: Float[Tensor, "batch out"], packed: UInt8[Tensor, "bytes"], s: QuantState
+) -> Tensor:
+    """``grad_y @ W``."""
+    return _fast.matmul_transposed(grad_y, packed, s, dequantized_panels)
+
+
+def dequantized_panels(
+    packed: UInt8[Tensor, "bytes"], s: QuantState, dtype: torch.dtype
+) -> Iterator[tuple[slice, Float[Tensor, "rows in"]]]:
+    """``lora_edu.methods.nf4.dequantized_panels``."""
+    height, width = s.shape
+    rows = min(_fast.panel_rows(s, packed.device), height)
+    W = torch.empty(rows, width, dtype=torch.float32)
+    codes, constants, out = packed.numpy(), _constants(s), W.view(-1).numpy()
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        _in_parallel(_dequantize, start * width, stop * width, s.blocksize, codes, constants, out)
+        yield slice(start, stop), W[: stop - start].to(dtype)
+
+
+def check_blocksize(name: str, blocksize: int) -> None:
+    """Raise unless the loops work with such blocks."""
+    _validate.integer(name, blocksize, 1)
+
+
+def _constants(s: QuantState) -> tuple[Any, ...]:
+    """The scales; under double quantization their codes and what ``methods.double_quant.scales`` does with them."""
+    if s.nested_absmax is None or s.nested_code is None or s.offset is None:
+        return (s.absmax.numpy(),)
+    constants = s.nested_absmax.numpy(), s.nested_code.numpy(), s.offset.numpy()[()]
+    return s.absmax.numpy(), *constants, s.nested_blocksize
+
+
+def _in_parallel(loop: Callable[..., None], begin: int, end: int, blocksize: int, *arrays: Any) -> None:
+    """``loop(begin, end, …)`` on as many threads as PyTorch has, which keeps its number."""
     threads = torch.get_num_threads()
-    # A range begins with a byte: its blocks are an even number.
-    size = 2 * blocksize * -(-block_count(numel, 2 * blocksize) // threads)
-    with ThreadPoolExecutor(threads) as pool:
-        ranges = [(start, min(start + size, numel)) for start in range(0, numel, size)]
-        list(pool.map(lambda bounds: loop(*bounds, blocksize, *arrays), ranges))
+    most: int = cast(Any, numba).config.NUMBA_NUM_THREADS
+    numba.set_num_threads(min(threads, most))
+    loop(begin, end, threads, blocksize, *arrays)
+    if torch.get_num_threads() != threads:  # by its first loop numba sets it, to the number of cores
+        torch.set_num_threads(threads)
 
 
 @numba.njit(nogil=True, cache=True)
-def _quantize(begin: int, end: int, blocksize: int, weights: Any, packed: Any, absmax: Any) -> None:
+def _share(begin: int, end: int, threads: int, blocksize: int) -> int:
+    """How many weights a thread works on: as a range begins with a byte, its blocks are an even number."""
+    unit = 2 * blocksize
+    return unit * -(-(end - begin) // (unit * threads))
+
+
+@numba.njit(nogil=True, cache=True, parallel=True)
+def _quantize(
+    begin: int, end: int, threads: int, blocksize: int, weights: Any, packed: Any, absmax: Any
+) -> None:
+    share = _share(begin, end, threads, blocksize)
+    for k in numba.prange(threads):
+        first = begin + k * share
+        _quantize_range(first, min(first + share, end), blocksize, weights, packed, absmax)
+
+
+@numba.njit(nogil=True, cache=True, parallel=True)
+def _dequantize(
+    begin: int, end: int, threads: int, blocksize: int, packed: Any, constants: Any, out: Any
+) -> None:
+    """Write the weights from ``begin`` to ``end`` to ``out``, from its beginning."""
+    share = _share(begin, end, threads, blocksize)
+    for k in numba.prange(threads):
+        first = k * share
+        last = min(first + share, end - begin)
+        _dequantize_range(begin + first, begin + last, blocksize, packed, constants, out[first:last])
+
+
+@numba.njit(nogil=True, cache=True)
+def _quantize_range(begin: int, end: int, blocksize: int, weights: Any, packed: Any, absmax: Any) -> None:
     for start in range(begin, end, BLOCKS * blocksize):
         stop = min(start + BLOCKS * blocksize, end)
         codes = np.full(stop - start + (stop - start) % 2, CODE_OF_ZERO, np.int32)
@@ -110,16 +174,27 @@ def _quantize(begin: int, end: int, blocksize: int, weights: Any, packed: Any, a
 
 
 @numba.njit(nogil=True, cache=True)
-def _dequantize(begin: int, end: int, blocksize: int, packed: Any, absmax: Any, out: Any) -> None:
+def _dequantize_range(begin: int, end: int, blocksize: int, packed: Any, constants: Any, out: Any) -> None:
     for start in range(begin, end, BLOCKS * blocksize):
         stop = min(start + BLOCKS * blocksize, end)
         pairs = np.empty((stop - start + 1) // 2, np.uint64)
         _look_up(packed[start // 2 :], pairs)
         levels = pairs.view(np.float32)
         for first in range(start, stop, blocksize):
+            last = min(first + blocksize, stop)
             _scale(
-                levels[first - start :], absmax[first // blocksize], out[first : min(first + blocksize, stop)]
+                levels[first - start :],
+                _absmax(first // blocksize, constants),
+                out[first - begin : last - begin],
             )
+
+
+@numba.njit(cache=True)
+def _absmax(block: int, constants: Any) -> Any:
+    if len(constants) == 1:
+        return constants[0][block]
+    codes, nested_absmax, nested_code, offset, nested_blocksize = constants
+    return nested_code[codes[block]] * nested_absmax[block // nested_blocksize] + offset
 
 
 # Loops so small that the compiler turns them into vector instructions.

@@ -18,14 +18,12 @@ import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 
 from lora_edu.methods import _fast, _validate
 from lora_edu.methods.codebook import nf4_code
 from lora_edu.methods.double_quant import double_quantize
 from lora_edu.methods.nf4 import QuantState, check_out, check_stored
-from lora_edu.methods.qlora import NF4Linear
 from lora_edu.methods.quant_state import block_count, packed_bytes
 
 # What one program of a kernel works on. Chosen by trial on an H200 (benchmarks/nf4.py --device cuda).
@@ -46,7 +44,7 @@ def quantize_nf4(
         ``W`` is no floating-point tensor on a GPU, is empty or not finite; ``blocksize`` is no power of two above 1.
     """
     _validate.tensor("W", W)
-    _check_blocksize("blocksize", blocksize)
+    check_blocksize("blocksize", blocksize)
     _check_cuda("W", W)
     flat = W.detach().reshape(-1)
     numel = flat.numel()
@@ -84,7 +82,7 @@ def dequantize_nf4(
     """
     s = quant_state
     check_stored(packed, s)
-    _check_blocksize("quant_state.blocksize", s.blocksize)
+    check_blocksize("quant_state.blocksize", s.blocksize)
     _check_cuda("packed", packed)
     if out is None:
         out = torch.empty(s.shape, dtype=s.dtype, device=packed.device)
@@ -92,42 +90,23 @@ def dequantize_nf4(
     return _write_weights(packed, s, out)
 
 
-class MatMulNF4(torch.autograd.Function):
-    """``x @ W.T`` as in ``lora_edu.methods.qlora``, with ``W`` made whole by the kernel, in forward and in backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Float[Tensor, "batch in"], packed: Tensor, quant_state: QuantState) -> Tensor:
-        ctx.save_for_backward(packed)
-        ctx.quant_state = quant_state
-        return x @ _weights(packed, quant_state, x.dtype).T
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, grad_y: Float[Tensor, "batch out"]
-    ) -> tuple[Tensor, None, None]:
-        (packed,) = ctx.saved_tensors
-        return grad_y @ _weights(packed, ctx.quant_state, grad_y.dtype), None, None
+def matmul(x: Float[Tensor, "batch in"], packed: UInt8[Tensor, "bytes"], s: QuantState) -> Tensor:
+    """``x @ W.T``, with ``W`` made whole."""
+    _check_cuda("x", x)
+    return x @ _weights(packed, s, x.dtype).T
 
 
-class CudaNF4Linear(NF4Linear):
-    """``NF4Linear`` whose weight is made wide by the kernel."""
-
-    def _product(self, rows: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
-        _check_cuda("x", rows)
-        product: Any = MatMulNF4.apply
-        return product(rows, self.packed, self.quant_state)
+def matmul_transposed(
+    grad_y: Float[Tensor, "batch out"], packed: UInt8[Tensor, "bytes"], s: QuantState
+) -> Tensor:
+    """``grad_y @ W``."""
+    return grad_y @ _weights(packed, s, grad_y.dtype)
 
 
-def use_kernels(model: nn.Module) -> nn.Module:
-    """``lora_edu.accel.use_kernels``."""
-    layers = [module for module in model.modules() if type(module) is NF4Linear]
-    _validate.require(bool(layers), "model", "a model with NF4Linear layers", type(model).__name__)
-    for layer in layers:
-        _check_blocksize("model", layer.quant_state.blocksize)
-    for layer in layers:
-        layer.__class__ = CudaNF4Linear  # the same buffers, another forward
-    return model
+def check_blocksize(name: str, blocksize: int) -> None:
+    """Raise unless the kernels work with such blocks."""
+    _validate.integer(name, blocksize, 2)
+    _validate.require(blocksize & (blocksize - 1) == 0, name, "a power of two for the kernels", blocksize)
 
 
 @triton.jit
@@ -190,11 +169,6 @@ def _write_weights(packed: Tensor, s: QuantState, out: Tensor) -> Tensor:
 @cache
 def _levels(device: torch.device) -> Float[Tensor, "16"]:
     return nf4_code().to(device)
-
-
-def _check_blocksize(name: str, blocksize: int) -> None:
-    _validate.integer(name, blocksize, 2)
-    _validate.require(blocksize & (blocksize - 1) == 0, name, "a power of two for the kernels", blocksize)
 
 
 def _check_cuda(name: str, tensor: Tensor) -> None:

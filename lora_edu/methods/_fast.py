@@ -6,7 +6,7 @@ the callers.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import torch
@@ -23,6 +23,9 @@ from lora_edu.methods.quant_state import QuantState, block_count, packed_bytes
 QUANTIZE_CHUNK = 2**18
 DEQUANTIZE_CHUNK = 2**20
 GPU_CHUNK = 2**24
+
+Panels = Callable[[Tensor, QuantState, torch.dtype], Iterator[tuple[slice, Tensor]]]
+"""``dequantized_panels``, or another way to the same."""
 
 
 def quantize(
@@ -55,8 +58,8 @@ def nearest_nf4_level(x: Float[Tensor, "numel"]) -> UInt8[Tensor, "numel"]:
 def dequantize(packed: UInt8[Tensor, "bytes"], s: QuantState, out: Float[Tensor, "numel"]) -> None:
     """Write the weights to ``out``, whose dtype rounds them."""
     step = _chunk(DEQUANTIZE_CHUNK, math.lcm(s.blocksize, 2), out.device)
-    for levels, absmax, part in zip(*_split(packed, s, step), out.split(step), strict=True):
-        _scale_blocks(levels[: len(part)], absmax, s.blocksize, out=part)
+    for levels, absmax, part in zip(*_split(packed, s, step), _pieces(out, step), strict=True):
+        _scale_blocks(levels, absmax, s.blocksize, out=part)
 
 
 def dequantized_panels(
@@ -67,33 +70,44 @@ def dequantized_panels(
     A product with one panel after the other never holds the whole matrix. On a CPU it is also faster than
     dequantizing all of it, because the panel stays in the cache.
     """
-    numel, width = math.prod(s.shape), s.shape[1]
-    # A panel starts a byte, a block and a row.
-    step = _chunk(DEQUANTIZE_CHUNK, math.lcm(s.blocksize, 2, width), packed.device)
-    for start, levels, absmax in zip(range(0, numel, step), *_split(packed, s, step), strict=True):
-        panel = levels[: numel - start]
-        _scale_blocks(panel, absmax, s.blocksize, out=panel)
-        W = panel.view(-1, width).to(dtype)
-        yield slice(start // width, start // width + len(W)), W
+    height, width = s.shape
+    rows = panel_rows(s, packed.device)
+    for start, levels, absmax in zip(range(0, height, rows), *_split(packed, s, rows * width), strict=True):
+        _scale_blocks(levels, absmax, s.blocksize, out=levels)
+        yield slice(start, min(start + rows, height)), levels.view(-1, width).to(dtype)
 
 
-def matmul(x: Float[Tensor, "batch in"], packed: UInt8[Tensor, "bytes"], s: QuantState) -> Tensor:
+def panel_rows(s: QuantState, device: torch.device) -> int:
+    """Rows in a panel: each starts a byte and a block."""
+    width = s.shape[1]
+    return _chunk(DEQUANTIZE_CHUNK, math.lcm(s.blocksize, 2, width), device) // width
+
+
+def matmul(
+    x: Float[Tensor, "batch in"],
+    packed: UInt8[Tensor, "bytes"],
+    s: QuantState,
+    panels: Panels = dequantized_panels,
+) -> Tensor:
     """``x @ W.T``."""
     y = x.new_empty(x.shape[0], s.shape[0])
-    for rows, W in dequantized_panels(packed, s, x.dtype):
+    for rows, W in panels(packed, s, x.dtype):
         torch.mm(x, W.T, out=y[:, rows])
     return y
 
 
 def matmul_transposed(
-    grad_y: Float[Tensor, "batch out"], packed: UInt8[Tensor, "bytes"], s: QuantState
+    grad_y: Float[Tensor, "batch out"],
+    packed: UInt8[Tensor, "bytes"],
+    s: QuantState,
+    panels: Panels = dequantized_panels,
 ) -> Tensor:
     """``grad_y @ W``, the panels' shares summed in at least float32, as one product would sum them."""
     sum_dtype = torch.promote_types(grad_y.dtype, torch.float32)
-    panels = dequantized_panels(packed, s, grad_y.dtype)
-    rows, W = next(panels)
+    shares = panels(packed, s, grad_y.dtype)
+    rows, W = next(shares)
     grad_x = (grad_y[:, rows] @ W).to(sum_dtype)
-    for rows, W in panels:
+    for rows, W in shares:
         if W.dtype == sum_dtype:
             grad_x.addmm_(grad_y[:, rows], W)
         else:
@@ -110,11 +124,16 @@ def _split(
     packed: UInt8[Tensor, "bytes"], s: QuantState, step: int
 ) -> tuple[Iterator[Float[Tensor, "chunk"]], tuple[Tensor, ...]]:
     """For each chunk its levels, in one memory that the caller may write to, and its scales."""
-    return _levels(packed.split(step // 2)), scales(s).split(step // s.blocksize)
+    return _levels(_pieces(packed, step // 2), math.prod(s.shape)), _pieces(scales(s), step // s.blocksize)
 
 
-def _levels(chunks: tuple[UInt8[Tensor, "bytes"], ...]) -> Iterator[Float[Tensor, "chunk"]]:
-    """``nf4_code()[unpack_4bit(codes)]``, two levels a byte, for one chunk of bytes after the other."""
+def _pieces(tensor: Tensor, size: int) -> tuple[Tensor, ...]:
+    """``tensor.split(size)``, which takes its time when there is nothing to split."""
+    return tensor.split(size) if len(tensor) > size else (tensor,)
+
+
+def _levels(chunks: tuple[UInt8[Tensor, "bytes"], ...], numel: int) -> Iterator[Float[Tensor, "chunk"]]:
+    """``nf4_code()[unpack_4bit(codes, numel)]``, two levels a byte, for one chunk of bytes after the other."""
     table = _byte_levels(chunks[0].device)
     # index_select is the faster of the two, but on a CPU it works on one thread; gather works on all of them,
     # given rows, and wants a wider index.
@@ -130,7 +149,9 @@ def _levels(chunks: tuple[UInt8[Tensor, "bytes"], ...]) -> Iterator[Float[Tensor
             torch.gather(table.expand(rows, 256), 1, index.view(rows, -1), out=pairs.view(rows, -1))
         else:
             torch.index_select(table, 0, index, out=pairs)
-        yield pairs.view(torch.float32)
+        levels = pairs.view(torch.float32)
+        yield levels if len(levels) <= numel else levels[:numel]
+        numel -= len(levels)
 
 
 def _scale_blocks(

@@ -1,6 +1,8 @@
 """The compiled loops give the bytes of ``methods.nf4``."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -52,9 +54,22 @@ def test_the_number_of_threads_changes_nothing(threads, blocksize):
     torch.set_num_threads(threads)
     try:
         assert_same_bytes(weights((333, 217), 1), blocksize, double_quant=True)
-        assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pytorch_keeps_its_number_of_threads(threads):
+    # Another process, because numba sets the number of OpenMP's threads once, when it starts.
+    program = f"""
+import torch
+from lora_edu import accel
+torch.set_num_threads({threads})
+accel.quantize_nf4(torch.ones(1000))
+print(torch.get_num_threads())
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(found.stdout) == threads
 
 
 def test_midpoints_and_zeros():

@@ -1,0 +1,77 @@
+"""QLoRA's base layer with its products by compiled code, that of the device where the layer lies."""
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lora_edu.methods import _validate
+from lora_edu.methods.nf4 import QuantState
+from lora_edu.methods.qlora import NF4Linear
+
+
+def kernels_for(tensor: Tensor) -> ModuleType:
+    """The compiled code for where ``tensor`` lies."""
+    # Not before it is needed: numba and Triton are both optional.
+    if isinstance(tensor, Tensor) and tensor.is_cuda:
+        from lora_edu.accel import cuda
+
+        return cuda
+    from lora_edu.accel import cpu
+
+    return cpu
+
+
+class MatMulNF4(torch.autograd.Function):
+    """``x @ W.T`` as in ``lora_edu.methods.qlora``, with ``W`` made by compiled code in forward and in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Float[Tensor, "batch in"], packed: Tensor, quant_state: QuantState) -> Tensor:
+        ctx.save_for_backward(packed)
+        ctx.quant_state = quant_state
+        return kernels_for(packed).matmul(x, packed, quant_state)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad_y: Float[Tensor, "batch out"]
+    ) -> tuple[Tensor, None, None]:
+        (packed,) = ctx.saved_tensors
+        return kernels_for(packed).matmul_transposed(grad_y, packed, ctx.quant_state), None, None
+
+
+class CompiledNF4Linear(NF4Linear):
+    """``NF4Linear`` with these products."""
+
+    def _product(self, rows: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
+        trains = torch.is_grad_enabled() and rows.requires_grad
+        product: Any = MatMulNF4.apply if trains else kernels_for(self.packed).matmul
+        return product(rows, self.packed, self.quant_state)
+
+
+def use_kernels(model: nn.Module) -> nn.Module:
+    """Give every ``NF4Linear`` in the model compiled products, in place; weights and adapters stay where they are.
+
+    Returns
+    -------
+    nn.Module
+        ``model``.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        The layers are on the CPU, and numba is not installed.
+    ValueError
+        The model holds no ``NF4Linear``, or one on a GPU whose blocksize is no power of two above 1.
+    """
+    kinds = NF4Linear, CompiledNF4Linear  # a subclass of another kind would lose its forward
+    layers = [m for m in model.modules() if isinstance(m, NF4Linear) and type(m) in kinds]
+    _validate.require(bool(layers), "model", "a model with NF4Linear layers", type(model).__name__)
+    for layer in layers:
+        kernels_for(layer.packed).check_blocksize("model", layer.quant_state.blocksize)
+    for layer in layers:
+        layer.__class__ = CompiledNF4Linear  # the same buffers, another forward
+    return model
