@@ -4,7 +4,8 @@
 
 The layer is trained as in a model: forward, backward with the input's gradient, AdamW. The model is the base model
 of the course with QLoRA as in the capstone: 4-bit weights, rank 8 on all linear layers, two sentences a step; then it
-answers 25 sentences, greedily. Ours runs twice: in plain PyTorch, and with the compiled products of ``lora_edu.accel``.
+answers 25 sentences, greedily. The step of ours is run twice: in plain PyTorch, and with the compiled products of
+``lora_edu.accel``.
 """
 
 import copy
@@ -72,30 +73,31 @@ def layer_step(layer: nn.Module, x: torch.Tensor, grad_y: torch.Tensor) -> Calla
 
 
 def train_and_ask_model(settings: Settings) -> list[Result]:
-    model, tokenizer = scratch_model()
-    models = {
-        "plain": scratch_model(),
-        compiler(settings.device): (accel.use_kernels(model), tokenizer),
-        "peft": peft_model(),
-    }
+    compiled = compiler(settings.device)
+    models = {"plain": scratch_model(), compiled: compiled_model(), "peft": peft_model()}
+    steps = {name: model_step(*loaded) for name, loaded in models.items()}
+    losses = {name: [run() for _ in range(3)][2] for name, run in steps.items()}
     count, new_tokens = (1, 4) if settings.quick else (25, 64)
     sentences = [line["sentence"] for line in load_events("test")[:count]]
-    steps = {name: model_step(*loaded) for name, loaded in models.items()}
     asked = {
-        name: partial(generate_answers, *loaded, sentences, max_new_tokens=new_tokens)
-        for name, loaded in models.items()
+        name: partial(generate_answers, *models[name], sentences, max_new_tokens=new_tokens)
+        for name in ("plain", "peft")
     }
-    losses = {name: [run() for _ in range(3)][2] for name, run in steps.items()}
-    answering, training = Race(asked, settings), Race(steps, settings)
-    results = []
-    *ours, peer = models
-    for name in ours:
-        agree = f"third losses {losses[name]:.5f} and {losses[peer]:.5f}"
-        results.append(training.result("capstone step", name, peer, agree))
-    for name in ours:
-        same = sum(a == b for a, b in zip(answering.outputs[name], answering.outputs[peer], strict=True))
-        results.append(answering.result(f"{count} answers", name, peer, f"{same} of {count} the same"))
-    return results
+    answering = Race(asked, settings)
+    same = sum(a == b for a, b in zip(*answering.outputs.values(), strict=True))
+    training = Race(steps, settings)
+    trained = [
+        training.result(
+            "capstone step", name, "peft", f"third losses {losses[name]:.5f} and {losses['peft']:.5f}"
+        )
+        for name in ("plain", compiled)
+    ]
+    return [*trained, answering.result(f"{count} answers", "plain", "peft", f"{same} of {count} the same")]
+
+
+def compiled_model() -> tuple[Any, Any]:
+    model, tokenizer = scratch_model()
+    return accel.use_kernels(model), tokenizer
 
 
 def scratch_model() -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ The map of the course, in the order in which you meet the parts:
     ``bottleneck`` another adapter: a small network after a layer
     ``prefix``     another: trained keys and values that every token can attend to
 
-``lora_edu.accel``: the same as ``nf4``, faster, by numba on a CPU and Triton on a GPU; optional.
+``lora_edu.accel``: the same as ``nf4`` and ``qlora``, faster, by numba on a CPU and Triton on a GPU; optional.
 
 ``lora_edu.llm``: a real language model.
     ``base_model`` fetch and load it, without a model hub

@@ -1,10 +1,10 @@
-"""NF4 by compiled code: the bytes of ``lora_edu.methods.nf4``, for those who ask for them.
+"""NF4 by compiled code: the bytes of ``lora_edu.methods.nf4``, for those who ask for them, and QLoRA's layer.
 
 Nothing in the course imports this folder. On a GPU it needs Triton, which comes with PyTorch, on a CPU numba:
 ``.venv/bin/python -m pip install -c constraints.txt -e ".[accel]"``, in the repository's folder. The first call of each
 function compiles it, which takes seconds; the result is kept on disk.
 
-``use_kernels`` gives the layers of a QLoRA model such products.
+``use_kernels`` gives the layers of a QLoRA model products that make their weights wide by it.
 """
 
 from jaxtyping import Float, UInt8
