@@ -4,7 +4,7 @@ Nothing in the course imports this folder. On a GPU it needs Triton, which comes
 ``.venv/bin/python -m pip install -c constraints.txt -e ".[accel]"``, in the repository's folder. The first call of each
 function compiles it, which takes seconds; the result is kept on disk.
 
-``use_kernels`` gives the layers of a QLoRA model products that make their weights wide by it.
+``use_kernels`` gives a model from ``lora_edu.llm.surgery.add_qlora`` matrix products that dequantize by it.
 """
 
 from jaxtyping import Float, UInt8

@@ -4,7 +4,8 @@ The arithmetic is that of ``lora_edu.methods``, operation by operation, so the r
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from threading import Lock
+from typing import Any
 
 import numba
 import numpy as np
@@ -18,15 +19,17 @@ from lora_edu.methods.double_quant import double_quantize
 from lora_edu.methods.nf4 import CODE_OF_ZERO, QuantState, check_out, check_stored
 from lora_edu.methods.quant_state import block_count, packed_bytes
 
-LEVELS = nf4_code().numpy()
+LEVELS = nf4_code().cpu().numpy()
 MIDPOINTS = (LEVELS[:-1] + LEVELS[1:]) / 2
 # The two levels that each byte names, seen as one number so that one read fetches both.
-PAIRS = torch.cartesian_prod(nf4_code(), nf4_code()).numpy().view(np.uint64).ravel()
+PAIRS = torch.cartesian_prod(nf4_code(), nf4_code()).cpu().numpy().view(np.uint64).ravel()
 # Smallest divisor, as in methods.blockwise: an all-zero block becomes zeros.
 TINY = np.float32(1e-38)
 ONE = np.float32(1)
 # Blocks worked on at a time, in memory that stays in the cache.
 BLOCKS = 64
+# Without OpenMP numba ends the process when a second thread starts a loop.
+ONE_AT_A_TIME = Lock()
 
 
 def quantize_nf4(
@@ -43,9 +46,10 @@ def quantize_nf4(
     check_blocksize("blocksize", blocksize)
     _check_cpu("W", W)
     flat = W.detach().flatten().float()
-    packed = torch.empty(packed_bytes(flat.numel()), dtype=torch.uint8)
-    absmax = torch.empty(block_count(flat.numel(), blocksize), dtype=torch.float32)
-    _in_parallel(_quantize, 0, flat.numel(), blocksize, flat.numpy(), packed.numpy(), absmax.numpy())
+    packed = torch.empty(packed_bytes(flat.numel()), dtype=torch.uint8, device=W.device)
+    absmax = torch.empty(block_count(flat.numel(), blocksize), dtype=torch.float32, device=W.device)
+    arrays = flat.numpy(), packed.numpy(), absmax.numpy()
+    _run(_quantize, _quantize_range, 0, flat.numel(), blocksize, *arrays)
     _validate.finite("W", absmax)
     state = QuantState(W.shape, W.dtype, blocksize, absmax)
     return packed, double_quantize(state) if double_quant else state
@@ -67,18 +71,19 @@ def dequantize_nf4(
     check_stored(packed, s)
     _check_cpu("packed", packed)
     if out is None:
-        out = torch.empty(s.shape, dtype=s.dtype)
+        out = torch.empty(s.shape, dtype=s.dtype, device=packed.device)
     check_out(out, s)
     _check_cpu("out", out)
-    wide = out.detach() if out.dtype == torch.float32 else torch.empty(s.shape, dtype=torch.float32)
-    flat = wide.view(-1)
-    _in_parallel(_dequantize, 0, len(flat), s.blocksize, packed.numpy(), _constants(s), flat.numpy())
+    wide = out.detach() if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
+    arrays = packed.numpy(), _constants(s), wide.view(-1).numpy()
+    _run(_dequantize, _dequantize_range, 0, wide.numel(), s.blocksize, *arrays)
     return out if wide.data_ptr() == out.data_ptr() else out.copy_(wide)
 
 
 def matmul(x: Float[Tensor, "batch in"], packed: UInt8[Tensor, "bytes"], s: QuantState) -> Tensor:
     """``x @ W.T``, as in ``lora_edu.methods`` with one panel of ``W`` after the other."""
     _check_cpu("x", x)
+    _check_cpu("packed", packed)
     return _fast.matmul(x, packed, s, dequantized_panels)
 
 
@@ -95,11 +100,11 @@ def dequantized_panels(
     """``lora_edu.methods.nf4.dequantized_panels``."""
     height, width = s.shape
     rows = min(_fast.panel_rows(s, packed.device), height)
-    W = torch.empty(rows, width, dtype=torch.float32)
-    codes, constants, out = packed.numpy(), _constants(s), W.view(-1).numpy()
+    W = torch.empty(rows, width, dtype=torch.float32, device=packed.device)
+    arrays = packed.numpy(), _constants(s), W.view(-1).numpy()
     for start in range(0, height, rows):
         stop = min(start + rows, height)
-        _in_parallel(_dequantize, start * width, stop * width, s.blocksize, codes, constants, out)
+        _run(_dequantize, _dequantize_range, start * width, stop * width, s.blocksize, *arrays)
         yield slice(start, stop), W[: stop - start].to(dtype)
 
 
@@ -116,14 +121,25 @@ def _constants(s: QuantState) -> tuple[Any, ...]:
     return s.absmax.numpy(), *constants, s.nested_blocksize
 
 
-def _in_parallel(loop: Callable[..., None], begin: int, end: int, blocksize: int, *arrays: Any) -> None:
-    """``loop(begin, end, …)`` on as many threads as PyTorch has, which keeps its number."""
+def _run(
+    parallel: Any, serial: Callable[..., None], begin: int, end: int, blocksize: int, *arrays: Any
+) -> None:
+    """A loop from ``begin`` to ``end``, on as many threads as PyTorch has; both libraries keep their numbers.
+
+    On one thread, numba's are left alone: a process that was forked from one where they work must not touch them.
+    """
     threads = torch.get_num_threads()
-    most: int = cast(Any, numba).config.NUMBA_NUM_THREADS
-    numba.set_num_threads(min(threads, most))
-    loop(begin, end, threads, blocksize, *arrays)
-    if torch.get_num_threads() != threads:  # by its first loop numba sets it, to the number of cores
-        torch.set_num_threads(threads)
+    if threads == 1:
+        return serial(begin, end, blocksize, *arrays)
+    with ONE_AT_A_TIME:
+        most = numba.get_num_threads()  # for the first time, it starts them and changes the number of PyTorch
+        numba.set_num_threads(min(threads, most))
+        try:
+            parallel(begin, end, threads, blocksize, *arrays)
+        finally:
+            numba.set_num_threads(most)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -151,6 +151,7 @@ def _dequantize(
 
 
 def _weights(packed: Tensor, s: QuantState, dtype: torch.dtype) -> Tensor:
+    check_blocksize("quant_state.blocksize", s.blocksize)
     return _write_weights(packed, s, torch.empty(s.shape, dtype=dtype, device=packed.device))
 
 

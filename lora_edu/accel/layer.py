@@ -25,7 +25,7 @@ def kernels_for(tensor: Tensor) -> ModuleType:
     return cpu
 
 
-class MatMulNF4(torch.autograd.Function):
+class CompiledMatMulNF4(torch.autograd.Function):
     """``x @ W.T`` as in ``lora_edu.methods.qlora``, with ``W`` made by compiled code in forward and in backward."""
 
     @staticmethod
@@ -48,7 +48,7 @@ class CompiledNF4Linear(NF4Linear):
 
     def _product(self, rows: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
         trains = torch.is_grad_enabled() and rows.requires_grad
-        product: Any = MatMulNF4.apply if trains else kernels_for(self.packed).matmul
+        product: Any = CompiledMatMulNF4.apply if trains else kernels_for(self.packed).matmul
         return product(rows, self.packed, self.quant_state)
 
 
@@ -63,15 +63,18 @@ def use_kernels(model: nn.Module) -> nn.Module:
     Raises
     ------
     ModuleNotFoundError
-        The layers are on the CPU, and numba is not installed.
+        numba is not installed, for layers on the CPU; or Triton, for those on a GPU.
     ValueError
-        The model holds no ``NF4Linear``, or one on a GPU whose blocksize is no power of two above 1.
+        The model holds no ``NF4Linear``, or one that lies elsewhere, or one on a GPU whose blocksize is no power of
+        two above 1.
     """
     kinds = NF4Linear, CompiledNF4Linear  # a subclass of another kind would lose its forward
     layers = [m for m in model.modules() if isinstance(m, NF4Linear) and type(m) in kinds]
     _validate.require(bool(layers), "model", "a model with NF4Linear layers", type(model).__name__)
     for layer in layers:
-        kernels_for(layer.packed).check_blocksize("model", layer.quant_state.blocksize)
+        device = layer.packed.device
+        _validate.require(device.type in ("cpu", "cuda"), "model", "on the CPU or a GPU", device)
+        kernels_for(layer.packed).check_blocksize("blocksize of the model", layer.quant_state.blocksize)
     for layer in layers:
         layer.__class__ = CompiledNF4Linear  # the same buffers, another forward
     return model

@@ -78,7 +78,7 @@ def dequantized_panels(
 
 
 def panel_rows(s: QuantState, device: torch.device) -> int:
-    """Rows in a panel: each starts a byte and a block."""
+    """How many rows a panel has, so that each panel starts with a byte and a block."""
     width = s.shape[1]
     return _chunk(DEQUANTIZE_CHUNK, math.lcm(s.blocksize, 2, width), device) // width
 

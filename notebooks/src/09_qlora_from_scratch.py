@@ -767,7 +767,7 @@ compare(
 
 # %% [markdown]
 # (Medians of 40 rounds; single rounds lie between 0.6 and 1.9.) With plain PyTorch the course's layers cost 1.2 to 1.4
-# times as much as the professionals', with the kernels a little less. `lora_edu.accel.use_kernels(model)` puts them in;
+# times as much as the professionals', with the kernels about as much. `lora_edu.accel.use_kernels(model)` puts them in;
 # for a model on a CPU, loops compiled by numba. The lines you wrote stay the lesson.
 #
 # ### When not to use it

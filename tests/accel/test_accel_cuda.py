@@ -99,6 +99,14 @@ def test_nothing_as_large_as_the_weight_outlives_a_forward():
 
 
 BAD = [
+    (
+        lambda W: accel.use_kernels(NF4Linear.from_linear(nn.Linear(8, 8), 7)).cuda()(W[:, :8]),
+        "quant_state.blocksize must be a power of two for the kernels, got 7",
+    ),
+    (
+        lambda W: accel.use_kernels(NF4Linear.from_linear(nn.Linear(8, 8), 48).cuda()),
+        "blocksize of the model must be a power of two for the kernels, got 48",
+    ),
     (lambda W: accel.quantize_nf4(W * float("nan")), "W must be finite, got NaN or infinity"),
     (lambda W: accel.quantize_nf4(-W / 0), "W must be finite, got NaN or infinity"),
     (lambda W: accel.quantize_nf4(W, 48), "blocksize must be a power of two for the kernels, got 48"),
