@@ -3,6 +3,7 @@
 The arithmetic is that of ``lora_edu.methods``, operation by operation, so the results are the same to the bit.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import Any
@@ -29,6 +30,9 @@ ONE = np.float32(1)
 BYTE, EIGHT = np.uint64(255), np.uint64(8)
 # Blocks worked on at a time, in memory that stays in the cache.
 BLOCKS = 64
+# Up to so many rows of x a product is faster with strips of W, of about so many weights, than with panels.
+FEW_ROWS = 4
+STRIP = 2**13
 # Without OpenMP numba ends the process when a second thread starts a loop.
 ONE_AT_A_TIME = Lock()
 
@@ -82,17 +86,28 @@ def dequantize_nf4(
 
 
 def matmul(x: Float[Tensor, "batch in"], packed: UInt8[Tensor, "bytes"], s: QuantState) -> Tensor:
-    """``x @ W.T``, as in ``lora_edu.methods`` with one panel of ``W`` after the other."""
+    """``x @ W.T``: of few rows in one loop, else as in ``lora_edu.methods`` with one panel of ``W`` after the other."""
     _check_cpu("x", x)
     _check_cpu("packed", packed)
-    return _fast.matmul(x, packed, s, dequantized_panels)
+    if not _has_few_rows(x):
+        return _fast.matmul(x, packed, s, dequantized_panels)
+    y = x.new_empty(x.shape[0], s.shape[0])
+    arrays = packed.numpy(), _constants(s), x.detach().contiguous().numpy(), y.numpy()
+    _run(_multiply, _multiply_range, 0, math.prod(s.shape), s.blocksize, _strip(s), *arrays)
+    return y
 
 
 def matmul_transposed(
     grad_y: Float[Tensor, "batch out"], packed: UInt8[Tensor, "bytes"], s: QuantState
 ) -> Tensor:
     """``grad_y @ W``."""
-    return _fast.matmul_transposed(grad_y, packed, s, dequantized_panels)
+    if not _has_few_rows(grad_y):
+        return _fast.matmul_transposed(grad_y, packed, s, dequantized_panels)
+    # Each thread sums its rows of W.
+    sums = grad_y.new_zeros(torch.get_num_threads(), grad_y.shape[0], s.shape[1])
+    arrays = packed.numpy(), _constants(s), grad_y.detach().contiguous().numpy(), sums.numpy()
+    _run(_multiply_t, _multiply_t_range, 0, math.prod(s.shape), s.blocksize, _strip(s), *arrays)
+    return sums.sum(0)
 
 
 def dequantized_panels(
@@ -112,6 +127,16 @@ def dequantized_panels(
 def check_blocksize(name: str, blocksize: int) -> None:
     """Raise unless the loops work with such blocks."""
     _validate.integer(name, blocksize, 1)
+
+
+def _has_few_rows(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and len(x) <= FEW_ROWS
+
+
+def _strip(s: QuantState) -> int:
+    """Weights in a strip: whole rows, which start with a byte and a block."""
+    unit = math.lcm(s.blocksize, 2, s.shape[1])
+    return max(1, STRIP // unit) * unit
 
 
 def _constants(s: QuantState) -> tuple[Any, ...]:
@@ -229,6 +254,76 @@ def _look_up(packed: Any, pairs: Any) -> None:
         pairs[i] = PAIRS[packed[i]]
 
 
+@numba.njit(nogil=True, cache=True, parallel=True)
+def _multiply(
+    begin: int,
+    end: int,
+    threads: int,
+    blocksize: int,
+    strip: int,
+    packed: Any,
+    constants: Any,
+    x: Any,
+    y: Any,
+) -> None:
+    share = strip * -(-(end - begin) // (strip * threads))
+    for k in numba.prange(threads):
+        first = begin + k * share
+        _multiply_range(first, min(first + share, end), blocksize, strip, packed, constants, x, y)
+
+
+@numba.njit(nogil=True, cache=True)
+def _multiply_range(
+    begin: int, end: int, blocksize: int, strip: int, packed: Any, constants: Any, x: Any, y: Any
+) -> None:
+    """``x W^T`` for the rows of ``W`` whose weights lie from ``begin`` to ``end``."""
+    width = x.shape[1]
+    W = np.empty(max(0, min(strip, end - begin)), np.float32)
+    for start in range(begin, end, strip):
+        stop = min(start + strip, end)
+        _dequantize_range(start, stop, blocksize, packed, constants, W)
+        for first in range(start, stop, width):
+            row = W[first - start : first - start + width]
+            for t in range(len(x)):
+                y[t, first // width] = _dot(x[t], row)
+
+
+@numba.njit(nogil=True, cache=True, parallel=True)
+def _multiply_t(
+    begin: int,
+    end: int,
+    threads: int,
+    blocksize: int,
+    strip: int,
+    packed: Any,
+    constants: Any,
+    y: Any,
+    sums: Any,
+) -> None:
+    share = strip * -(-(end - begin) // (strip * threads))
+    for k in numba.prange(threads):
+        first = begin + k * share
+        _multiply_t_range(
+            first, min(first + share, end), blocksize, strip, packed, constants, y, sums[k : k + 1]
+        )
+
+
+@numba.njit(nogil=True, cache=True)
+def _multiply_t_range(
+    begin: int, end: int, blocksize: int, strip: int, packed: Any, constants: Any, y: Any, sums: Any
+) -> None:
+    """Add ``y W`` to ``sums[0]``, for the same rows."""
+    width = sums.shape[2]
+    W = np.empty(max(0, min(strip, end - begin)), np.float32)
+    for start in range(begin, end, strip):
+        stop = min(start + strip, end)
+        _dequantize_range(start, stop, blocksize, packed, constants, W)
+        for first in range(start, stop, width):
+            row = W[first - start : first - start + width]
+            for t in range(len(y)):
+                _add_multiple(y[t, first // width], row, sums[0, t])
+
+
 # Loops so small that the compiler turns them into vector instructions.
 
 
@@ -261,6 +356,20 @@ def _pack(codes: Any, packed: Any) -> None:
 def _scale(levels: Any, scale: Any, out: Any) -> None:
     for k in range(len(out)):
         out[k] = levels[k] * scale
+
+
+@numba.njit(cache=True, fastmath={"reassoc", "contract"})
+def _dot(a: Any, b: Any) -> Any:
+    total = np.float32(0)
+    for k in range(len(a)):
+        total += a[k] * b[k]
+    return total
+
+
+@numba.njit(cache=True, fastmath={"contract"})
+def _add_multiple(factor: Any, row: Any, out: Any) -> None:
+    for k in range(len(out)):
+        out[k] += factor * row[k]
 
 
 def _check_cpu(name: str, tensor: Tensor) -> None:
