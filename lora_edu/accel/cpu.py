@@ -1,6 +1,6 @@
 """``quantize_nf4`` and ``dequantize_nf4`` as loops over blocks, compiled by numba, and QLoRA's products on top.
 
-The arithmetic is that of ``lora_edu.methods``, operation by operation, so the results are the same to the bit.
+The arithmetic is that of ``lora_edu.methods``, operation by operation, so the weights are the same to the bit.
 """
 
 import math
@@ -30,7 +30,7 @@ ONE = np.float32(1)
 BYTE, EIGHT = np.uint64(255), np.uint64(8)
 # Blocks worked on at a time, in memory that stays in the cache.
 BLOCKS = 64
-# Up to so many rows of x a product is faster with strips of W, of about so many weights, than with panels.
+# A product with at most so many rows is faster with strips of W, of about so many weights, than with panels.
 FEW_ROWS = 4
 STRIP = 2**13
 # Without OpenMP numba ends the process when a second thread starts a loop.

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lora_edu import accel
+from lora_edu.accel import cpu
 from lora_edu.methods import _fast
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.qlora import NF4Linear
@@ -38,6 +39,7 @@ def test_outputs_and_gradients_are_those_of_the_plain_layer(
     out_features, in_features, blocksize, dtype, double_quant, panel, threads, monkeypatch
 ):
     monkeypatch.setattr(_fast, "DEQUANTIZE_CHUNK", panel)
+    monkeypatch.setattr(cpu, "STRIP", panel)
     plain = make_layer(out_features, in_features, blocksize, double_quant, dtype)
     fast = copy.deepcopy(accel.use_kernels(copy.deepcopy(plain)))
     before = torch.get_num_threads()
