@@ -115,7 +115,7 @@ def dequantized_panels(
 ) -> Iterator[tuple[slice, Float[Tensor, "rows in"]]]:
     """``lora_edu.methods.nf4.dequantized_panels``."""
     height, width = s.shape
-    rows = min(_fast.panel_rows(s, packed.device), height)
+    rows = min(_fast.panel_rows(_fast.DEQUANTIZE_CHUNK, s, packed.device), height)
     W = torch.empty(rows, width, dtype=torch.float32, device=packed.device)
     arrays = packed.numpy(), _constants(s), W.view(-1).numpy()
     for start in range(0, height, rows):
@@ -134,9 +134,8 @@ def _has_few_rows(x: Tensor) -> bool:
 
 
 def _strip(s: QuantState) -> int:
-    """Weights in a strip: whole rows, which start with a byte and a block."""
-    unit = math.lcm(s.blocksize, 2, s.shape[1])
-    return max(1, STRIP // unit) * unit
+    """Weights in a strip, which is a small panel."""
+    return _fast.panel_rows(STRIP, s, s.absmax.device) * s.shape[1]
 
 
 def _constants(s: QuantState) -> tuple[Any, ...]:
@@ -169,9 +168,8 @@ def _run(
 
 
 @numba.njit(nogil=True, cache=True)
-def _share(begin: int, end: int, threads: int, blocksize: int) -> int:
-    """How many weights a thread works on: as a range begins with a byte, its blocks are an even number."""
-    unit = 2 * blocksize
+def _share(begin: int, end: int, threads: int, unit: int) -> int:
+    """How many weights a thread works on: whole units."""
     return unit * -(-(end - begin) // (unit * threads))
 
 
@@ -179,7 +177,7 @@ def _share(begin: int, end: int, threads: int, blocksize: int) -> int:
 def _quantize(
     begin: int, end: int, threads: int, blocksize: int, weights: Any, packed: Any, absmax: Any
 ) -> None:
-    share = _share(begin, end, threads, blocksize)
+    share = _share(begin, end, threads, 2 * blocksize)  # a range begins with a byte
     for k in numba.prange(threads):
         first = begin + k * share
         _quantize_range(first, min(first + share, end), blocksize, weights, packed, absmax)
@@ -190,7 +188,7 @@ def _dequantize(
     begin: int, end: int, threads: int, blocksize: int, packed: Any, constants: Any, out: Any
 ) -> None:
     """Write the weights from ``begin`` to ``end`` to ``out``, from its beginning."""
-    share = _share(begin, end, threads, blocksize)
+    share = _share(begin, end, threads, 2 * blocksize)  # a range begins with a byte
     for k in numba.prange(threads):
         first = k * share
         last = min(first + share, end - begin)
@@ -266,7 +264,7 @@ def _multiply(
     x: Any,
     y: Any,
 ) -> None:
-    share = strip * -(-(end - begin) // (strip * threads))
+    share = _share(begin, end, threads, strip)
     for k in numba.prange(threads):
         first = begin + k * share
         _multiply_range(first, min(first + share, end), blocksize, strip, packed, constants, x, y)
@@ -300,7 +298,7 @@ def _multiply_t(
     y: Any,
     sums: Any,
 ) -> None:
-    share = strip * -(-(end - begin) // (strip * threads))
+    share = _share(begin, end, threads, strip)
     for k in numba.prange(threads):
         first = begin + k * share
         _multiply_t_range(

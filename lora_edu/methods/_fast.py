@@ -71,16 +71,16 @@ def dequantized_panels(
     dequantizing all of it, because the panel stays in the cache.
     """
     height, width = s.shape
-    rows = panel_rows(s, packed.device)
+    rows = panel_rows(DEQUANTIZE_CHUNK, s, packed.device)
     for start, levels, absmax in zip(range(0, height, rows), *_split(packed, s, rows * width), strict=True):
         _scale_blocks(levels, absmax, s.blocksize, out=levels)
         yield slice(start, min(start + rows, height)), levels.view(-1, width).to(dtype)
 
 
-def panel_rows(s: QuantState, device: torch.device) -> int:
-    """How many rows a panel has, so that each panel starts with a byte and a block."""
+def panel_rows(size: int, s: QuantState, device: torch.device) -> int:
+    """How many rows a panel of about ``size`` weights has, so that each panel starts with a byte and a block."""
     width = s.shape[1]
-    return _chunk(DEQUANTIZE_CHUNK, math.lcm(s.blocksize, 2, width), device) // width
+    return _chunk(size, math.lcm(s.blocksize, 2, width), device) // width
 
 
 def matmul(
