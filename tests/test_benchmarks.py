@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -112,11 +113,13 @@ def test_ratios_are_taken_within_a_round():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")
-def test_memory_is_what_a_call_takes_at_its_peak():
+@pytest.mark.parametrize("prepare", ["", "keep_freed_memory()"])
+def test_memory_is_what_a_call_takes_at_its_peak(prepare):
     """In a process of its own: what other tests have left in this one's heap would blur it."""
-    code = """
+    code = f"""
 import torch
-from benchmarks._harness import extra_peak_bytes
+from benchmarks._harness import extra_peak_bytes, keep_freed_memory
+{prepare}
 W = torch.randn(2**24)
 for call in (lambda: None, W.clone, lambda: (W.clone(), W.clone()), lambda: (W.clone().sum(), W.clone().sum())):
     call()  # as Race does: what the first call loads into the process is not what a call takes
@@ -124,6 +127,24 @@ for call in (lambda: None, W.clone, lambda: (W.clone(), W.clone()), lambda: (W.c
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert [float(line) for line in done.stdout.split()] == pytest.approx([0, 1, 2, 1], abs=0.05)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_kept():
+    """A second tensor gets the pages of the first."""
+    code = """
+import resource
+import torch
+from benchmarks._harness import keep_freed_memory
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+keep_freed_memory()
+torch.ones(2**25)
+before = faults()
+torch.ones(2**25)
+print(faults() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100  # 32768 pages of 4 KiB
 
 
 def test_the_table_is_aligned():

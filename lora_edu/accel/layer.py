@@ -1,15 +1,10 @@
 """QLoRA's base layer with its products by compiled code, that of the device where the layer lies."""
 
 from types import ModuleType
-from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from lora_edu.methods import _validate
-from lora_edu.methods.nf4 import QuantState
 from lora_edu.methods.qlora import NF4Linear
 
 
@@ -25,31 +20,12 @@ def kernels_for(tensor: Tensor) -> ModuleType:
     return cpu
 
 
-class CompiledMatMulNF4(torch.autograd.Function):
-    """``x @ W.T`` as in ``lora_edu.methods.qlora``, with ``W`` made by compiled code in forward and in backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Float[Tensor, "batch in"], packed: Tensor, quant_state: QuantState) -> Tensor:
-        ctx.save_for_backward(packed)
-        ctx.quant_state = quant_state
-        return kernels_for(packed).matmul(x, packed, quant_state)
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, grad_y: Float[Tensor, "batch out"]
-    ) -> tuple[Tensor, None, None]:
-        (packed,) = ctx.saved_tensors
-        return kernels_for(packed).matmul_transposed(grad_y, packed, ctx.quant_state), None, None
-
-
 class CompiledNF4Linear(NF4Linear):
-    """``NF4Linear`` with these products."""
+    """``NF4Linear`` with ``W`` made by compiled code, in forward and in backward."""
 
-    def _product(self, rows: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
-        trains = torch.is_grad_enabled() and rows.requires_grad
-        product: Any = CompiledMatMulNF4.apply if trains else kernels_for(self.packed).matmul
-        return product(rows, self.packed, self.quant_state)
+    @property
+    def _products(self) -> ModuleType:
+        return kernels_for(self.packed)
 
 
 def use_kernels(model: nn.Module) -> nn.Module:

@@ -9,7 +9,8 @@ QLoRA is ``LoRALinear(NF4Linear.from_linear(linear), r=8, lora_alpha=16)``.
 """
 
 from dataclasses import replace
-from typing import Any, Self
+from types import ModuleType
+from typing import Any, Self, cast
 
 import torch
 from jaxtyping import Float
@@ -24,22 +25,25 @@ from lora_edu.methods.nf4_module import NF4Module
 class MatMulNF4(torch.autograd.Function):
     """``x @ W.T`` with ``W = dequantize_nf4(packed, quant_state)``, of which only the 4 bits are kept.
 
-    ``_fast`` makes ``W`` in panels of rows, in forward and again in backward, and drops each after its product.
+    ``products.matmul`` and ``.matmul_transposed`` make ``W`` in forward and again in backward: ``_fast`` in panels of
+    rows, each dropped after its product.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Float[Tensor, "batch in"], packed: Tensor, quant_state: QuantState) -> Tensor:
+    def forward(
+        ctx: Any, x: Float[Tensor, "batch in"], packed: Tensor, quant_state: QuantState, products: ModuleType
+    ) -> Tensor:
         ctx.save_for_backward(packed)
-        ctx.quant_state = quant_state
-        return _fast.matmul(x, packed, quant_state)
+        ctx.quant_state, ctx.products = quant_state, products
+        return products.matmul(x, packed, quant_state)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, grad_y: Float[Tensor, "batch out"]
-    ) -> tuple[Tensor, None, None]:
+    ) -> tuple[Tensor, None, None, None]:
         (packed,) = ctx.saved_tensors
-        return _fast.matmul_transposed(grad_y, packed, ctx.quant_state), None, None
+        return ctx.products.matmul_transposed(grad_y, packed, ctx.quant_state), None, None, None
 
 
 class NF4Linear(NF4Module):
@@ -133,15 +137,17 @@ class NF4Linear(NF4Module):
         _validate.require(x.is_floating_point(), "x", allowed, x.dtype, TypeError)
         _validate.require(x.shape[-1:] == (self.in_features,), "x", allowed, f"shape {tuple(x.shape)}")
         rows = x.to(self.compute_dtype or x.dtype).reshape(-1, self.in_features)
-        y = self._product(rows)
+        if torch.is_grad_enabled() and rows.requires_grad:
+            y = cast(Tensor, MatMulNF4.apply(rows, self.packed, self.quant_state, self._products))
+        else:  # going through autograd would cost as much again
+            y = self._products.matmul(rows, self.packed, self.quant_state)
         if self.bias is not None:
             y = y + self.bias.to(y.dtype)
         return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
-    def _product(self, rows: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
-        # Without a gradient to compute, the product alone: going through autograd would cost as much again.
-        product: Any = MatMulNF4.apply if torch.is_grad_enabled() and rows.requires_grad else _fast.matmul
-        return product(rows, self.packed, self.quant_state)
+    @property
+    def _products(self) -> ModuleType:
+        return _fast
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows of this layer."""
