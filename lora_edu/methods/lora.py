@@ -138,9 +138,10 @@ def _initial_factors(in_features: int, out_features: int, r: int) -> tuple[Tenso
     both libraries the same A, layer after layer.
     """
     A = nn.Linear(in_features, r, bias=False, dtype=torch.float32)
-    B = nn.Linear(r, out_features, bias=False, dtype=torch.float32)
+    nn.Linear(r, out_features, bias=False, dtype=torch.float32)  # only for the numbers that it draws
     nn.init.kaiming_uniform_(A.weight, a=math.sqrt(5))
-    return A.weight.detach(), torch.zeros_like(B.weight)
+    # B's numbers are stored column after column: on a CPU its two products in backward are then twice as fast.
+    return A.weight.detach(), torch.zeros(r, out_features, dtype=torch.float32).T
 
 
 def _device(module: nn.Module) -> torch.device:
