@@ -172,8 +172,8 @@ def extra_peak_bytes(run: Callable[[], Any], device: torch.device) -> int | None
 def keep_freed_memory() -> None:
     """Let the process keep what it frees, where the C library is glibc.
 
-    Else large tensors go back to the system at once, and each new one is handed out page by page. That can take a
-    fifth of a training step's time, more or less of it by chance, and says nothing of either side.
+    Else large tensors go back to the system at once, and each new one is handed out page by page: part of what a call
+    costs, and up to a fifth of a training step.
     """
     m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
     _glibc("mallopt", m_trim_threshold, -1)
@@ -207,13 +207,15 @@ def main(question: str, measure: Callable[[Settings], list[Result]]) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: to see that it runs, not how fast")
     parser.add_argument("--rounds", type=int, default=5, help="each runs so many times (default 5)")
+    parser.add_argument("--keep-memory", action="store_true", help="reuse what was freed (a CPU, glibc)")
     parser.add_argument("--revision", help="git revision, where the checkout does not know it")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
     if options.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # or the base model would load itself onto a GPU
-        keep_freed_memory()
+        if options.keep_memory:
+            keep_freed_memory()
     elif not torch.cuda.is_available():
         parser.error("--device cuda needs a GPU that PyTorch sees, and there is none")
     settings = Settings(torch.device(options.device), options.quick, options.rounds)
