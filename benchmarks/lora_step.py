@@ -4,7 +4,7 @@
 
 The layer is trained as in a model: forward, backward with the input's gradient, AdamW. The model is the base model
 of the course with QLoRA as in the capstone: 4-bit weights, rank 8 on all linear layers, two sentences a step; then it
-answers 25 sentences, greedily. The step of ours is run twice: in plain PyTorch, and with the compiled products of
+answers 25 sentences, greedily. Our model runs twice: in plain PyTorch, and with the compiled products of
 ``lora_edu.accel``. The steps' races take three times as many rounds as the answers'.
 """
 
@@ -87,19 +87,20 @@ def train_and_ask_model(settings: Settings) -> list[Result]:
     count, new_tokens = (1, 4) if settings.quick else (25, 64)
     sentences = [line["sentence"] for line in load_events("test")[:count]]
     asked = {
-        name: partial(generate_answers, *models[name], sentences, max_new_tokens=new_tokens)
-        for name in ("plain", "peft")
+        name: partial(generate_answers, *loaded, sentences, max_new_tokens=new_tokens)
+        for name, loaded in models.items()
     }
     answering = Race(asked, settings)
-    same = sum(a == b for a, b in zip(*answering.outputs.values(), strict=True))
+    answers = answering.outputs
     training = Race(steps, more_rounds(settings))
-    trained = [
-        training.result(
-            "capstone step", name, "peft", f"third losses {losses[name]:.5f} and {losses['peft']:.5f}"
-        )
-        for name in ("plain", compiled)
-    ]
-    return [*trained, answering.result(f"{count} answers", "plain", "peft", f"{same} of {count} the same")]
+    results = []
+    for name in ("plain", compiled):
+        both = f"third losses {losses[name]:.5f} and {losses['peft']:.5f}"
+        results.append(training.result("capstone step", name, "peft", both))
+    for name in ("plain", compiled):
+        same = sum(a == b for a, b in zip(answers[name], answers["peft"], strict=True))
+        results.append(answering.result(f"{count} answers", name, "peft", f"{same} of {count} the same"))
+    return results
 
 
 def compiled_model() -> tuple[Any, Any]:
