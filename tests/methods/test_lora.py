@@ -1,5 +1,6 @@
 """The laws of LoRA: identity at the start, gradients by hand, merging."""
 
+import copy
 import math
 import re
 
@@ -110,6 +111,17 @@ def test_only_A_and_B_train(base_layer):
     assert all(p.grad is None for p in base_layer.parameters())
     assert all(torch.equal(frozen[name], t) for name, t in base_layer.state_dict().items())
     assert not torch.equal(A, lora.lora_A) and not torch.equal(B, lora.lora_B)
+
+
+def test_B_stays_stored_by_columns():
+    layer = LoRALinear(nn.Linear(24, 16), r=4, lora_alpha=8)
+    other = copy.deepcopy(layer).to(torch.float64)
+    saved = trained(nn.Linear(24, 16)).state_dict()
+    other.load_state_dict({name: tensor.contiguous() for name, tensor in saved.items()})
+    other(torch.randn(3, 24, dtype=torch.float64)).sum().backward()
+    torch.optim.AdamW(other.parameters()).step()
+    columns = [layer.lora_B, other.lora_B, other.lora_B.grad]
+    assert all(B.shape == (16, 4) and B.T.is_contiguous() for B in columns)
 
 
 def test_gradients_by_the_chain_rule():
