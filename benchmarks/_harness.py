@@ -173,7 +173,7 @@ def keep_freed_memory() -> None:
     """Let the process keep what it frees, where the C library is glibc.
 
     Else large tensors go back to the system at once, and each new one is handed out page by page: part of what a call
-    costs, and up to a fifth of a training step.
+    costs, and up to a fifth of a training step. The memory column then counts holes between tensors too.
     """
     m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
     _glibc("mallopt", m_trim_threshold, -1)
