@@ -91,10 +91,9 @@ def matmul(x: Float[Tensor, "batch in"], packed: UInt8[Tensor, "bytes"], s: Quan
     _check_cpu("packed", packed)
     if not _has_few_rows(x):
         return _fast.matmul(x, packed, s, dequantized_panels)
-    y = x.new_empty(x.shape[0], s.shape[0])
-    arrays = packed.numpy(), _constants(s), x.detach().contiguous().numpy(), y.numpy()
-    _run(_multiply, _multiply_range, 0, math.prod(s.shape), s.blocksize, _strip(s), *arrays)
-    return y
+    y = x.new_empty(1, x.shape[0], s.shape[0])
+    _multiply_few_rows(x, packed, s, y, transposed=False)
+    return y[0]
 
 
 def matmul_transposed(
@@ -105,8 +104,7 @@ def matmul_transposed(
         return _fast.matmul_transposed(grad_y, packed, s, dequantized_panels)
     # Each thread sums its rows of W.
     sums = grad_y.new_zeros(torch.get_num_threads(), grad_y.shape[0], s.shape[1])
-    arrays = packed.numpy(), _constants(s), grad_y.detach().contiguous().numpy(), sums.numpy()
-    _run(_multiply_t, _multiply_t_range, 0, math.prod(s.shape), s.blocksize, _strip(s), *arrays)
+    _multiply_few_rows(grad_y, packed, s, sums, transposed=True)
     return sums.sum(0)
 
 
@@ -133,9 +131,10 @@ def _has_few_rows(x: Tensor) -> bool:
     return x.dtype == torch.float32 and len(x) <= FEW_ROWS
 
 
-def _strip(s: QuantState) -> int:
-    """Weights in a strip, which is a small panel."""
-    return _fast.panel_rows(STRIP, s, s.absmax.device) * s.shape[1]
+def _multiply_few_rows(x: Tensor, packed: Tensor, s: QuantState, out: Tensor, transposed: bool) -> None:
+    strip = _fast.panel_rows(STRIP, s, packed.device) * s.shape[1]  # a small panel
+    arrays = packed.numpy(), _constants(s), x.detach().contiguous().numpy(), out.numpy()
+    _run(_multiply, _multiply_range, 0, math.prod(s.shape), s.blocksize, strip, transposed, *arrays)
 
 
 def _constants(s: QuantState) -> tuple[Any, ...]:
@@ -259,67 +258,46 @@ def _multiply(
     threads: int,
     blocksize: int,
     strip: int,
+    transposed: bool,
     packed: Any,
     constants: Any,
     x: Any,
-    y: Any,
+    out: Any,
 ) -> None:
     share = _share(begin, end, threads, strip)
     for k in numba.prange(threads):
         first = begin + k * share
-        _multiply_range(first, min(first + share, end), blocksize, strip, packed, constants, x, y)
-
-
-@numba.njit(nogil=True, cache=True)
-def _multiply_range(
-    begin: int, end: int, blocksize: int, strip: int, packed: Any, constants: Any, x: Any, y: Any
-) -> None:
-    """``x W^T`` for the rows of ``W`` whose weights lie from ``begin`` to ``end``."""
-    width = x.shape[1]
-    W = np.empty(max(0, min(strip, end - begin)), np.float32)
-    for start in range(begin, end, strip):
-        stop = min(start + strip, end)
-        _dequantize_range(start, stop, blocksize, packed, constants, W)
-        for first in range(start, stop, width):
-            row = W[first - start : first - start + width]
-            for t in range(len(x)):
-                y[t, first // width] = _dot(x[t], row)
-
-
-@numba.njit(nogil=True, cache=True, parallel=True)
-def _multiply_t(
-    begin: int,
-    end: int,
-    threads: int,
-    blocksize: int,
-    strip: int,
-    packed: Any,
-    constants: Any,
-    y: Any,
-    sums: Any,
-) -> None:
-    share = _share(begin, end, threads, strip)
-    for k in numba.prange(threads):
-        first = begin + k * share
-        _multiply_t_range(
-            first, min(first + share, end), blocksize, strip, packed, constants, y, sums[k : k + 1]
+        mine = out[k : k + 1] if transposed else out[:1]
+        _multiply_range(
+            first, min(first + share, end), blocksize, strip, transposed, packed, constants, x, mine
         )
 
 
 @numba.njit(nogil=True, cache=True)
-def _multiply_t_range(
-    begin: int, end: int, blocksize: int, strip: int, packed: Any, constants: Any, y: Any, sums: Any
+def _multiply_range(
+    begin: int,
+    end: int,
+    blocksize: int,
+    strip: int,
+    transposed: bool,
+    packed: Any,
+    constants: Any,
+    x: Any,
+    out: Any,
 ) -> None:
-    """Add ``y W`` to ``sums[0]``, for the same rows."""
-    width = sums.shape[2]
+    """For the rows of ``W`` whose weights lie from ``begin`` to ``end``: ``x W^T``, or ``x W`` added to ``out[0]``."""
+    width = out.shape[2] if transposed else x.shape[1]
     W = np.empty(max(0, min(strip, end - begin)), np.float32)
     for start in range(begin, end, strip):
         stop = min(start + strip, end)
         _dequantize_range(start, stop, blocksize, packed, constants, W)
         for first in range(start, stop, width):
-            row = W[first - start : first - start + width]
-            for t in range(len(y)):
-                _add_multiple(y[t, first // width], row, sums[0, t])
+            row, number = W[first - start : first - start + width], first // width
+            for t in range(len(x)):
+                if transposed:
+                    _add_multiple(x[t, number], row, out[0, t])
+                else:
+                    out[0, t, number] = _dot(x[t], row)
 
 
 # Loops so small that the compiler turns them into vector instructions.
