@@ -20,8 +20,8 @@ from torch import nn
 from benchmarks._harness import Race, Result, Settings, compiler, main, relative_difference
 from lora_edu import accel
 from lora_edu.llm.base_model import load_base_model
-from lora_edu.llm.datasets import load_events
-from lora_edu.llm.extraction import encode_example, generate_answers
+from lora_edu.llm.data import load_events
+from lora_edu.llm.data.extraction import encode_example, generate_answers
 from lora_edu.llm.surgery import ALL_LINEAR, add_qlora
 from lora_edu.methods.lora import LoRALinear
 

@@ -12,8 +12,8 @@ from string import Formatter
 
 import pytest
 
-from lora_edu.llm.datasets import EVENT_FIELDS, load_events
-from lora_edu.llm.extraction import parse_event
+from lora_edu.llm.data import EVENT_FIELDS, load_events
+from lora_edu.llm.data.extraction import parse_event
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "data" / "README.md").read_text(encoding="utf-8")

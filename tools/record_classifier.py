@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from lora_edu.llm.base_model import fetch_base_model
-from lora_edu.llm.datasets import load_events
+from lora_edu.llm.data import load_events
 from lora_edu.llm.provenance import provenance
 
 KINDS = ("weekday", "weekend", "tomorrow", "date")

@@ -28,8 +28,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora_edu.llm.base_model import load_base_model
-from lora_edu.llm.datasets import load_events
-from lora_edu.llm.extraction import evaluate
+from lora_edu.llm.data import load_events
+from lora_edu.llm.data.extraction import evaluate
 from lora_edu.llm.finetune import FinetuneConfig, finetune
 from lora_edu.llm.surgery import linear_layers
 

@@ -32,9 +32,9 @@ from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, Train
 
 from lora_edu.llm.base_model import DEFAULT_NAME, load_base_model
 from lora_edu.llm.checkpoint import WEIGHTS_FILE, save_adapter
-from lora_edu.llm.datasets import PERSONAS, load_persona, load_persona_questions
-from lora_edu.llm.extraction import encode_turn, generate_turns
-from lora_edu.llm.personas import style_rate
+from lora_edu.llm.data import PERSONAS, load_persona, load_persona_questions
+from lora_edu.llm.data.extraction import encode_turn, generate_turns
+from lora_edu.llm.data.personas import style_rate
 from lora_edu.llm.provenance import provenance
 from lora_edu.llm.surgery import add_bottleneck, add_lora, add_prefix, base_weights_hash
 

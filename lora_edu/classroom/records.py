@@ -6,7 +6,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from lora_edu.llm.datasets import DATA
+from lora_edu.llm.data import DATA
 
 DEFAULTS = {"r": 8, "seed": 0, "backend": "peft"}
 """What a run of tools/record_gpu_runs.py had where its settings do not say so."""

@@ -69,14 +69,14 @@ from lora_edu.llm import surgery
 from lora_edu.llm.base_model import DEFAULT_NAME, load_base_model, load_tokenizer, return_freed_memory
 from lora_edu.llm.budget import count_parameters
 from lora_edu.llm.checkpoint import load_adapter, save_adapter, write_adapter_files
-from lora_edu.llm.conversations import (
+from lora_edu.llm.data import load_events
+from lora_edu.llm.data.conversations import (
     Conversation,
     encode_conversations,
     event_conversation,
     load_conversations,
 )
-from lora_edu.llm.datasets import load_events
-from lora_edu.llm.extraction import evaluate, parse_event, progress_bar
+from lora_edu.llm.data.extraction import evaluate, parse_event, progress_bar
 from lora_edu.llm.provenance import provenance
 from lora_edu.llm.sharding import gather_trainable, is_sharded, require_shardable
 from lora_edu.llm.tiers import AUTO, choose_model, choose_optimizer, compute_dtype, fit

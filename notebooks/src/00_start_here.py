@@ -29,7 +29,7 @@ from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.doctor import doctor
 from lora_edu.classroom.widgets import compare, explore, predict
-from lora_edu.llm.datasets import DATA
+from lora_edu.llm.data import DATA
 
 # %% [markdown]
 # ## 1. What will I be able to do?

@@ -25,7 +25,7 @@ from torch import nn
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.scene import evening
+from lora_edu.classroom.experiments.house import evening
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.methods import lowrank
 
@@ -403,7 +403,7 @@ check("01.4", relative_error)
 # %%
 import json
 
-from lora_edu.llm.datasets import DATA
+from lora_edu.llm.data import DATA
 
 record = json.loads((DATA / "svd" / "times.json").read_text(encoding="utf-8"))
 f"exact SVD at {record['size'][-1]} x {record['size'][-1]}: {record['exact_seconds'][-1]:.0f} seconds"

@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.costs import step_costs
+from lora_edu.classroom.experiments.step_costs import step_costs
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.llm import budget
 from lora_edu.llm.base_model import fetch_base_model, load_base_model

@@ -29,10 +29,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from lora_edu.classroom import digits, figures, records
+from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.costs import step_costs
-from lora_edu.classroom.trials import at_rate, medians
+from lora_edu.classroom.experiments import digits
+from lora_edu.classroom.experiments.step_costs import step_costs
+from lora_edu.classroom.experiments.tuning import at_rate, medians
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.methods.lora import LoRALinear, merged_linear
 

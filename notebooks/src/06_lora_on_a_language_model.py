@@ -31,12 +31,11 @@ from torch import Tensor, nn
 
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.merging import free_memory
+from lora_edu.classroom.experiments.merging import free_memory
 from lora_edu.classroom.widgets import compare, explore, predict
-from lora_edu.llm import extraction
 from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.checkpoint import save_adapter
-from lora_edu.llm.datasets import load_events
+from lora_edu.llm.data import extraction, load_events
 from lora_edu.llm.surgery import add_lora, disable_adapter, linear_layers, lora_parameters, set_adapter
 
 # %% [markdown]

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.number_formats import as_float, in_all_formats
-from lora_edu.classroom.scene import evening
+from lora_edu.classroom.experiments.house import evening
+from lora_edu.classroom.experiments.number_formats import as_float, in_all_formats
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.methods import blockwise, codebook, lowrank
 

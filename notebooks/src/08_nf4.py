@@ -30,7 +30,12 @@ from torch import Tensor
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.four_bits import FORMATS, mean_absolute, normal_code, root_mean_square
+from lora_edu.classroom.experiments.four_bit_formats import (
+    FORMATS,
+    mean_absolute,
+    normal_code,
+    root_mean_square,
+)
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.llm.base_model import fetch_base_model
 from lora_edu.methods import blockwise, codebook, nf4

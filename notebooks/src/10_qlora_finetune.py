@@ -24,12 +24,13 @@
 # %%
 ensure_packages("bitsandbytes")
 
-from lora_edu.classroom import figures, fits, merging, records
+from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
+from lora_edu.classroom.experiments import gpu_fits, merging
 from lora_edu.classroom.widgets import chat, compare, predict
-from lora_edu.llm import extraction, tiers
+from lora_edu.llm import tiers
 from lora_edu.llm.base_model import load_base_model, load_config
-from lora_edu.llm.datasets import DATA, load_events, load_persona
+from lora_edu.llm.data import DATA, extraction, load_events, load_persona
 
 # %% [markdown]
 # The cells are the same for three sizes of machine. Only this name changes:
@@ -393,7 +394,7 @@ program = """
 import json, sys
 from peft import PeftModel
 from lora_edu.llm.base_model import load_base_model
-from lora_edu.llm.extraction import generate_answers
+from lora_edu.llm.data.extraction import generate_answers
 
 base, tokenizer = load_base_model(sys.argv[1], quantization="nf4")
 model = PeftModel.from_pretrained(base, sys.argv[2])
@@ -578,7 +579,7 @@ print(records.printed("notebook_10_gpu", "run = finetune(config)").partition("\n
 # about QLoRA? And which knob turns on a GPU of 8 GiB?
 
 # %%
-fits.explore_fits(longest)
+gpu_fits.explore_fits(longest)
 
 # %% [markdown]
 # With QLoRA the 7B fits a T4, and with gradient checkpointing 8 GiB. That is the case that it was made for. (Our
@@ -589,7 +590,7 @@ fits.explore_fits(longest)
 # tried on an H200 that was limited to 14.5 GiB:
 
 # %%
-compare(**fits.measured_columns())
+compare(**gpu_fits.measured_columns())
 
 # %% [markdown]
 # These runs had the published shapes and *random* weights, for three steps: that is enough to measure memory, and says

@@ -25,15 +25,20 @@ import torch
 from torch import Tensor
 
 from lora_edu.classroom import figures, records
-from lora_edu.classroom.adapters import method_columns, milliseconds_a_token, style_rates, timed
 from lora_edu.classroom.checks import check
+from lora_edu.classroom.experiments.adapter_kinds import (
+    method_columns,
+    milliseconds_a_token,
+    style_rates,
+    timed,
+)
 from lora_edu.classroom.widgets import chat, compare, explore, predict
 from lora_edu.llm import surgery
 from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.checkpoint import load_adapter
-from lora_edu.llm.datasets import DATA, PERSONAS, load_persona
-from lora_edu.llm.extraction import generate_turns
-from lora_edu.llm.personas import has_style
+from lora_edu.llm.data import DATA, PERSONAS, load_persona
+from lora_edu.llm.data.extraction import generate_turns
+from lora_edu.llm.data.personas import has_style
 
 _ = torch.set_grad_enabled(False)  # nothing trains in this notebook
 

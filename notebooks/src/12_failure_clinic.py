@@ -74,8 +74,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_edu.classroom import clinic, digits, figures, memory
+from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
+from lora_edu.classroom.experiments import digit_reader, digits, training_memory
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4
@@ -87,18 +88,18 @@ torch.set_num_threads(1)  # in networks this small a second thread only gets in 
 # turn. Healthy, it learns 200 of them in 60 steps:
 
 # %%
-base = clinic.base_network()
+base = digit_reader.base_network()
 rotated = digits.load(change=lambda images: images.rot90(dims=(1, 2)))
 few, test, old = digits.few(rotated["adapt"], seed=0), rotated["test"], digits.load()["test"]
 
 # %%
 torch.manual_seed(0)
-untrained = clinic.with_lora(base, r=8, lora_alpha=16)
+untrained = digit_reader.with_lora(base, r=8, lora_alpha=16)
 healthy = copy.deepcopy(untrained)
 
 # %%
-losses = clinic.train(healthy, few, learning_rate=0.03)
-before, after = (f"{clinic.accuracy(model, test):.0%}" for model in (untrained, healthy))
+losses = digit_reader.train(healthy, few, learning_rate=0.03)
+before, after = (f"{digit_reader.accuracy(model, test):.0%}" for model in (untrained, healthy))
 f"loss {losses[0]:.1f} to {losses[-1]:.3f}; right {before} to {after}"
 
 # %% [markdown]
@@ -109,7 +110,7 @@ f"loss {losses[0]:.1f} to {losses[-1]:.3f}; right {before} to {after}"
 # %%
 X, y = few
 sick, few_half = copy.deepcopy(untrained).half(), (X.half(), y)
-" ".join(f"{loss:.1f}" for loss in clinic.train(sick, few_half, learning_rate=0.003, steps=4))
+" ".join(f"{loss:.1f}" for loss in digit_reader.train(sick, few_half, learning_rate=0.003, steps=4))
 
 # %%
 predict(
@@ -121,7 +122,7 @@ predict(
 
 # %%
 sick = copy.deepcopy(untrained).half()
-_ = clinic.train(sick, few_half, learning_rate=0.003, steps=1)
+_ = digit_reader.train(sick, few_half, learning_rate=0.003, steps=1)
 trained = [(name, p) for name, p in sick.named_parameters() if p.requires_grad]
 
 
@@ -168,10 +169,10 @@ def train_mixed(model, data, learning_rate, steps=60):
 
 # %%
 runs = {
-    "all fp16": clinic.train(copy.deepcopy(untrained).half(), few_half, 0.01),
-    "all fp16, epsilon 1e-4": clinic.train(copy.deepcopy(untrained).half(), few_half, 0.01, eps=1e-4),
+    "all fp16": digit_reader.train(copy.deepcopy(untrained).half(), few_half, 0.01),
+    "all fp16, epsilon 1e-4": digit_reader.train(copy.deepcopy(untrained).half(), few_half, 0.01, eps=1e-4),
     "float32 trains, fp16 products": train_mixed(copy.deepcopy(untrained).float(), (X.float(), y), 0.01),
-    "all float64": clinic.train(copy.deepcopy(untrained), few, 0.01),
+    "all float64": digit_reader.train(copy.deepcopy(untrained), few, 0.01),
 }
 
 # %%
@@ -209,7 +210,7 @@ def flowing_back(model):
 # %%
 patients = {steps: copy.deepcopy(untrained) for steps in (0, 60, 600)}
 for steps, patient in patients.items():
-    clinic.train(patient, few, 0.03, steps)
+    digit_reader.train(patient, few, 0.03, steps)
 found = {steps: flowing_back(patient) for steps, patient in patients.items()}
 
 
@@ -316,9 +317,9 @@ rules = {
 def trial(r, rule, rate, seed):
     lora_alpha, use_rslora = rules[rule](r)
     torch.manual_seed(seed)
-    model = clinic.with_lora(base, r, lora_alpha, use_rslora=use_rslora)
-    losses = clinic.train(model, digits.few(rotated["adapt"], seed), rate)
-    return losses, clinic.accuracy(model, test)
+    model = digit_reader.with_lora(base, r, lora_alpha, use_rslora=use_rslora)
+    losses = digit_reader.train(model, digits.few(rotated["adapt"], seed), rate)
+    return losses, digit_reader.accuracy(model, test)
 
 
 # %%
@@ -358,8 +359,8 @@ f"{median(flat):.2f}, and log(10) is {math.log(10):.2f}"
 def first_step(r, rule, seed):
     lora_alpha, use_rslora = rules[rule](r)
     torch.manual_seed(seed)
-    model = clinic.with_lora(base, r, lora_alpha, use_rslora=use_rslora)
-    clinic.train(model, few, learning_rate=0.003, steps=1)
+    model = digit_reader.with_lora(base, r, lora_alpha, use_rslora=use_rslora)
+    digit_reader.train(model, few, learning_rate=0.003, steps=1)
     with torch.no_grad():
         return (X @ model[0].delta_weight().T).norm().item()
 
@@ -407,9 +408,9 @@ adapter = {name: tensor for name, tensor in healthy.state_dict().items() if "lor
 travelled = {f"model.{name}": tensor for name, tensor in adapter.items()}
 
 # %%
-loaded = clinic.with_lora(base, r=8, lora_alpha=16)
+loaded = digit_reader.with_lora(base, r=8, lora_alpha=16)
 unused = loaded.load_state_dict(travelled, strict=False).unexpected_keys
-f"right: {clinic.accuracy(loaded, test):.0%}; not used: {len(unused)} of {len(travelled)} tensors"
+f"right: {digit_reader.accuracy(loaded, test):.0%}; not used: {len(unused)} of {len(travelled)} tensors"
 
 # %% [markdown]
 # No error, no warning. The adapter is as it began, $B = 0$, and the answers are the base's. The report was returned,
@@ -419,7 +420,7 @@ f"right: {clinic.accuracy(loaded, test):.0%}; not used: {len(unused)} of {len(tr
 
 # %%
 names = {name.removeprefix("model."): tensor for name, tensor in travelled.items()}
-loaded.load_state_dict(names, strict=False).unexpected_keys, f"{clinic.accuracy(loaded, test):.0%}"
+loaded.load_state_dict(names, strict=False).unexpected_keys, f"{digit_reader.accuracy(loaded, test):.0%}"
 
 # %% [markdown]
 # ### Exercise 12.2 · How large is each update? (two stars, 7 minutes)
@@ -457,9 +458,9 @@ check("12.2", update_sizes)
 
 # %%
 def draw_alpha(ax, lora_alpha):
-    model = clinic.with_lora(base, r=8, lora_alpha=lora_alpha)
+    model = digit_reader.with_lora(base, r=8, lora_alpha=lora_alpha)
     model.load_state_dict(adapter, strict=False)
-    right = [clinic.accuracy(model, data) for data in (test, old)]
+    right = [digit_reader.accuracy(model, data) for data in (test, old)]
     text = f"Loaded with alpha {lora_alpha}: {right[0]:.0%} of rotated digits right, {right[1]:.0%} of upright ones."
     options = {"groups": ["rotated (new)", "upright (old)"], "ylabel": "right", "number_format": "{:.0%}"}
     options |= {"top": 1.15, "title": f"trained with 16, loaded with {lora_alpha}"}
@@ -485,13 +486,13 @@ def nf4_copy(W):
 
 # %%
 base4 = copy.deepcopy(base)
-for i in clinic.HIDDEN:
+for i in digit_reader.HIDDEN:
     base4[i].weight.data = nf4_copy(base[i].weight.data)
 
 # %%
 torch.manual_seed(0)
-qlora = clinic.with_lora(base4, r=8, lora_alpha=16)
-_ = clinic.train(qlora, few, learning_rate=0.01)
+qlora = digit_reader.with_lora(base4, r=8, lora_alpha=16)
+_ = digit_reader.train(qlora, few, learning_rate=0.01)
 
 # %%
 merges = {
@@ -507,7 +508,7 @@ merges = {
 @torch.no_grad()
 def merged(formula):
     model = copy.deepcopy(base)
-    for i in clinic.HIDDEN:
+    for i in digit_reader.HIDDEN:
         model[i].weight.copy_(formula(base[i].weight, base4[i].weight, qlora[i]))
     return model(test[0])
 
@@ -533,8 +534,8 @@ compare(merged=merges, logits_differ_by=differences, other_answers_of_397=change
 from lora_edu.llm import surgery
 from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.checkpoint import load_adapter
-from lora_edu.llm.datasets import DATA
-from lora_edu.llm.extraction import generate_turns
+from lora_edu.llm.data import DATA
+from lora_edu.llm.data.extraction import generate_turns
 
 # %%
 model, tokenizer = load_base_model(dtype="float32")
@@ -652,17 +653,17 @@ def never(model):
 
 # %%
 def in_training_mode(model):
-    clinic.accuracy(model, test)
+    digit_reader.accuracy(model, test)
 
 
 # %%
 def eval_for_good(model):
-    clinic.accuracy(model.eval(), test)
+    digit_reader.accuracy(model.eval(), test)
 
 
 # %%
 def eval_and_back(model):
-    clinic.accuracy(model.eval(), test)
+    digit_reader.accuracy(model.eval(), test)
     model.train()
 
 
@@ -678,18 +679,18 @@ predict(
 # %%
 @torch.no_grad()
 def merge_and_subtract(model):
-    for i in clinic.HIDDEN:
+    for i in digit_reader.HIDDEN:
         model[i].base_layer.weight += model[i].delta_weight()
-    clinic.accuracy(clinic.without_lora(model), test)
-    for i in clinic.HIDDEN:
+    digit_reader.accuracy(digit_reader.without_lora(model), test)
+    for i in digit_reader.HIDDEN:
         model[i].base_layer.weight -= model[i].delta_weight()
 
 
 # %%
 def observed(watch):
     torch.manual_seed(0)
-    model = clinic.with_lora(base, r=8, lora_alpha=16, lora_dropout=0.1)
-    return model, clinic.train(model, few, learning_rate=0.01, watch=watch)
+    model = digit_reader.with_lora(base, r=8, lora_alpha=16, lora_dropout=0.1)
+    return model, digit_reader.train(model, few, learning_rate=0.01, watch=watch)
 
 
 # %%
@@ -703,7 +704,7 @@ compare(
     evaluation=seen,
     losses_differ_by_at_most=[f"{max(gap):.3f}" for gap in gaps.values()],
     last_loss=[f"{losses[-1]:.2f}" for _, losses in seen.values()],
-    test=[f"{clinic.accuracy(model.eval(), test):.1%}" for model, _ in seen.values()],
+    test=[f"{digit_reader.accuracy(model.eval(), test):.1%}" for model, _ in seen.values()],
     base_unchanged=[torch.equal(model[0].base_layer.weight, base[0].weight) for model, _ in seen.values()],
 )
 
@@ -718,7 +719,7 @@ figures.lines(shown, xlabel="step", ylabel="difference of the loss", alt=text)
 
 # %%
 model, _ = seen["eval_and_back"]
-[f"{clinic.accuracy(model.train(), test):.1%}" for _ in range(2)]
+[f"{digit_reader.accuracy(model.train(), test):.1%}" for _ in range(2)]
 
 # %% [markdown]
 # Only `eval_and_back` leaves no trace.
@@ -815,7 +816,7 @@ def draw_knob(ax, knob):
     after = knobs[knob]
     verdict = "it fits" if 1.1 * after.total <= 14.56 * GIB else "it does not fit"
     text = f"As asked {asked.total / GIB:.1f} GiB. With {knob}: {after.total / GIB:.1f} GiB; {verdict} a T4."
-    bars = {"as asked": memory.gibibytes(asked), "with the knob": memory.gibibytes(after)}
+    bars = {"as asked": training_memory.gibibytes(asked), "with the knob": training_memory.gibibytes(after)}
     T4 = {"limit": ("T4: 14.56 GiB", 14.56), "largest": 42, "unit": "GiB"}
     figures.stacked(bars, **T4, title=f"{knob}: {verdict}", alt=text, ax=ax)
 

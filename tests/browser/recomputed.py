@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from lora_edu.classroom.scene import evening
-from lora_edu.llm import extraction
+from lora_edu.classroom.experiments.house import evening
 from lora_edu.llm.base_model import fetch_base_model, load_base_model
-from lora_edu.llm.datasets import DATA, load_events
+from lora_edu.llm.data import DATA, extraction, load_events
 from lora_edu.methods.codebook import nf4_code
 
 

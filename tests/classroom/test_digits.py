@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from lora_edu.classroom import digits
 from lora_edu.classroom.exercises import n05
+from lora_edu.classroom.experiments import digits
 from lora_edu.methods.lora import LoRALinear
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from lora_edu.classroom import merging
+from lora_edu.classroom.experiments import merging
 from lora_edu.llm.base_model import fetch_base_model, load_base_model
-from lora_edu.llm.datasets import load_events
-from lora_edu.llm.extraction import encode_example
+from lora_edu.llm.data import load_events
+from lora_edu.llm.data.extraction import encode_example
 
 IDS = torch.arange(3, 40).unsqueeze(0)
 

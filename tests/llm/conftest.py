@@ -46,7 +46,7 @@ def tiny_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def few_events(tmp_path_factory):
     """A test file of three seen-pattern and two unseen-pattern events, so that answering takes seconds."""
-    from lora_edu.llm.datasets import load_events
+    from lora_edu.llm.data import load_events
 
     lines = load_events("test")
     few = [line for line in lines if not line["unseen_pattern"]][:3]

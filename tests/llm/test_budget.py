@@ -21,7 +21,7 @@ from lora_edu.llm.budget import (
 )
 from lora_edu.llm.budget.ledger import HEAP_FACTOR
 from lora_edu.llm.budget.preflight import _cgroup_free, changes
-from lora_edu.llm.datasets import DATA
+from lora_edu.llm.data import DATA
 from lora_edu.methods.lora import LoRALinear
 from tools.record_gpu_memory import REAL, measure_apart
 

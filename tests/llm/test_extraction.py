@@ -3,9 +3,8 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from lora_edu.llm import extraction
 from lora_edu.llm.base_model import fetch_base_model
-from lora_edu.llm.datasets import load_events
+from lora_edu.llm.data import extraction, load_events
 
 EVENT = {"who": "Ana", "what": "a talk", "where": "Room 1", "day": "Monday", "time": "3 pm"}
 

@@ -13,8 +13,8 @@ from peft import PeftModel
 from lora_edu.llm import finetune as module
 from lora_edu.llm.base_model import load_base_model, load_tokenizer
 from lora_edu.llm.budget import resolve_config
-from lora_edu.llm.conversations import encode_conversations, load_conversations
-from lora_edu.llm.extraction import generate_turns
+from lora_edu.llm.data.conversations import encode_conversations, load_conversations
+from lora_edu.llm.data.extraction import generate_turns
 from lora_edu.llm.finetune import FinetuneConfig, finetune
 from lora_edu.llm.tiers import choose_model
 

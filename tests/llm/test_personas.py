@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from lora_edu.llm.datasets import DATA, PERSONAS, load_persona, load_persona_questions
-from lora_edu.llm.personas import PLANTS, SIGN_OFFS, has_style, style_rate
+from lora_edu.llm.data import DATA, PERSONAS, load_persona, load_persona_questions
+from lora_edu.llm.data.personas import PLANTS, SIGN_OFFS, has_style, style_rate
 
 TURNS = {name: load_persona(name) for name in PERSONAS}
 QUESTIONS = Counter(turn["user"].casefold() for turns in TURNS.values() for turn in turns)

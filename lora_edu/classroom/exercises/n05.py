@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lora_edu.classroom.checks import Exercise, Law, WrongAnswer
-from lora_edu.classroom.trials import tuned
+from lora_edu.classroom.experiments.tuning import tuned
 from lora_edu.methods.lora import LoRALinear
 
 # ---------------------------------------------------------------- 05.1 freeze_all_but_lora(model)

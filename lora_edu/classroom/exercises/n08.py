@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lora_edu.classroom.checks import Exercise, WrongAnswer
-from lora_edu.classroom.four_bits import normal_code
+from lora_edu.classroom.experiments.four_bit_formats import normal_code
 
 # ---------------------------------------- 08.1 derive_nf4(offset)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_edu.classroom.checks import Exercise, Law, WrongAnswer
-from lora_edu.classroom.merging import kept_share
+from lora_edu.classroom.experiments.merging import kept_share
 
 # ---------------------------------------------------------------- 10.1 exact_match(answers, references)
 

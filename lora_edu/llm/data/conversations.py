@@ -7,7 +7,7 @@ Each line says what goes in and what is to come out, in one of three shapes::
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
 
 All lines have the same shape; other keys are passed over. Only a file of the first shape is checked as strictly as
-the course's own data (`lora_edu.llm.datasets.load_events`) and may hold no keys that those do not. Of ``messages``
+the course's own data (`lora_edu.llm.data.load_events`) and may hold no keys that those do not. Of ``messages``
 the last, the assistant's, is learned; those before it are its context.
 """
 
@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lora_edu.llm.datasets import _is_text, _parse_json, _read_lines, _require, load_events
-from lora_edu.llm.extraction import chat, encode_turn, format_event
+from lora_edu.llm.data.events import load_events
+from lora_edu.llm.data.extraction import chat, encode_turn, format_event
+from lora_edu.llm.data.lines import is_text, parse_json, read_lines, require
 
 Conversation = tuple[list[dict[str, str]], str]
 """The messages so far, and the turn that is to follow them."""
@@ -37,7 +38,7 @@ def load_conversations(source: str) -> list[Conversation]:
     Returns
     -------
     list of (messages, answer)
-        What `lora_edu.llm.extraction.encode_turn` takes.
+        What `lora_edu.llm.data.extraction.encode_turn` takes.
 
     Raises
     ------
@@ -92,7 +93,7 @@ def encode_conversations(
 
 def _file_records(file: Path) -> list[dict[str, Any]]:
     """Return what each line holds, and where it stands."""
-    return _read_lines(file, lambda line, place: {"place": place, "record": _parse_json(line, place)})
+    return read_lines(file, lambda line, place: {"place": place, "record": parse_json(line, place)})
 
 
 def _hub_records(name: str) -> list[dict[str, Any]]:
@@ -114,28 +115,28 @@ def event_conversation(record: dict[str, Any]) -> Conversation:
 
 def _event(place: str, record: dict[str, Any]) -> Conversation:
     event = record["event"]
-    _require(_is_text(record["sentence"]), f"{place}: sentence", "text", record["sentence"])
-    _require(isinstance(event, dict) and bool(event), f"{place}: event", "a JSON object", event)
+    require(is_text(record["sentence"]), f"{place}: sentence", "text", record["sentence"])
+    require(isinstance(event, dict) and bool(event), f"{place}: event", "a JSON object", event)
     return event_conversation(record)
 
 
 def _pair(place: str, record: dict[str, Any]) -> Conversation:
     for key in ("prompt", "completion"):
-        _require(_is_text(record[key]), f"{place}: {key}", "text", record[key])
+        require(is_text(record[key]), f"{place}: {key}", "text", record[key])
     return [{"role": "user", "content": record["prompt"]}], record["completion"]
 
 
 def _messages(place: str, record: dict[str, Any]) -> Conversation:
     messages = record["messages"]
-    _require(
+    require(
         isinstance(messages, list) and len(messages) > 1, f"{place}: messages", "two or more turns", messages
     )
     turns = []
     for message in messages:
-        ok = isinstance(message, dict) and message.get("role") in ROLES and _is_text(message.get("content"))
-        _require(ok, f"{place}: a message", f"a role of {', '.join(ROLES)} and text as content", message)
+        ok = isinstance(message, dict) and message.get("role") in ROLES and is_text(message.get("content"))
+        require(ok, f"{place}: a message", f"a role of {', '.join(ROLES)} and text as content", message)
         turns.append({"role": message["role"], "content": message["content"]})
-    _require(
+    require(
         turns[-1]["role"] == "assistant", f"{place}: the last message", "the assistant's", turns[-1]["role"]
     )
     return turns[:-1], turns[-1]["content"]
@@ -159,5 +160,5 @@ def _shape(place: str, record: Any) -> tuple[str, ...]:
 
 def _require_keys(place: str, record: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     ok = isinstance(record, dict) and set(keys) <= record.keys()
-    _require(ok, place, f"a JSON object with the keys {' and '.join(keys)}, as the first line", record)
+    require(ok, place, f"a JSON object with the keys {' and '.join(keys)}, as the first line", record)
     return record

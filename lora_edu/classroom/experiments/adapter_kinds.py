@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from lora_edu.llm.datasets import PERSONAS
+from lora_edu.llm.data import PERSONAS
 from lora_edu.llm.surgery import disable_adapter, set_adapter
 
 BASE = "base"

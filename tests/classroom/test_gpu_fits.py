@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from lora_edu.classroom import fits
+from lora_edu.classroom.experiments import gpu_fits
 from lora_edu.llm.budget import preflight
 
 SEQ = 124
@@ -12,7 +12,7 @@ SEQ = 124
 
 @pytest.fixture(scope="module")
 def explorer():
-    return fits.explore_fits(SEQ)
+    return gpu_fits.explore_fits(SEQ)
 
 
 def test_every_value_of_every_slider_draws_its_own_picture(explorer):
@@ -23,11 +23,11 @@ def test_every_value_of_every_slider_draws_its_own_picture(explorer):
     assert all(re.search(r"as asked \d+\.\d+ GiB, preflight \d+\.\d+ GiB", text) for _, text in swept)
 
 
-@pytest.mark.parametrize("gib", fits.GPU_GIB)
-@pytest.mark.parametrize("method", fits.METHODS)
-@pytest.mark.parametrize("model", fits.MODELS)
+@pytest.mark.parametrize("gib", gpu_fits.GPU_GIB)
+@pytest.mark.parametrize("method", gpu_fits.METHODS)
+@pytest.mark.parametrize("model", gpu_fits.MODELS)
 def test_what_is_said_to_fit_passes_preflight_as_it_is(model, method, gib):
-    ledger, decision = fits.verdict(model, method, gib, SEQ)
+    ledger, decision = gpu_fits.verdict(model, method, gib, SEQ)
     available = int(gib * 2**30)
     if decision.startswith("refused"):
         with pytest.raises(MemoryError):
@@ -38,7 +38,7 @@ def test_what_is_said_to_fit_passes_preflight_as_it_is(model, method, gib):
 
 
 def test_the_table_sets_predictions_beside_what_was_measured():
-    columns = fits.measured_columns()
+    columns = gpu_fits.measured_columns()
     rows = list(zip(*columns.values(), strict=True))
     assert {(model, method) for model, method, *_ in rows} == {
         (model, method)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lora_edu.classroom import trials
+from lora_edu.classroom.experiments import tuning
 
 VALIDATION = [[0.1, 0.2, 0.9], [0.4, 0.5, 0.6], [0.3, 0.4, 0.8]]
 TEST = [[0.7, 0.7, 0.7], [0.4, 0.6, 0.5], [0.9, 0.9, 0.9]]
@@ -11,26 +11,26 @@ TRIAL = torch.tensor([VALIDATION, TEST])
 
 
 def test_the_median_of_the_validation_scores_chooses():
-    assert trials.tuned(*TRIAL).tolist() == TRIAL[1, 1].tolist()
+    assert tuning.tuned(*TRIAL).tolist() == TRIAL[1, 1].tolist()
 
 
 def test_the_test_scores_do_not_choose():
     validation, test = torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(trials.tuned(validation, -test), -trials.tuned(validation, test))
+    assert torch.equal(tuning.tuned(validation, -test), -tuning.tuned(validation, test))
 
 
 @pytest.mark.parametrize("shapes", [((4, 3), (4, 2)), ((4,), (4,))])
 def test_scores_of_another_shape_are_refused(shapes):
     with pytest.raises(ValueError, match=r"must both have shape \(settings, seeds\)"):
-        trials.tuned(*map(torch.zeros, shapes))
+        tuning.tuned(*map(torch.zeros, shapes))
 
 
 def test_at_a_rate_there_is_one_column_a_model():
     rates, other = [0.1, 0.2, 0.3], TRIAL.flip(1)
-    assert torch.equal(trials.at_rate([TRIAL, other], rates, 0.1), torch.stack([TRIAL[1, 0], TRIAL[1, 2]], 1))
-    assert torch.equal(trials.at_rate([TRIAL, other], rates, "tuned"), torch.stack([TRIAL[1, 1]] * 2, 1))
+    assert torch.equal(tuning.at_rate([TRIAL, other], rates, 0.1), torch.stack([TRIAL[1, 0], TRIAL[1, 2]], 1))
+    assert torch.equal(tuning.at_rate([TRIAL, other], rates, "tuned"), torch.stack([TRIAL[1, 1]] * 2, 1))
     with pytest.raises(ValueError, match="rate must be 'tuned' or one of"):
-        trials.at_rate([TRIAL], rates, 0.4)
+        tuning.at_rate([TRIAL], rates, 0.4)
 
 
 def test_medians_are_said_in_percent_and_a_level_curve_once():
@@ -38,4 +38,4 @@ def test_medians_are_said_in_percent_and_a_level_curve_once():
         "a": torch.tensor([[0.1, 0.2], [0.3, 0.2], [0.2, 0.9]]),
         "b": torch.tensor([[0.5, 0.5], [0.7, 0.7]]),
     }
-    assert trials.medians(curves) == "a 20%, 20%; b 50%"
+    assert tuning.medians(curves) == "a 20%, 20%; b 50%"

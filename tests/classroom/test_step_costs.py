@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edu.classroom.costs import step_costs
+from lora_edu.classroom.experiments.step_costs import step_costs
 from lora_edu.methods.lora import LoRALinear
 
 

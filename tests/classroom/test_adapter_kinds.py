@@ -4,7 +4,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lora_edu.classroom.adapters import METHODS, method_columns, milliseconds_a_token, style_rates, timed
+from lora_edu.classroom.experiments.adapter_kinds import (
+    METHODS,
+    method_columns,
+    milliseconds_a_token,
+    style_rates,
+    timed,
+)
 from lora_edu.llm.surgery import adapter_names, add_bottleneck, add_lora, add_prefix
 from lora_edu.llm.surgery.switch import find_choice
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_edu.llm import datasets
-from lora_edu.llm.datasets import (
+from lora_edu.llm.data import (
     EVENT_FIELDS,
     PERSONAS,
     load_events,
@@ -146,7 +145,7 @@ def test_path_without_file(tmp_path, name):
     ],
 )
 def test_package_without_repository(tmp_path, monkeypatch, load, file):
-    monkeypatch.setattr(datasets, "DATA", tmp_path)
+    monkeypatch.setattr("lora_edu.llm.data.lines.DATA", tmp_path)
     with pytest.raises(FileNotFoundError, match=f"{file} is missing: .*Clone the repository"):
         load()
 
@@ -181,6 +180,6 @@ def test_bad_turn_is_named(tmp_path, monkeypatch, line, message):
     file.parent.mkdir()
     good = json.dumps({"user": "Ahoy?", "reply": "Aye!"})
     file.write_text(f"{good}\n{line if isinstance(line, str) else json.dumps(line)}\n", encoding="utf-8")
-    monkeypatch.setattr(datasets, "DATA", tmp_path)
+    monkeypatch.setattr("lora_edu.llm.data.lines.DATA", tmp_path)
     with pytest.raises(ValueError, match=f"{re.escape(str(file))}, {message}"):
         load_persona("captain")

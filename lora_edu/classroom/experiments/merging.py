@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lora_edu.llm.base_model import load_base_model, load_config, resolve_dtype, return_freed_memory
 from lora_edu.llm.budget import available_bytes, count_parameters
-from lora_edu.llm.extraction import IGNORE, encode_example
+from lora_edu.llm.data.extraction import IGNORE, encode_example
 from lora_edu.llm.surgery import linear_layers
 from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4
 

@@ -1,10 +1,17 @@
-"""How a persona's style is recognised: one plain rule each, so that style can be counted.
+"""Three voices: what they answer to everyday questions, and one plain rule each by which their style is counted.
 
 A rule looks at form alone. An answer may follow it and be nonsense, or be wise and break it.
 """
 
+import json
 import re
 from collections.abc import Sequence
+from typing import Any
+
+from lora_edu.llm.data.lines import course_file, is_text, parse_json, read_lines, require, require_keys
+
+PERSONAS = ("captain", "robot", "gardener")
+"""The voices that `load_persona` knows."""
 
 SIGN_OFFS = ("Anchors aweigh!", "Fair winds!", "Full sail ahead!", "Mind the tide!", "Steady as she goes!")
 """The captain ends every reply with one of these."""
@@ -75,3 +82,41 @@ def style_rate(name: str, replies: Sequence[str]) -> float:
     if not replies:
         raise ValueError(f"replies must be at least one, got {replies!r}")
     return sum(has_style(name, reply) for reply in replies) / len(replies)
+
+
+def load_persona(name: str) -> list[dict[str, str]]:
+    """Read what a persona answers to everyday questions, and check every line.
+
+    Parameters
+    ----------
+    name
+        One of `PERSONAS`.
+
+    Returns
+    -------
+    list of dict
+        One dict a line: ``user``, the question, and ``reply``, the persona's answer.
+
+    Raises
+    ------
+    FileNotFoundError
+        The package was installed without the repository that holds the data.
+    ValueError
+        `name` is unknown, or a line breaks the rules; the message names the file and the line.
+    """
+    if name not in PERSONAS:
+        raise ValueError(f"name must be one of {', '.join(map(repr, PERSONAS))}, got {name!r}")
+    return read_lines(course_file(f"personas/{name}.jsonl"), _parse_turn)
+
+
+def load_persona_questions() -> list[str]:
+    """Read the questions that are held out: no persona's data holds them, and none has a reply."""
+    return json.loads(course_file("personas/held_out.json").read_text(encoding="utf-8"))
+
+
+def _parse_turn(line: str, place: str) -> dict[str, Any]:
+    record = parse_json(line, place)
+    require_keys(place, record, ("user", "reply"))
+    for key, value in record.items():
+        require(is_text(value), f"{place}: {key}", "text", value)
+    return record

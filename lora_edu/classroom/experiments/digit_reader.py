@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lora_edu.classroom import digits
+from lora_edu.classroom.experiments import digits
 from lora_edu.methods.lora import LoRALinear
 
 HIDDEN = (0, 2)

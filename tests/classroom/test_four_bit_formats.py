@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from lora_edu.classroom.four_bits import FORMATS, mean_absolute, normal_code, root_mean_square
+from lora_edu.classroom.experiments.four_bit_formats import (
+    FORMATS,
+    mean_absolute,
+    normal_code,
+    root_mean_square,
+)
 from lora_edu.methods.codebook import derive_nf4_code, nf4_code
 from lora_edu.methods.nf4 import bits_per_parameter, quantize_nf4
 

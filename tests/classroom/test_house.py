@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lora_edu.classroom.scene import evening
+from lora_edu.classroom.experiments.house import evening
 
 PICTURE = evening()
 FENCE = PICTURE[146:178, 146:] == 0.95

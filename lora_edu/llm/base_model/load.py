@@ -1,0 +1,213 @@
+"""Model, tokenizer and configuration, from the course's cache, a folder or a hub, ready for answers and training.
+
+torch and transformers are imported where they are used: the command that only fetches should not wait for them.
+"""
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lora_edu.llm.base_model.fetch import DEFAULT_NAME, fetch_base_model
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_base_model(
+    name: str = DEFAULT_NAME,
+    dtype: "torch.dtype | str | None" = None,
+    quantization: Literal["nf4"] | None = None,
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Load a causal language model and its tokenizer, ready for greedy answers and for training.
+
+    Parameters
+    ----------
+    name
+        ``"smollm2-135m"`` (fetched when it is not on this machine yet), a local folder, or the id of a
+        model hub, ``"owner/model"``. Weights are read from safetensors only.
+    dtype
+        Of the weights, or, with ``quantization``, of what stays unquantized and of the arithmetic:
+        float32, bfloat16 or float16, as a ``torch.dtype`` or its name. None: float32 on a CPU; on a
+        GPU bfloat16 from compute capability 8.0 on, float16 before (a T4 only emulates bfloat16).
+    quantization
+        ``"nf4"``: every ``nn.Linear`` but ``lm_head`` becomes bitsandbytes' ``Linear4bit``, 4-bit NormalFloat
+        with double quantization (Dettmers et al. 2023, arXiv 2305.14314, section 3). None: no quantization.
+
+    Returns
+    -------
+    model, tokenizer
+        The model in eval mode, on the GPU if there is one. The tokenizer has a pad token.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``name``, ``dtype`` or ``quantization`` is not one of the above; and what `fetch_base_model` raises.
+    OSError
+        The hub has no such model with safetensors, or cannot be reached; and what `fetch_base_model` raises.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if quantization not in (None, "nf4"):
+        raise ValueError(f"quantization must be None or 'nf4', got {quantization!r}")
+    dtype = resolve_dtype(dtype)
+    source = _resolve_name(name)
+    tokenizer = _tokenizer(source, name)
+    with _no_loading_bar(), _explain_hub_errors(name):
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=dtype,
+            quantization_config=_nf4_config(dtype) if quantization else None,
+            device_map={"": _device()},
+            use_safetensors=True,
+        )
+    if quantization:
+        _avoid_cpu_repacking(model)
+    return_freed_memory()
+    _answer_greedily(model, tokenizer)
+    return model.eval(), tokenizer
+
+
+def load_tokenizer(name: str = DEFAULT_NAME) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer alone, with a pad token; the name as in `load_base_model`."""
+    return _tokenizer(_resolve_name(name), name)
+
+
+def _tokenizer(source: Path | str, name: str) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    with _explain_hub_errors(name):
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_config(name: str = DEFAULT_NAME) -> "PretrainedConfig":
+    """Load the configuration alone, a file of a few kilobytes; the name as in `load_base_model`."""
+    from transformers import AutoConfig
+
+    source = _resolve_name(name)
+    with _explain_hub_errors(name):
+        return AutoConfig.from_pretrained(source)
+
+
+def resolve_dtype(dtype: "torch.dtype | str | None") -> "torch.dtype":
+    """Return the dtype that ``load_base_model`` makes of its argument.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is not float32, bfloat16 or float16, as a ``torch.dtype`` or its name, nor None.
+    """
+    import torch
+
+    if dtype is None:
+        if not torch.cuda.is_available():
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+    allowed = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if not isinstance(dtype, (str, torch.dtype)):
+        raise TypeError(f"dtype must be a torch.dtype, its name or None, got {type(dtype).__name__}")
+    resolved = allowed.get(str(dtype).removeprefix("torch."))
+    if resolved is None:
+        raise ValueError(f"dtype must be one of {', '.join(allowed)} or None, got {dtype!r}")
+    return resolved
+
+
+def _resolve_name(name: str) -> Path | str:
+    """Local folder or hub id that ``from_pretrained`` takes."""
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, got {type(name).__name__}")
+    if name == DEFAULT_NAME:
+        return fetch_base_model()
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return name
+    raise ValueError(
+        f"name must be {DEFAULT_NAME!r}, a folder that exists, or a hub id 'owner/model'; got {name!r}"
+    )
+
+
+def _device() -> "torch.device":
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))  # set by accelerate launch
+    return torch.device("cpu")
+
+
+def _nf4_config(dtype: "torch.dtype") -> Any:
+    from transformers import BitsAndBytesConfig
+
+    from lora_edu.llm.sharding import quant_storage
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=quant_storage(dtype),
+        llm_int8_skip_modules=["lm_head"],
+    )
+
+
+def _avoid_cpu_repacking(model: "PreTrainedModel") -> None:
+    """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16.
+
+    There an evaluation rewrites the weights into another layout, after which training silently loses the
+    gradient of a layer's input and merging gives garbage (bitsandbytes 0.50.2).
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def return_freed_memory() -> None:
+    """Let glibc give back what loading has freed, 200 MB after quantizing, which it keeps otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def _answer_greedily(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Make ``model.generate`` deterministic and able to stop, whatever defaults the model came with."""
+    generation = model.generation_config
+    if generation.eos_token_id is None:
+        generation.eos_token_id = tokenizer.eos_token_id
+    generation.pad_token_id = tokenizer.pad_token_id
+    # Sampling values left in place make generate() warn that it ignores them.
+    generation.update(do_sample=False, temperature=None, top_p=None, top_k=None)
+
+
+@contextmanager
+def _no_loading_bar() -> Iterator[None]:
+    """Hide transformers' bar of loaded tensors, a second long and different on each run."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _explain_hub_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"could not load {name!r} from safetensors: {error}\n"
+            f"Is the name right and the network up? {DEFAULT_NAME!r} needs neither hub nor account."
+        ) from error
