@@ -61,9 +61,10 @@ class LoRALinear(nn.Module):
     ) -> None:
         super().__init__()
         in_features, out_features = _features(base_layer)
-        _validate.integer("r", r, 1, min(in_features, out_features))
-        _validate.number("lora_alpha", lora_alpha)
-        _validate.number("lora_dropout", lora_dropout, 0, 1)
+        r = _validate.integer("r", r, 1, min(in_features, out_features))
+        lora_alpha = _validate.number("lora_alpha", lora_alpha)
+        lora_dropout = _validate.number("lora_dropout", lora_dropout, 0, 1)
+        use_rslora = _validate.flag("use_rslora", use_rslora)
         self.base_layer = base_layer.requires_grad_(False)
         self.in_features, self.out_features = in_features, out_features
         self.r, self.lora_alpha, self.use_rslora = r, lora_alpha, use_rslora
