@@ -1,6 +1,7 @@
 """``quantize_nf4`` and ``dequantize_nf4`` as loops over blocks, compiled by numba, and QLoRA's products on top.
 
-Here arguments are checked and work is shared among threads; the loops stand in ``_loops``. The arithmetic is that of ``lora_edu.methods``, operation by operation, so the weights are the same to the bit.
+Here arguments are checked and work is shared among threads; the loops stand in ``_loops``. The arithmetic is
+that of ``lora_edu.methods``, operation by operation, so the weights are the same to the bit.
 """
 
 import math
