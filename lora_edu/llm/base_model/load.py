@@ -23,6 +23,7 @@ def load_base_model(
     name: str = DEFAULT_NAME,
     dtype: "torch.dtype | str | None" = None,
     quantization: Literal["nf4"] | None = None,
+    quant_storage: "torch.dtype | None" = None,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Load a causal language model and its tokenizer, ready for greedy answers and for training.
 
@@ -38,6 +39,10 @@ def load_base_model(
     quantization
         ``"nf4"``: every ``nn.Linear`` but ``lm_head`` becomes bitsandbytes' ``Linear4bit``, 4-bit NormalFloat
         with double quantization (Dettmers et al. 2023, arXiv 2305.14314, section 3). None: no quantization.
+    quant_storage
+        The dtype in which bitsandbytes keeps 4-bit codes; None: uint8, bytes. What shards floating-point weights
+        alone, such as FSDP under accelerate, wants the same codes as the bits of numbers of ``dtype``. Not looked at
+        without ``quantization``.
 
     Returns
     -------
@@ -47,7 +52,9 @@ def load_base_model(
     Raises
     ------
     TypeError, ValueError
-        ``name``, ``dtype`` or ``quantization`` is not one of the above; and what `fetch_base_model` raises.
+        ``name``, ``dtype`` or ``quantization`` is not one of the above; quantization would leave out matrices that are
+        in no linear layer, such as a mixture's experts; the tokenizer can neither pad nor end a text; and what
+        `fetch_base_model` raises.
     OSError
         The hub has no such model with safetensors, or cannot be reached; and what `fetch_base_model` raises.
     """
@@ -58,11 +65,13 @@ def load_base_model(
     dtype = resolve_dtype(dtype)
     source = _resolve_name(name)
     tokenizer = _tokenizer(source, name)
+    if quantization:
+        _require_linear_layers(load_config(name))
     with _no_loading_bar(), _explain_hub_errors(name):
         model = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype,
-            quantization_config=_nf4_config(dtype) if quantization else None,
+            quantization_config=_nf4_config(dtype, quant_storage) if quantization else None,
             device_map={"": _device()},
             use_safetensors=True,
         )
@@ -84,6 +93,10 @@ def _tokenizer(source: Path | str, name: str) -> "PreTrainedTokenizerBase":
     with _explain_hub_errors(name):
         tokenizer = AutoTokenizer.from_pretrained(source)
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ValueError(
+                f"name must be a model whose tokenizer can pad or end a text, {name!r} has no token for it"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -143,17 +156,27 @@ def _device() -> "torch.device":
     return torch.device("cpu")
 
 
-def _nf4_config(dtype: "torch.dtype") -> Any:
-    from transformers import BitsAndBytesConfig
+def _require_linear_layers(config: "PretrainedConfig") -> None:
+    """Refuse, before a weight is read, a model most of which bitsandbytes would leave wide in silence."""
+    import torch
+    from transformers import AutoModelForCausalLM
 
-    from lora_edu.llm.sharding import quant_storage
+    from lora_edu.llm.layers import require_all_in_linear_layers
+
+    with torch.device("meta"):
+        require_all_in_linear_layers(AutoModelForCausalLM.from_config(config), "quantization 'nf4'")
+
+
+def _nf4_config(dtype: "torch.dtype", quant_storage: "torch.dtype | None") -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_storage=quant_storage(dtype),
+        bnb_4bit_quant_storage=quant_storage or torch.uint8,
         llm_int8_skip_modules=["lm_head"],
     )
 

@@ -131,6 +131,11 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def module_paths(model: nn.Module) -> list[str]:
+    """Return the path of every module that the model has without adapters, a linear layer or not."""
+    return [path for path, module in _walk(model) if not isinstance(module, PrefixSwitch)]
+
+
 def base_layer(layer: nn.Module) -> nn.Module:
     """Return the layer under the adapters, or the layer itself if it carries none."""
     return layer.base_layer if isinstance(layer, AdapterSwitch) else layer
