@@ -44,7 +44,7 @@ def quantize_nf4(
         ``W`` is no floating-point tensor on a GPU, is empty or not finite; ``blocksize`` is no power of two above 1.
     """
     _validate.tensor("W", W)
-    check_blocksize("blocksize", blocksize)
+    blocksize = check_blocksize("blocksize", blocksize)
     _check_cuda("W", W)
     flat = W.detach().reshape(-1)
     numel = flat.numel()
@@ -103,10 +103,11 @@ def matmul_transposed(
     return grad_y @ _weights(packed, s, grad_y.dtype)
 
 
-def check_blocksize(name: str, blocksize: int) -> None:
-    """Raise unless the kernels work with such blocks."""
-    _validate.integer(name, blocksize, 2)
+def check_blocksize(name: str, blocksize: int) -> int:
+    """Return the blocksize as Python's own integer; raise unless the kernels work with such blocks."""
+    blocksize = _validate.integer(name, blocksize, 2)
     _validate.require(blocksize & (blocksize - 1) == 0, name, "a power of two for the kernels", blocksize)
+    return blocksize
 
 
 @triton.jit

@@ -52,6 +52,56 @@ def write_text(path: str | Path, text: str) -> Path:
     return Path(path)
 
 
+def parse_json(text: str, place: str) -> Any:
+    """Return what strict JSON holds: no NaN, no infinity, no key twice, no half of a character.
+
+    Parameters
+    ----------
+    text
+        Of a file or of a line.
+    place
+        What the message calls it, such as ``"data.jsonl, line 3"``.
+
+    Raises
+    ------
+    ValueError
+        The text is no such JSON.
+
+    References
+    ----------
+    RFC 8259 (no NaN); RFC 7493, sections 2.1 (surrogates, each half of one character) and 2.3 (keys).
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")  # 1e999 is an infinity
+    except UnicodeEncodeError as error:
+        half = repr(error.object[error.start])
+        raise ValueError(f"{place} must hold whole characters, got half of one, {half}") from None
+    except RecursionError:
+        raise ValueError(f"{place} must be JSON that is not nested so deep, got {shown(text)}") from None
+    except ValueError as error:  # among them Python's limit to the digits of a whole number
+        raise ValueError(f"{place} must be JSON, got {shown(text)} ({error})") from None
+    return value
+
+
+def shown(value: Any, limit: int = 300) -> str:
+    """Return ``repr(value)`` for a message, cut where it gets long."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]} ... ({len(text):,} characters)"
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return record
+
+
 def write_json(path: str | Path, content: Any, indent: int = 1) -> Path:
     """Write strict JSON (RFC 8259) whole or not at all; return the path.
 
@@ -64,8 +114,10 @@ def write_json(path: str | Path, content: Any, indent: int = 1) -> Path:
 
 
 @contextmanager
-def explain_full_disk(folder: str | Path, what: str) -> Iterator[None]:
-    """Say where the disk filled up, while what was written, and what to do."""
+def explain_full_disk(
+    folder: str | Path, what: str, cure: str = "choose a folder on another disk"
+) -> Iterator[None]:
+    """Say where the disk filled up, while what was written, and what to do: free some space, or `cure`."""
     try:
         yield
     except Exception as error:
@@ -74,7 +126,7 @@ def explain_full_disk(folder: str | Path, what: str) -> Iterator[None]:
         raise OSError(
             errno.ENOSPC,
             f"the disk of {folder} is full: {what} was not written, and what stood there before is unchanged. "
-            "Free some space, or choose a folder on another disk",
+            f"Free some space, or {cure}",
         ) from error
 
 

@@ -14,18 +14,27 @@ def require(ok: bool, name: str, allowed: str, given: Any, error: type[Exception
         raise error(f"{name} must be {allowed}, got {given}")
 
 
-def integer(name: str, value: Any, low: int, high: int | None = None) -> None:
-    """``value`` is an integer, and ``low <= value <= high``."""
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """``value`` is an integer, and ``low <= value <= high``; returned as Python's own, which JSON can hold."""
     allowed = f"an integer of at least {low}" if high is None else f"an integer in {low} … {high}"
     require(_is(Integral, value), name, allowed, repr(value), TypeError)
     require(low <= value and (high is None or value <= high), name, allowed, value)
+    return int(value)
 
 
-def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> None:
-    """``value`` is a finite number, and ``low <= value < high``."""
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """``value`` is a finite number, and ``low <= value < high``; returned as Python's own."""
     allowed = "a finite number" if math.isinf(high) else f"a number in [{low}, {high})"
     require(_is(Real, value), name, allowed, repr(value), TypeError)
     require(math.isfinite(value) and low <= value < high, name, allowed, value)
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """``value`` is True or False, of Python or of numpy; returned as Python's own."""
+    plain = value.item() if hasattr(value, "item") else value
+    require(isinstance(plain, bool), name, "True or False", repr(value), TypeError)
+    return plain
 
 
 def tensor(name: str, value: Any, dtype: torch.dtype | None = None, ndim: int | None = None) -> None:

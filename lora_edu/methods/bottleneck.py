@@ -46,8 +46,8 @@ class BottleneckAdapter(nn.Module):
 
     def __init__(self, features: int, bottleneck: int, activation: str = "gelu") -> None:
         super().__init__()
-        _validate.integer("features", features, 1)
-        _validate.integer("bottleneck", bottleneck, 1, features)
+        features = _validate.integer("features", features, 1)
+        bottleneck = _validate.integer("bottleneck", bottleneck, 1, features)
         known = f"one of {', '.join(ACTIVATIONS)}"
         _validate.require(isinstance(activation, str), "activation", known, repr(activation), TypeError)
         _validate.require(activation in ACTIVATIONS, "activation", known, repr(activation))

@@ -61,9 +61,8 @@ class LoRALinear(nn.Module):
     ) -> None:
         super().__init__()
         in_features, out_features = _features(base_layer)
-        _validate.integer("r", r, 1, min(in_features, out_features))
-        _validate.number("lora_alpha", lora_alpha)
-        _validate.number("lora_dropout", lora_dropout, 0, 1)
+        r = _validate.integer("r", r, 1, min(in_features, out_features))
+        lora_alpha, lora_dropout, use_rslora = checked_settings(lora_alpha, lora_dropout, use_rslora)
         self.base_layer = base_layer.requires_grad_(False)
         self.in_features, self.out_features = in_features, out_features
         self.r, self.lora_alpha, self.use_rslora = r, lora_alpha, use_rslora
@@ -88,6 +87,15 @@ class LoRALinear(nn.Module):
     def extra_repr(self) -> str:
         """What ``print(model)`` shows of this layer."""
         return f"r={self.r}, lora_alpha={self.lora_alpha}, scaling={self.scaling:g}"
+
+
+def checked_settings(lora_alpha: float, lora_dropout: float, use_rslora: bool) -> tuple[float, float, bool]:
+    """Return the settings of a `LoRALinear` that depend on no layer as Python's own numbers, or raise as it does."""
+    return (
+        _validate.number("lora_alpha", lora_alpha),
+        _validate.number("lora_dropout", lora_dropout, 0, 1),
+        _validate.flag("use_rslora", use_rslora),
+    )
 
 
 @torch.no_grad()

@@ -99,7 +99,7 @@ def quantize_nf4(
         ``W`` is no floating-point tensor, is empty or not finite; ``blocksize`` is no integer above 0.
     """
     _validate.tensor("W", W)
-    _validate.integer("blocksize", blocksize, 1)
+    blocksize = _validate.integer("blocksize", blocksize, 1)
     packed, absmax = _fast.quantize(W.detach().flatten(), blocksize)
     state = QuantState(W.shape, W.dtype, blocksize, absmax)
     return packed, double_quantize(state) if double_quant else state
@@ -140,7 +140,7 @@ def empty_nf4(
     device: torch.device | str | None = None,
 ) -> tuple[UInt8[Tensor, "bytes"], QuantState]:
     """Room for what ``quantize_nf4`` returns for weights of this shape, every scale zero."""
-    _validate.integer("blocksize", blocksize, 1)
+    blocksize = _validate.integer("blocksize", blocksize, 1)
     numel = math.prod(shape)
     packed = torch.zeros(packed_bytes(numel), dtype=torch.uint8, device=device)
     absmax = torch.zeros(block_count(numel, blocksize), device=device)

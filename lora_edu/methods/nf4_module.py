@@ -1,7 +1,8 @@
 """How a layer holds a frozen NF4 weight: in buffers, which are saved and move with the model but never train."""
 
+import json
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,13 @@ LAYOUT = ("shape", "dtype", "blocksize", "nested_blocksize")
 
 
 class NF4Module(nn.Module):
-    """What ``NF4Linear`` holds, an NF4 weight of (out, in) and a bias or None, and in what formats."""
+    """What ``NF4Linear`` holds, an NF4 weight of (out, in) and a bias or None, and in what formats.
+
+    The same codes mean other weights in another shape or with another block size. So the layout is part of
+    ``state_dict()``, as a tensor of bytes (``_extra_state``), and ``load_state_dict`` compares it. A dict of before it
+    was kept lacks that entry: ``strict=True`` refuses it as incomplete, and ``strict=False`` takes the codes at their
+    word.
+    """
 
     packed: Tensor
     bias: Tensor | None
@@ -62,6 +69,25 @@ class NF4Module(nn.Module):
             self.register_buffer(name, getattr(quant_state, name))
         self.register_buffer("bias", bias)
 
+    def get_extra_state(self) -> Tensor:
+        """The layout as JSON, whose bytes are a tensor: what safetensors can hold."""
+        layout = self._layout | {"shape": list(self._layout["shape"]), "dtype": str(self._layout["dtype"])}
+        return torch.tensor(list(json.dumps(layout, sort_keys=True).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Nothing to set: a layout that differs has been refused."""
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, *lists: Any
+    ) -> None:
+        """PyTorch's own, unless the layout differs: then nothing of this layer changes and the error says how."""
+        *_, errors = lists
+        stored, here = state_dict.get(f"{prefix}_extra_state"), self.get_extra_state()
+        if isinstance(stored, Tensor) and not torch.equal(stored.cpu(), here):
+            errors.append(f"layout of {prefix}packed must be {_text(here)}, got {_text(stored)}")
+            return
+        super()._load_from_state_dict(state_dict, prefix, metadata, *lists)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move with the model but keep every dtype: ``model.half()`` must not round the float32 constants."""
 
@@ -70,3 +96,7 @@ class NF4Module(nn.Module):
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
         return super()._apply(move, recurse)
+
+
+def _text(layout: Tensor) -> str:
+    return bytes(layout.tolist()).decode(errors="replace")

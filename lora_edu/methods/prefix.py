@@ -48,10 +48,10 @@ class PrefixEncoder(nn.Module):
 
     def __init__(self, num_virtual_tokens: int, num_layers: int, num_kv_heads: int, head_dim: int) -> None:
         super().__init__()
-        _validate.integer("num_virtual_tokens", num_virtual_tokens, 0)
-        _validate.integer("num_layers", num_layers, 1)
-        _validate.integer("num_kv_heads", num_kv_heads, 1)
-        _validate.integer("head_dim", head_dim, 1)
+        num_virtual_tokens = _validate.integer("num_virtual_tokens", num_virtual_tokens, 0)
+        num_layers = _validate.integer("num_layers", num_layers, 1)
+        num_kv_heads = _validate.integer("num_kv_heads", num_kv_heads, 1)
+        head_dim = _validate.integer("head_dim", head_dim, 1)
         self.num_virtual_tokens = num_virtual_tokens
         shape = (num_layers, num_kv_heads, num_virtual_tokens, head_dim)
         self.keys = nn.Parameter(torch.randn(shape, dtype=torch.float32))

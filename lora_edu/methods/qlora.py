@@ -89,8 +89,9 @@ class NF4Linear(NF4Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _validate.integer("in_features", in_features, 1)
-        _validate.integer("out_features", out_features, 1)
+        in_features = _validate.integer("in_features", in_features, 1)
+        out_features = _validate.integer("out_features", out_features, 1)
+        double_quant = _validate.flag("double_quant", double_quant)
         dtype = dtype or torch.get_default_dtype()
         _validate.floating_dtype("dtype", dtype)
         _validate.floating_dtype("compute_dtype", compute_dtype or dtype)

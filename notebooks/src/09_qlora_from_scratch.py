@@ -401,7 +401,7 @@ check("09.3", qlora_bytes)
 # %%
 from lora_edu.llm.base_model import load_base_model, return_freed_memory
 from lora_edu.llm.budget import memory_ledger, preflight
-from lora_edu.llm.budget.ledger import HEAP_FACTOR
+from lora_edu.llm.budget.moments import HEAP_FACTOR
 from lora_edu.llm.surgery import add_qlora
 
 # %%

@@ -266,10 +266,11 @@ def test_disk_too_full_to_start(empty_cache, pip_finds_only, monkeypatch):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a device of Linux")
 def test_disk_fills_up_on_the_way(tmp_path):
     with (
-        pytest.raises(OSError, match=r"too full: it filled up.*LORA_EDU_CACHE"),
-        fetch._explain_full_disk(tmp_path),
+        pytest.raises(OSError, match=r"is full: the converted base model.*or set LORA_EDU_CACHE") as caught,
+        fetch.explain_full_disk(tmp_path, fetch.WHAT, fetch.CURE),
     ):
         Path("/dev/full").write_bytes(b"weights")
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_cache_folder_cannot_be_written(tmp_path, monkeypatch):

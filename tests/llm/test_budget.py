@@ -19,7 +19,7 @@ from lora_edu.llm.budget import (
     parameters_by_kind,
     preflight,
 )
-from lora_edu.llm.budget.ledger import HEAP_FACTOR
+from lora_edu.llm.budget.moments import HEAP_FACTOR
 from lora_edu.llm.budget.preflight import _cgroup_free, changes
 from lora_edu.llm.data import DATA
 from lora_edu.methods.lora import LoRALinear

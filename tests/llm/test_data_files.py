@@ -14,6 +14,7 @@ from lora_edu.llm.data import (
     load_persona,
     load_persona_questions,
 )
+from lora_edu.llm.data.conversations import _event, load_conversations
 
 SENTENCE = "Ana runs the yoga class in Room 3 on Monday at 14:30."
 EVENT = {"who": "Ana", "what": "yoga class", "where": "Room 3", "day": "Monday", "time": "14:30"}
@@ -76,7 +77,7 @@ def without(mapping, key):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("{", "line 2 must be one JSON object, got '{'"),
+        ("{", "line 2 must be JSON, got '{'"),
         ([1], r"line 2 must be a JSON object, got \[1\]"),
         (without(GOOD, "event"), "line 2 must be a JSON object with the keys sentence, event and, if wanted"),
         (
@@ -169,7 +170,7 @@ def test_unknown_persona(name):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("Ahoy", "line 2 must be one JSON object, got 'Ahoy'"),
+        ("Ahoy", "line 2 must be JSON, got 'Ahoy'"),
         ({"user": "Ahoy?"}, "line 2 must be a JSON object with the keys user, reply, got"),
         ({"user": "Ahoy?", "reply": " "}, "line 2: reply must be text, got ' '"),
         ({"user": 3, "reply": "Aye!"}, "line 2: user must be text, got 3"),
@@ -183,3 +184,45 @@ def test_bad_turn_is_named(tmp_path, monkeypatch, line, message):
     monkeypatch.setattr("lora_edu.llm.data.lines.DATA", tmp_path)
     with pytest.raises(ValueError, match=f"{re.escape(str(file))}, {message}"):
         load_persona("captain")
+
+
+# ---------------------------------------------------------------- strict JSON
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        (
+            r'{"prompt": "half an emoji \ud83d", "completion": "ok"}',
+            r"must hold whole characters, got .*'\\ud83d'",
+        ),
+        ('{"prompt": "p", "completion": "c", "\\udc00": 1}', "must hold whole characters"),
+        ("[" * 100_000, r"must be JSON that is not nested so deep, got .*\.\.\. \(100,002 characters\)"),
+        ('{"prompt": "p", "completion": "c", "x": NaN}', "must be JSON, got .*NaN is no number in JSON"),
+        ('{"prompt": "p", "completion": "c", "x": -Infinity}', "must be JSON, got .*-Infinity is no number"),
+        ('{"prompt": "p", "completion": "c", "x": 1e999}', "must be JSON, got .*Out of range float"),
+        ('{"prompt": "p", "completion": "c", "x": ' + "9" * 5000 + "}", r"must be JSON, got .*4300 digits"),
+        ('{"prompt": "p", "prompt": "q", "completion": "c"}', "the key 'prompt' stands there twice"),
+        ('{"prompt": ["p"], "completion": "c"}', r"prompt must be text, got \['p'\]"),
+        (
+            '{"messages": [{"role": "user", "content": [1]}, {"role": "assistant", "content": "c"}]}',
+            "as the first",
+        ),
+    ],
+)
+def test_what_is_no_strict_json_is_named_with_its_line(write, line, message):
+    file = write({"prompt": "p", "completion": "c"}, line)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(file))}, line 2") as raised:
+        load_conversations(str(file))
+    assert re.search(message, str(raised.value)) and len(str(raised.value)) < 700
+
+
+def test_an_escaped_pair_of_surrogates_is_one_character(write):
+    file = write(r'{"prompt": "\ud83d\ude00", "completion": "c"}')
+    assert load_conversations(str(file)) == [([{"role": "user", "content": "😀"}], "c")]
+
+
+@pytest.mark.parametrize("value", [float("nan"), b"bytes", {1, 2}])
+def test_an_event_that_json_cannot_hold_is_named(value):
+    with pytest.raises(ValueError, match="hub, row 1: event must be a JSON object, got"):
+        _event("hub, row 1", {"sentence": "Ana talks.", "event": {"who": value}})

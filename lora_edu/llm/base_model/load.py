@@ -40,8 +40,9 @@ def load_base_model(
         ``"nf4"``: every ``nn.Linear`` but ``lm_head`` becomes bitsandbytes' ``Linear4bit``, 4-bit NormalFloat
         with double quantization (Dettmers et al. 2023, arXiv 2305.14314, section 3). None: no quantization.
     quant_storage
-        Dtype of the tensor that holds the 4-bit codes; None: uint8. The same codes as the bits of floating-point
-        numbers can be sharded by accelerate.
+        The dtype in which bitsandbytes keeps 4-bit codes; None: uint8, bytes. What shards floating-point weights
+        alone, such as FSDP under accelerate, wants the same codes as the bits of numbers of ``dtype``. Not looked at
+        without ``quantization``.
 
     Returns
     -------
@@ -51,7 +52,9 @@ def load_base_model(
     Raises
     ------
     TypeError, ValueError
-        ``name``, ``dtype`` or ``quantization`` is not one of the above; and what `fetch_base_model` raises.
+        ``name``, ``dtype`` or ``quantization`` is not one of the above; quantization would leave out matrices that are
+        in no linear layer, such as a mixture's experts; the tokenizer can neither pad nor end a text; and what
+        `fetch_base_model` raises.
     OSError
         The hub has no such model with safetensors, or cannot be reached; and what `fetch_base_model` raises.
     """
@@ -62,6 +65,8 @@ def load_base_model(
     dtype = resolve_dtype(dtype)
     source = _resolve_name(name)
     tokenizer = _tokenizer(source, name)
+    if quantization:
+        _require_linear_layers(load_config(name))
     with _no_loading_bar(), _explain_hub_errors(name):
         model = AutoModelForCausalLM.from_pretrained(
             source,
@@ -88,6 +93,10 @@ def _tokenizer(source: Path | str, name: str) -> "PreTrainedTokenizerBase":
     with _explain_hub_errors(name):
         tokenizer = AutoTokenizer.from_pretrained(source)
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ValueError(
+                f"name must be a model whose tokenizer can pad or end a text, {name!r} has no token for it"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -147,6 +156,17 @@ def _device() -> "torch.device":
     return torch.device("cpu")
 
 
+def _require_linear_layers(config: "PretrainedConfig") -> None:
+    """Refuse, before a weight is read, a model most of which bitsandbytes would leave wide in silence."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from lora_edu.llm.layers import require_all_in_linear_layers
+
+    with torch.device("meta"):
+        require_all_in_linear_layers(AutoModelForCausalLM.from_config(config), "quantization 'nf4'")
+
+
 def _nf4_config(dtype: "torch.dtype", quant_storage: "torch.dtype | None") -> Any:
     import torch
     from transformers import BitsAndBytesConfig
@@ -156,7 +176,7 @@ def _nf4_config(dtype: "torch.dtype", quant_storage: "torch.dtype | None") -> An
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_storage=torch.uint8 if quant_storage is None else quant_storage,
+        bnb_4bit_quant_storage=quant_storage or torch.uint8,
         llm_int8_skip_modules=["lm_head"],
     )
 

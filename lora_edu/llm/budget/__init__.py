@@ -8,7 +8,8 @@ from lora_edu.llm.budget.count import (
     parameters_by_kind,
     resolve_config,
 )
-from lora_edu.llm.budget.ledger import ARCHITECTURES, TERMS, Ledger, memory_ledger
+from lora_edu.llm.budget.ledger import ARCHITECTURES, Ledger, memory_ledger
+from lora_edu.llm.budget.moments import TERMS
 from lora_edu.llm.budget.preflight import available_bytes, preflight
 
 __all__ = [

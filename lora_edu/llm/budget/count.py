@@ -125,9 +125,8 @@ def lora_parameter_count(d_in: int, d_out: int, r: int) -> int:
     ----------
     Hu et al. 2021, arXiv 2106.09685, section 4.1: B is (d_out, r), A is (r, d_in).
     """
-    _validate.integer("d_in", d_in, 1)
-    _validate.integer("d_out", d_out, 1)
-    _validate.integer("r", r, 1, min(d_in, d_out))
+    d_in, d_out = _validate.integer("d_in", d_in, 1), _validate.integer("d_out", d_out, 1)
+    r = _validate.integer("r", r, 1, min(d_in, d_out))
     return r * (d_in + d_out)
 
 
@@ -144,9 +143,10 @@ def meta_model(config: PretrainedConfig | str) -> PreTrainedModel:
 def _kind(path: str, module: nn.Module) -> str:
     if isinstance(module, nn.Embedding):
         return "embeddings"
-    if "attn" in path or "attention" in path:
-        return "attention" if "norm" not in type(module).__name__.lower() else "norms"
-    return "mlp" if "mlp" in path else "norms"
+    if "norm" in type(module).__name__.lower():
+        return "norms"
+    # What is neither is the MLP, whatever an architecture calls it: mlp, feed_forward, experts, fc1.
+    return "attention" if "attn" in path or "attention" in path else "mlp"
 
 
 def _numel(parameter: nn.Parameter) -> int:

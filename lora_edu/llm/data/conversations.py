@@ -16,9 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lora_edu.llm.data.chat_template import context_length, require_known_tokens
 from lora_edu.llm.data.events import load_events
 from lora_edu.llm.data.extraction import chat, encode_turn, format_event
-from lora_edu.llm.data.lines import is_text, parse_json, read_lines, require
+from lora_edu.llm.data.lines import is_text, read_lines, require
+from lora_edu.llm.files import parse_json, shown
 
 Conversation = tuple[list[dict[str, str]], str]
 """The messages so far, and the turn that is to follow them."""
@@ -68,27 +70,58 @@ def load_conversations(source: str) -> list[Conversation]:
 
 
 def encode_conversations(
-    tokenizer: Any, conversations: list[Conversation], max_length: int
+    tokenizer: Any, conversations: list[Conversation], max_length: int, config: Any = None
 ) -> list[dict[str, list[int]]]:
-    """Return training examples, none longer than `max_length` tokens.
+    """Return training examples, none longer than `max_length` tokens or than the model can read.
+
+    Parameters
+    ----------
+    tokenizer
+        With a chat template.
+    conversations
+        From `load_conversations`.
+    max_length
+        Most tokens of an example.
+    config
+        The model's transformers configuration, before its weights are loaded; None: what only the model knows, its
+        context and how many tokens its embedding has, is not looked at.
 
     Raises
     ------
     ValueError
-        The tokenizer has no chat template, or a conversation is too long; the message names it by its number.
+        The tokenizer has no chat template, or one that refuses these turns; examples are too long, the message says
+        how many; or a token, the one that pads among them, is beyond the model's embedding.
     """
     if tokenizer.chat_template is None:
         raise ValueError(
             "model must be one that chats (an instruct model), its tokenizer has no chat template"
         )
-    examples = [encode_turn(tokenizer, messages, answer) for messages, answer in conversations]
-    for number, example in enumerate(examples, start=1):
-        if len(example["input_ids"]) > max_length:
-            raise ValueError(
-                f"max_length must be at least the tokens of every example, got {max_length}: number {number} has "
-                f"{len(example['input_ids'])}. Shorten it, or raise max_length, which costs memory"
-            )
+    examples = []
+    for number, (messages, answer) in enumerate(conversations, start=1):
+        try:
+            examples.append(encode_turn(tokenizer, messages, answer))
+        except ValueError as error:
+            raise ValueError(f"example {number}: {error}") from error
+    _require_lengths(examples, max_length, "max_length must be at least", "Shorten them, or raise max_length")
+    if config is not None:
+        context = context_length(config)
+        if context is not None:
+            allowed = f"model must have a context (max_position_embeddings of {config.name_or_path!r}) of"
+            _require_lengths(examples, context, allowed, "Shorten them, or choose a model that reads more")
+        require_known_tokens(
+            tokenizer, config, max((max(example["input_ids"]) for example in examples), default=0)
+        )
     return examples
+
+
+def _require_lengths(examples: list[dict[str, list[int]]], most: int, setting: str, cure: str) -> None:
+    lengths = [len(example["input_ids"]) for example in examples]
+    longer = [number for number, length in enumerate(lengths, start=1) if length > most]
+    if longer:
+        raise ValueError(
+            f"{setting} the tokens of every example, got {most}: {len(longer)} of {len(lengths)} are longer, the first "
+            f"is number {longer[0]} with {lengths[longer[0] - 1]}, the longest has {max(lengths)}. {cure}"
+        )
 
 
 def _file_records(file: Path) -> list[dict[str, Any]]:
@@ -117,7 +150,10 @@ def _event(place: str, record: dict[str, Any]) -> Conversation:
     event = record["event"]
     require(is_text(record["sentence"]), f"{place}: sentence", "text", record["sentence"])
     require(isinstance(event, dict) and bool(event), f"{place}: event", "a JSON object", event)
-    return event_conversation(record)
+    try:
+        return event_conversation(record)
+    except (TypeError, ValueError):  # rows of the hub may hold dates, bytes or NaN
+        raise ValueError(f"{place}: event must be a JSON object, got {shown(event)}") from None
 
 
 def _pair(place: str, record: dict[str, Any]) -> Conversation:
@@ -154,7 +190,7 @@ def _shape(place: str, record: Any) -> tuple[str, ...]:
     shape = next((shape for shape in _SHAPES if keys >= set(shape)), None)
     if shape is None:
         allowed = "; or ".join(" and ".join(shape) for shape in _SHAPES)
-        raise ValueError(f"{place} must be a JSON object with the keys {allowed}; got {str(record)[:120]}")
+        raise ValueError(f"{place} must be a JSON object with the keys {allowed}; got {shown(record)}")
     return shape
 
 

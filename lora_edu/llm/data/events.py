@@ -11,11 +11,11 @@ from lora_edu.llm.data.lines import (
     course_file,
     is_text,
     own_file,
-    parse_json,
     read_lines,
     require,
     require_keys,
 )
+from lora_edu.llm.files import parse_json
 
 EVENT_FIELDS = ("who", "what", "where", "day", "time")
 """The keys of an event, in the order in which the data and the answers have them."""

@@ -15,6 +15,14 @@ from torch import nn
 from tqdm import tqdm
 
 from lora_edu.llm.console import unfailing
+from lora_edu.llm.data.chat_template import (
+    Messages,
+    context_length,
+    end_of_turn,
+    render,
+    require_known_tokens,
+    stop_tokens,
+)
 
 IGNORE = -100
 """The label that the loss passes over (PyTorch's ``cross_entropy(ignore_index=-100)``)."""
@@ -45,7 +53,7 @@ def chat(sentence: str, examples: Sequence[dict] = ()) -> list[dict[str, str]]:
 
 def format_event(event: dict[str, str]) -> str:
     """Return the answer that the model is to give: the event as JSON on one line."""
-    return json.dumps(event, ensure_ascii=False)
+    return json.dumps(event, ensure_ascii=False, allow_nan=False)
 
 
 def parse_event(answer: str) -> dict[str, Any] | None:
@@ -66,28 +74,50 @@ def parse_event(answer: str) -> dict[str, Any] | None:
 def encode_example(tokenizer: Any, example: dict) -> dict[str, list[int]]:
     """Return one training example: prompt and answer as token ids, labels on the answer only.
 
-    The answer ends with the end-of-turn token, which is a label too: that is how the model learns to stop.
+    The answer ends with the chat template's end of turn, which is a label too: that is how the model learns to stop.
     """
     return encode_turn(tokenizer, chat(example["sentence"]), format_event(example["event"]))
 
 
-def encode_turn(tokenizer: Any, messages: list[dict[str, str]], answer: str) -> dict[str, list[int]]:
+def encode_turn(tokenizer: Any, messages: Messages, answer: str) -> dict[str, list[int]]:
     """Return a conversation and the turn that is to follow it as token ids, labels on that turn only.
+
+    The labels are what the model is to write after the prompt of `generate_turns`: the answer as the chat template
+    writes it, to the token that ends the turn.
 
     Parameters
     ----------
     messages
         The conversation so far, dicts of ``role`` and ``content``; the last one is the user's.
     answer
-        What the model is to say next; the end-of-turn token is added.
+        What the model is to say next.
+
+    Raises
+    ------
+    ValueError
+        The chat template refuses these turns or leaves one out; or what the tokenizer cannot read.
     """
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    labels = tokenizer.encode(answer, add_special_tokens=False) + [tokenizer.eos_token_id]
+    prompt = render(tokenizer, messages, add_generation_prompt=True)
+    end, after = end_of_turn(tokenizer, messages)
+    whole = render(tokenizer, [*messages, {"role": "assistant", "content": answer}])
+    written = answer + end
+    if whole.startswith(prompt) and whole.endswith(after):
+        # What the template strips from the answer, or writes before it, the model must learn to.
+        written = whole[len(prompt) : len(whole) - len(after)].removesuffix(end) + end
+    before, labels = _tokens(tokenizer, prompt), _tokens(tokenizer, written)
+    together = _tokens(tokenizer, prompt + written)
+    if together[: len(before)] == before:
+        # Some tokenizers put a space before what they read first: an answer is not first.
+        labels = together[len(before) :]
     return {
-        "input_ids": prompt + labels,
-        "attention_mask": [1] * len(prompt + labels),
-        "labels": [IGNORE] * len(prompt) + labels,
+        "input_ids": before + labels,
+        "attention_mask": [1] * len(before + labels),
+        "labels": [IGNORE] * len(before) + labels,
     }
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False)  # the template has written those
 
 
 def generate_answers(
@@ -131,7 +161,7 @@ def generate_answers(
 def generate_turns(
     model: nn.Module,
     tokenizer: Any,
-    conversations: Sequence[list[dict[str, str]]],
+    conversations: Sequence[Messages],
     batch_size: int = 25,
     max_new_tokens: int = 64,
     progress: str | None = None,
@@ -148,7 +178,7 @@ def generate_turns(
     batch_size
         Conversations continued at once.
     max_new_tokens
-        Length at which a turn is cut off, in tokens.
+        Length at which a turn is cut off, in tokens, if the model's context does not end before.
     progress
         Title of a progress bar; None shows none.
     adapter_names
@@ -157,7 +187,8 @@ def generate_turns(
     Raises
     ------
     ValueError
-        If `adapter_names` are not as many as the conversations.
+        If `adapter_names` are not as many as the conversations, the chat template refuses a turn, or a conversation
+        fills the model's context.
     """
     if adapter_names is not None and len(adapter_names) != len(conversations):
         raise ValueError(
@@ -169,20 +200,18 @@ def generate_turns(
     with progress_bar(len(conversations), progress) as bar:
         for start in range(0, len(conversations), batch_size):
             rows = slice(start, start + batch_size)
-            prompts = [
-                tokenizer.apply_chat_template(c, add_generation_prompt=True, tokenize=False)
-                for c in conversations[rows]
-            ]
+            prompts = [render(tokenizer, turns, add_generation_prompt=True) for turns in conversations[rows]]
             batch = tokenizer(
                 prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
             ).to(model.device)
+            room = _room(model, tokenizer, batch["input_ids"])
             mixed = {} if adapter_names is None else {"adapter_names": list(adapter_names[rows])}
             output = cast(Any, model).generate(
                 **batch,
                 **mixed,
                 do_sample=False,
-                max_new_tokens=max_new_tokens,
-                eos_token_id=tokenizer.eos_token_id,
+                max_new_tokens=min(max_new_tokens, room),
+                eos_token_id=stop_tokens(model, tokenizer, conversations[start]),
                 pad_token_id=tokenizer.pad_token_id,
                 use_cache=True,
             )
@@ -191,6 +220,17 @@ def generate_turns(
             bar.update(len(prompts))
     model.train(was_training)
     return turns
+
+
+def _room(model: Any, tokenizer: Any, input_ids: torch.Tensor) -> int:
+    """Return how many tokens the model can still write after these; refuse what it cannot read."""
+    require_known_tokens(tokenizer, model.config, int(input_ids.max()))
+    context, length = context_length(model.config) or sys.maxsize, input_ids.shape[1]
+    if length >= context:
+        raise ValueError(
+            f"conversations must be shorter than the model's context of {context} tokens, got one of {length}"
+        )
+    return context - length
 
 
 def progress_bar(total: int, title: str | None, initial: int = 0) -> tqdm:

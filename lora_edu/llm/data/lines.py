@@ -1,10 +1,11 @@
 """Files of JSON Lines, read and checked: what the course's own data and a learner's have in common."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from lora_edu.llm.files import shown
 
 DATA = Path(__file__).parents[3] / "data"
 """The repository's data; not part of an installed package."""
@@ -42,13 +43,6 @@ def read_lines(file: Path, parse: Callable[[str, str], dict[str, Any]]) -> list[
     return records
 
 
-def parse_json(line: str, place: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place} must be one JSON object, got {line!r} ({error})") from error
-
-
 def is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
@@ -63,4 +57,4 @@ def require_keys(name: str, value: Any, keys: tuple[str, ...], optional: tuple[s
 
 def require(condition: bool, name: str, allowed: str, given: Any) -> None:
     if not condition:
-        raise ValueError(f"{name} must be {allowed}, got {given!r}")
+        raise ValueError(f"{name} must be {allowed}, got {shown(given)}")

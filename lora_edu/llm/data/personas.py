@@ -3,12 +3,12 @@
 A rule looks at form alone. An answer may follow it and be nonsense, or be wise and break it.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from lora_edu.llm.data.lines import course_file, is_text, parse_json, read_lines, require, require_keys
+from lora_edu.llm.data.lines import course_file, is_text, read_lines, require, require_keys
+from lora_edu.llm.files import parse_json
 
 PERSONAS = ("captain", "robot", "gardener")
 """The voices that `load_persona` knows."""
@@ -111,7 +111,8 @@ def load_persona(name: str) -> list[dict[str, str]]:
 
 def load_persona_questions() -> list[str]:
     """Read the questions that are held out: no persona's data holds them, and none has a reply."""
-    return json.loads(course_file("personas/held_out.json").read_text(encoding="utf-8"))
+    file = course_file("personas/held_out.json")
+    return parse_json(file.read_text(encoding="utf-8"), str(file))
 
 
 def _parse_turn(line: str, place: str) -> dict[str, Any]:

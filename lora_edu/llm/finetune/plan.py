@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from lora_edu.llm.base_model import DEFAULT_NAME, load_tokenizer
+from lora_edu.llm.base_model import DEFAULT_NAME, load_config, load_tokenizer
 from lora_edu.llm.budget import Ledger
 from lora_edu.llm.data.conversations import (
     Conversation,
@@ -105,7 +105,8 @@ def make_plan(config: FinetuneConfig) -> Plan:
         examples = encode_conversations(load_tokenizer(DEFAULT_NAME), conversations, config.max_length)
         recipe = replace(recipe, model=choose_model(recipe, _longest(examples)))
         notes.append(f"Model: {recipe.model}")
-    examples = encode_conversations(load_tokenizer(recipe.model), conversations, config.max_length)
+    tokenizer, model_config = load_tokenizer(recipe.model), load_config(recipe.model)
+    examples = encode_conversations(tokenizer, conversations, config.max_length, model_config)
     identity = _identity(config, recipe, examples, questions)
     ledger = None
     if config.preflight:

@@ -42,6 +42,7 @@ from lora_edu.llm.surgery.switch import (
     base_layer,
     choose_layers,
     linear_layers,
+    module_paths,
     switches,
 )
 
@@ -65,6 +66,7 @@ __all__ = [
     "key_shape",
     "linear_layers",
     "lora_parameters",
+    "module_paths",
     "quantize_linear_layers",
     "set_adapter",
     "switches",

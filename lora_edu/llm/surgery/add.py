@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from lora_edu.llm.layers import require_all_in_linear_layers
 from lora_edu.llm.surgery.choose import adapter_names, set_adapter
 from lora_edu.llm.surgery.forward import BASE, listen
 from lora_edu.llm.surgery.switch import (
@@ -20,7 +21,7 @@ from lora_edu.llm.surgery.switch import (
     named_layers,
 )
 from lora_edu.methods.bottleneck import BottleneckAdapter
-from lora_edu.methods.lora import LoRALinear
+from lora_edu.methods.lora import LoRALinear, checked_settings
 from lora_edu.methods.prefix import PrefixEncoder
 from lora_edu.methods.qlora import NF4Linear
 
@@ -44,7 +45,7 @@ def add_lora(
     model
         Changed in place.
     target_modules
-        Endings of layer names, such as ``["q_proj", "v_proj"]``, or ``"all-linear"``, as in peft.
+        Endings of layer names, such as ``["q_proj", "v_proj"]``, or ``"all-linear"``, as in peft. Each name must fit.
     r
         Rank, 1 to the smaller side of each chosen layer.
     lora_alpha
@@ -62,9 +63,10 @@ def add_lora(
 
     Raises
     ------
-    ValueError
-        If no layer's name fits `target_modules`, the name is taken, or `r` does not fit a layer. The model is
-        then unchanged, or at most frozen.
+    TypeError, ValueError
+        If a name of `target_modules` fits no layer, the model keeps matrices outside its linear layers and all of them
+        are asked for, the adapter's name is taken, or a number is outside its bounds. The model is then unchanged, or
+        at most frozen.
     """
     chosen = choose_layers(model, target_modules, r)
 
@@ -94,6 +96,7 @@ def add_qlora(
     Reference: Dettmers et al. 2023, QLoRA (arXiv 2305.14314), section 3.
     """
     choose_layers(model, target_modules, r)  # refuse before anything is changed
+    checked_settings(lora_alpha, lora_dropout, use_rslora)
     _check_new_name(model, adapter_name)
     quantize_linear_layers(model, blocksize=blocksize, double_quant=double_quant, compute_dtype=compute_dtype)
     return add_lora(model, target_modules, r, lora_alpha, lora_dropout, use_rslora, adapter_name)
@@ -102,7 +105,14 @@ def add_qlora(
 def quantize_linear_layers(
     model: nn.Module, blocksize: int = 64, double_quant: bool = True, compute_dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """Replace every ``nn.Linear`` but the output head by an `NF4Linear`, in place; return the model."""
+    """Replace every ``nn.Linear`` but the output head by an `NF4Linear`, in place; return the model.
+
+    Raises
+    ------
+    ValueError
+        If the model carries adapters, or keeps matrices outside its linear layers, such as a mixture's experts.
+    """
+    require_all_in_linear_layers(model, "quantization to NF4")
     for path, layer in linear_layers(model).items():
         if isinstance(layer, AdapterSwitch):
             raise ValueError(f"model must not carry adapters before it is quantized, got one at {path}")
@@ -143,7 +153,7 @@ def add_bottleneck(
     Raises
     ------
     TypeError, ValueError
-        If no layer's name fits `target_modules`, the name is taken, or `bottleneck` or `activation` is outside its
+        If a name of `target_modules` fits no layer, the name is taken, or `bottleneck` or `activation` is outside its
         bounds. The model is then unchanged.
 
     Reference: Houlsby et al. 2019 (arXiv 1902.00751), section 2.1.
@@ -229,10 +239,16 @@ def _introduce(model: nn.Module, choice: Choice, adapter_name: str) -> nn.Module
 
 def _check_new_name(model: nn.Module, name: str) -> None:
     taken = adapter_names(model)
+    if not isinstance(name, str):
+        raise TypeError(f"adapter_name must be a str, got {name!r}")
     if not name or "." in name:
         raise ValueError(f"adapter_name must be a non-empty name without dots, got {name!r}")
-    if name == BASE or hasattr(nn.ModuleDict, name):
-        raise ValueError(f"adapter_name must be neither {BASE!r} nor a method of nn.ModuleDict, got {name!r}")
+    if name == BASE or hasattr(
+        nn.ModuleDict(), name
+    ):  # a live one: "training" is an attribute of the object alone
+        raise ValueError(
+            f"adapter_name must be neither {BASE!r} nor a name that nn.ModuleDict uses, got {name!r}"
+        )
     if name in taken:
         raise ValueError(f"adapter_name must be new, the model already holds {taken}, got {name!r}")
 

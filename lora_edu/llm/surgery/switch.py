@@ -1,12 +1,16 @@
 """The layer that lets one adapter through, and the layers of a model that can become one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from numbers import Integral
 from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lora_edu.llm.layers import require_all_in_linear_layers
+from lora_edu.methods import _validate
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.qlora import NF4Linear
 
@@ -106,6 +110,9 @@ def _adapted(adapter: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return (y + F.linear(adapter.scaling * hidden, adapter.lora_B)).to(y.dtype)
 
 
+_LAYERS = (nn.Linear, NF4Linear, AdapterSwitch)
+
+
 def find_choice(model: nn.Module) -> Choice | None:
     """Return what the model's switches share; None for a model without adapters."""
     return next((module.choice for module in model.modules() if isinstance(module, Switch)), None)
@@ -118,8 +125,15 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     """
     head = cast(Any, model).get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     return {
-        name: layer for name, layer in _walk(model) if layer is not head and not _ends_with(name, "lm_head")
+        name: layer
+        for name, layer in _walk(model)
+        if isinstance(layer, _LAYERS) and layer is not head and not _ends_with(name, "lm_head")
     }
+
+
+def module_paths(model: nn.Module) -> list[str]:
+    """Return the path of every module that the model has without adapters, a linear layer or not."""
+    return [path for path, module in _walk(model) if not isinstance(module, PrefixSwitch)]
 
 
 def base_layer(layer: nn.Module) -> nn.Module:
@@ -127,49 +141,75 @@ def base_layer(layer: nn.Module) -> nn.Module:
     return layer.base_layer if isinstance(layer, AdapterSwitch) else layer
 
 
-def named_layers(model: nn.Module, target_modules: list[str] | str) -> dict[str, nn.Module]:
+def named_layers(model: nn.Module, target_modules: Iterable[str]) -> dict[str, nn.Module]:
     """Return the linear layers that `target_modules` names, by their paths.
 
     Raises
     ------
     ValueError
-        If it names none.
+        If it is empty, or one of its names fits no layer, or fits what is none, such as the output head or an
+        embedding; or it is ``"all-linear"`` and the model has matrices outside its linear layers.
     TypeError
-        If it is a single name other than ``"all-linear"``.
+        If it is a single name other than ``"all-linear"``, or holds what is no name.
     """
     layers = linear_layers(model)
-    if target_modules == ALL_LINEAR:
-        chosen = layers
-    elif isinstance(target_modules, str):
+    if isinstance(target_modules, str) and target_modules != ALL_LINEAR:
         raise TypeError(
             f"target_modules must be a list of name endings or {ALL_LINEAR!r}, got {target_modules!r}"
         )
-    else:
-        chosen = {
-            path: layer for path, layer in layers.items() if any(_ends_with(path, t) for t in target_modules)
-        }
-    if not chosen:
-        endings = sorted({path.rpartition(".")[2] for path in layers})
+    names = [ALL_LINEAR] if target_modules == ALL_LINEAR else list(target_modules)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise TypeError(f"target_modules must be names of layers, got {wrong[0]!r}")
+    if names == [ALL_LINEAR]:
+        require_all_in_linear_layers(model, f"target_modules {ALL_LINEAR!r}")
+        return layers
+    refused = [reason for name in names if (reason := _why_not(model, layers, name))]
+    if refused or not names:
         raise ValueError(
-            f"target_modules must name linear layers of the model, such as {endings}, got {target_modules}"
+            f"target_modules must name linear layers of the model, such as {_endings(layers, 1)}, "
+            f"got {names}{': ' if refused else ''}{'; '.join(refused)}"
         )
-    return chosen
+    return {path: layer for path, layer in layers.items() if any(_ends_with(path, name) for name in names)}
 
 
-def choose_layers(model: nn.Module, target_modules: list[str] | str, r: int) -> dict[str, nn.Module]:
+def _why_not(model: nn.Module, layers: dict[str, nn.Module], name: str) -> str | None:
+    """Return why no adapter goes where `name` points; None if one does, in our layers and in peft alike."""
+    if name == ALL_LINEAR:
+        return f"{name!r} must stand alone"
+    named = {path: module for path, module in _walk(model) if _ends_with(path, name)}
+    if not named:
+        near = get_close_matches(name, _endings(layers, 1 + name.count(".")))
+        return f"{name!r} names none" + (f" (did you mean {' or '.join(near)}?)" if near else "")
+    other = next((path for path in named if path not in layers), None)
+    return (
+        None
+        if other is None
+        else f"{name!r} names {other}, {type(named[other]).__name__}, which is none here"
+    )
+
+
+def _endings(layers: dict[str, nn.Module], parts: int) -> list[str]:
+    return sorted({".".join(path.split(".")[-parts:]) for path in layers})
+
+
+def choose_layers(model: nn.Module, target_modules: Iterable[str], r: int) -> dict[str, nn.Module]:
     """Return the linear layers that `target_modules` names, by their paths, if a LoRA of rank `r` fits them.
+
+    What it refuses is refused whatever the backend: where it returns, peft adapts the same layers.
 
     Raises
     ------
-    ValueError
-        If it names none, or rank `r` does not fit between 1 and the smaller side of one of them.
-    TypeError
-        If it is a single name other than ``"all-linear"``.
+    TypeError, ValueError
+        What `named_layers` raises; or rank `r` is no whole number, or does not fit between 1 and the smaller side of
+        one of the layers.
     """
     chosen = named_layers(model, target_modules)
     for path, layer in chosen.items():
         base = cast(Any, base_layer(layer))
         limit = min(base.in_features, base.out_features)
+        _validate.require(
+            isinstance(r, Integral) and not isinstance(r, bool), "r", "an integer", repr(r), TypeError
+        )
         if not 1 <= r <= limit:
             raise ValueError(f"r must be between 1 and {limit}, the smaller side of {path}, got {r}")
     return chosen
@@ -181,11 +221,11 @@ def switches(model: nn.Module) -> dict[str, AdapterSwitch]:
 
 
 def _walk(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Every module of the model as it was before adapters: nothing within a layer or a switch."""
     for name, child in module.named_children():
         child_path = f"{path}.{name}" if path else name
-        if isinstance(child, (nn.Linear, NF4Linear, AdapterSwitch)):
-            yield child_path, child
-        else:
+        yield child_path, child
+        if not isinstance(child, (*_LAYERS, Switch)):
             yield from _walk(child, child_path)
 
 
