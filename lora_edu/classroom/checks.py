@@ -21,6 +21,8 @@ from typing import Any
 import torch
 
 from lora_edu.classroom.calls import Call, call, outcome
+from lora_edu.classroom.card import show
+from lora_edu.classroom.progress import keep_progress
 from lora_edu.classroom.values import (
     LINE,
     Raised,
@@ -229,8 +231,9 @@ def _verdict(exercise: Exercise, function: Callable, made: list[Call]) -> tuple[
 
 
 def check(exercise_id: str, function: Any) -> Status:
-    """Print and return how far an answer is: ``"not attempted"``, ``"hint"`` or ``"pass"``.
+    """Show and return how far an answer is: ``"not attempted"``, ``"hint"`` or ``"pass"``.
 
+    A notebook shows a card, a terminal prints. Beside the working copies the answer is noted (`progress`).
     Never raises, whatever it is given and the function does; an interrupt from the keyboard alone goes through.
 
     Parameters
@@ -242,11 +245,15 @@ def check(exercise_id: str, function: Any) -> Status:
     """
     exercises = load_exercises(exercise_id.split(".")[0]) if isinstance(exercise_id, str) else {}
     if exercise_id not in list(exercises):  # a list, for an id that has no hash
-        print(f"There is no exercise {shorten(exercise_id)}; here are: {', '.join(exercises) or 'none'}.")
+        show(
+            f"There is no exercise {shorten(exercise_id)}; here are: {', '.join(exercises) or 'none'}.", HINT
+        )
         return HINT
     try:
         status, sentence = examine(exercises[exercise_id], function)
     except (Exception, SystemExit) as error:  # such as a tensor on another device
         status, sentence = HINT, f"What your function returns cannot be compared: {one_line(error)}"
-    print(f"{exercise_id} {status}. {sentence}")
+    if status != NOT_ATTEMPTED:
+        keep_progress(exercise_id, passed=status == PASS)
+    show(f"{exercise_id} {status}. {sentence}", status)
     return status
