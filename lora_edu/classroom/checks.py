@@ -3,21 +3,38 @@
 An exercise knows a reference solution, inputs to try, and the wrong answers that learners give. The
 learner's function is run on the inputs. If its results are those of a known wrong answer, the hint names the
 misconception behind it. The exercises of notebook NN are in ``exercises/nNN.py``, loaded when asked for.
+
+`calls` runs a function and sees what it does; `values` compares results and describes them.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import math
+import inspect
 import re
-import reprlib
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from lora_edu.classroom.calls import Call, call, outcome
+from lora_edu.classroom.card import show
+from lora_edu.classroom.progress import keep_progress
+from lora_edu.classroom.values import (
+    LINE,
+    Raised,
+    alike,
+    difference,
+    factor,
+    listed,
+    one_line,
+    same,
+    shorten,
+    without_addresses,
+)
 
 
 class Status(str):
@@ -29,25 +46,25 @@ class Status(str):
         pass
 
 
-RELATIVE, ABSOLUTE = 1e-4, 1e-6  # how far a result may be from the solution's
-FEW_NUMBERS = 6  # a vector of more, or a matrix, is named by its shape
 PASS, HINT, NOT_ATTEMPTED = Status("pass"), Status("hint"), Status("not attempted")
+PRINTED_LINES = 8  # of what a function prints, so many are shown again below its verdict
 
 
 @dataclass(frozen=True)
 class WrongAnswer:
-    """A function that learners write, and the hint that names its misconception."""
+    """A function that learners write, the hint that names its misconception, and other forms of the mistake."""
 
     function: Callable
     hint: str
+    others: tuple[Callable, ...] = ()
 
 
 @dataclass(frozen=True)
 class Law:
-    """A property that every right answer has, whatever its input; `holds(function)` says whether it does."""
+    """A property that every right answer has; `holds(function, *arguments)` says so for one case's arguments."""
 
     statement: str
-    holds: Callable[[Callable], bool]
+    holds: Callable[..., bool]
 
 
 @dataclass(frozen=True)
@@ -63,138 +80,126 @@ class Exercise:
     wrong_answers : tuple of WrongAnswer
         Each differs from `solution`, and from the others, on at least one case.
     laws : tuple of Law
-        Tried after the cases.
+        Tried after the cases, each on fresh arguments of every case.
+    may_change : frozenset of str
+        What of its arguments a right answer changes, if the exercise asks for that: ``"requires_grad"`` of a
+        model's parameters, say. All else must be as it was.
     """
 
     solution: Callable
     cases: Callable[[], Iterable[tuple]]
     wrong_answers: tuple[WrongAnswer, ...] = ()
     laws: tuple[Law, ...] = ()
-
-
-@dataclass(frozen=True)
-class Raised:
-    """The outcome of a call that raised; two are equal when the exception's type is."""
-
-    name: str
-    message: str = field(default="", compare=False)
+    may_change: frozenset[str] = frozenset()
 
 
 def load_exercises(notebook: str) -> dict[str, Exercise]:
     """The exercises of one notebook (``"10"``) by id; empty if it has none."""
     name = f"lora_edu.classroom.exercises.n{notebook}"
-    if importlib.util.find_spec(name) is None:
+    if not notebook.isdigit() or importlib.util.find_spec(name) is None:
         return {}
     return importlib.import_module(name).EXERCISES
 
 
-def same(a: Any, b: Any) -> bool:
-    """Equality for results: numbers and tensors to rounding, sequences item by item."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return a.shape == b.shape and torch.allclose(
-            a.double(), b.double(), rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True
-        )
-    if _is_number(a) and _is_number(b):
-        return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE) or (math.isnan(a) and math.isnan(b))
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return type(a) is type(b) and bool(a == b)
+def calls(function: Callable, exercise: Exercise) -> list[Call]:
+    return [call(function, arguments) for arguments in exercise.cases()]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def outcome(function: Callable, arguments: tuple) -> Any:
-    """What a call returns, or which exception it raises."""
-    try:
-        return function(*arguments)
-    except (Exception, SystemExit) as error:
-        return Raised(type(error).__name__, _one_line(error))
-
-
-def outcomes(function: Callable, exercise: Exercise) -> list:
+def values(function: Callable, exercise: Exercise) -> list:
     return [outcome(function, arguments) for arguments in exercise.cases()]
-
-
-class _Short(reprlib.Repr):
-    """Writes values so short that a sentence can hold several; survives a `__repr__` that raises."""
-
-    def __init__(self):
-        super().__init__()
-        self.maxstring = self.maxother = 70
-
-    def repr_instance(self, x: object, level: int) -> str:
-        if isinstance(x, torch.nn.Module):
-            return type(x).__name__
-        if isinstance(x, torch.Tensor):
-            if x.ndim > 1 or x.numel() > FEW_NUMBERS or x.is_meta:
-                return f"tensor of shape {tuple(x.shape)}"
-            numbers = ", ".join(f"{number:.6g}" for number in x.flatten().tolist())
-            return f"tensor([{numbers}])" if x.ndim else f"tensor({numbers})"
-        return super().repr_instance(x, level)
-
-
-_SHORT = _Short()
-
-
-def _shorten(value: Any) -> str:
-    """A value in one short line; without memory addresses, so that the text is the same at each run."""
-    text = _SHORT.repr(value)
-    return textwrap.shorten(re.sub(r" at 0x[0-9a-f]+", "", text), width=70, placeholder=" ...")
-
-
-def _one_line(error: BaseException) -> str:
-    """What an exception says, as far as it says something."""
-    try:
-        return textwrap.shorten(re.sub(r" at 0x[0-9a-f]+", "", str(error)), width=120, placeholder=" ...")
-    except Exception:
-        return ""
-
-
-def _difference(got: Any, expected: Any) -> str:
-    """What came, and what should have come: only where the two part, if they are long."""
-    if isinstance(got, torch.Tensor) and isinstance(expected, torch.Tensor):
-        return _difference_of_tensors(got, expected)
-    if isinstance(got, torch.Tensor) and got.ndim == 0 and same(got.item(), expected):
-        return f"{_shorten(got)}, not {_shorten(expected)}: right, but a tensor; `.item()` makes it a plain number"
-    if isinstance(expected, torch.Tensor) and expected.ndim == 0 and same(got, expected.item()):
-        return f"{_shorten(got)}, not {_shorten(expected)}: right, but a plain number; a tensor is wanted"
-    texts = _shorten(got), _shorten(expected)
-    if isinstance(got, list | tuple) and isinstance(expected, list | tuple) and len(got) == len(expected):
-        index = next(i for i, (a, b) in enumerate(zip(got, expected, strict=True)) if not same(a, b))
-        if texts[0] == texts[1] or isinstance(got[index], torch.Tensor):
-            return f"as item {index} {_difference(got[index], expected[index])}"
-    return f"{texts[0]}, not {texts[1]}"
-
-
-def _difference_of_tensors(got: torch.Tensor, expected: torch.Tensor) -> str:
-    if got.shape != expected.shape:
-        return f"a tensor of shape {tuple(got.shape)}, not {tuple(expected.shape)}"
-    if got.ndim < 2 and got.numel() <= FEW_NUMBERS:
-        return f"{_shorten(got)}, not {_shorten(expected)}"
-    a, b = got.double(), expected.double()
-    wrong = ~torch.isclose(a, b, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
-    first = wrong.nonzero()[0].tolist()
-    found, wanted = a[tuple(first)].item(), b[tuple(first)].item()
-    return (
-        f"a tensor of the right shape in which {int(wrong.sum())} of {wrong.numel()} numbers are wrong: "
-        f"{first} is {found:.6g}, not {wanted:.6g}"
-    )
-
-
-def _first_difference(exercise: Exercise, got: list, expected: list) -> str:
-    index = next(i for i, (a, b) in enumerate(zip(got, expected, strict=True)) if not same(a, b))
-    arguments = ", ".join(map(_shorten, list(exercise.cases())[index]))
-    if isinstance(got[index], Raised):
-        return f"Your function raises {got[index].name} for ({arguments}). {got[index].message}".rstrip()
-    return f"For ({arguments}) it returns {_difference(got[index], expected[index])}."
 
 
 def _is_empty(result: Any) -> bool:
     if isinstance(result, Raised):
         return result.name == "NotImplementedError"
     return result is None or result is ...
+
+
+def _quoted(made: list[Call]) -> str:
+    """What the first call that prints has printed, in one line."""
+    printed = next(call.printed for call in made if call.printed.strip())
+    return textwrap.shorten(without_addresses(printed), width=LINE, placeholder=" ...")
+
+
+def _changed_names(exercise: Exercise, made: list[Call], allowed: frozenset[str] = frozenset()) -> str:
+    """The arguments that are others after the calls, in what is not allowed to change; empty if none is."""
+    names = list(inspect.signature(exercise.solution).parameters)
+    positions = {position for call in made for position, kind in call.changed if kind not in allowed}
+    return " and ".join(f"`{names[position]}`" for position in sorted(positions))
+
+
+def _nothing_returned(exercise: Exercise, made: list[Call]) -> tuple[Status, str]:
+    if any(call.printed.strip() for call in made):
+        return HINT, f"Your function prints {_quoted(made)}; the check needs `return`."
+    if changed := _changed_names(exercise, made):
+        return (
+            HINT,
+            f"Your function changes {changed} in place and returns nothing; the check needs `return`.",
+        )
+    if any(isinstance(call.value, Raised) for call in made):
+        return NOT_ATTEMPTED, "The function returns nothing yet. Fill it in, run its cell, then this one."
+    return NOT_ATTEMPTED, "The function ends without `return`, so it returns nothing. Return the result."
+
+
+def _known_mistake(exercise: Exercise, got: list, expected: list) -> str | None:
+    """The hint of the wrong answer that gives these results on all cases."""
+    for wrong in exercise.wrong_answers:
+        for form in (wrong.function, *wrong.others):
+            theirs = values(form, exercise)
+            if all(map(alike, got, theirs)) and _tells_them_apart(got, theirs, expected):
+                return wrong.hint
+    return None
+
+
+def _tells_them_apart(got: list, theirs: list, expected: list) -> bool:
+    """Whether results agree in more than the type of an exception: in a wrong value, or in what exceptions say."""
+    wrong_values = (
+        not isinstance(a, Raised) and not same(a, b) for a, b in zip(theirs, expected, strict=True)
+    )
+    messages = ([r.message for r in results if isinstance(r, Raised)] for results in (got, theirs))
+    return any(wrong_values) or len({tuple(each) for each in messages}) == 1
+
+
+_PRODUCT = re.compile(r"mat1 and mat2 shapes cannot be multiplied \((\d+)x(\d+) and (\d+)x(\d+)\)")
+_SIZES = re.compile(r"The size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\)")
+
+
+def _why(raised: Raised) -> str:
+    """What an exception means, where PyTorch's words do not say it to a learner."""
+    if found := _PRODUCT.search(raised.message):
+        a, b, c, d = map(int, found.groups())
+        turned = " Transposed, the second would fit." if b == d else " Transposed, the first would fit."
+        advice = turned if b == d or a == c else ""
+        return f"({a}, {b}) @ ({c}, {d}) does not chain: the two inner numbers must be equal.{advice}"
+    if found := _SIZES.search(raised.message):
+        return f"Two tensors meet number by number, and one has {found[1]} where the other has {found[2]}."
+    return raised.message
+
+
+def _first_difference(exercise: Exercise, made: list[Call], expected: list) -> str:
+    """What is wrong in the case that takes least room to be told."""
+    wrong = [i for i, call in enumerate(made) if not same(call.value, expected[i])]
+    arguments = [listed(arguments) for arguments in exercise.cases()]
+    index = min(wrong, key=lambda i: ("tensor of" in arguments[i], len(arguments[i])))
+    got, given = made[index].value, arguments[index]
+    if isinstance(got, Raised):
+        return f"Your function raises {got.name} for {given}. {_why(got)}".rstrip()
+    if got is None and made[index].printed.strip():
+        return (
+            f"For {given} it prints {_quoted([made[index]])} and returns nothing; the check needs `return`."
+        )
+    if got is None:
+        return f"For {given} it ends without `return`, so it returns nothing."
+    told = f"For {given} it returns {difference(got, expected[index])}."
+    multiple = factor([call.value for call in made], expected)
+    return f"{told} Each result is {multiple:.6g} times the right one." if multiple else told
+
+
+def _what_it_printed(made: list[Call]) -> str:
+    """What the function printed in the first case that prints, below its verdict."""
+    lines = next((call.printed for call in made if call.printed.strip()), "").rstrip().splitlines()
+    more = ["..."] if len(lines) > PRINTED_LINES else []
+    return "".join(f"\n  {line}" for line in ["It printed:", *lines[:PRINTED_LINES], *more]) if lines else ""
 
 
 def examine(exercise: Exercise, function: Any) -> tuple[Status, str]:
@@ -204,23 +209,31 @@ def examine(exercise: Exercise, function: Any) -> tuple[Status, str]:
     if not callable(function):
         return HINT, f"Pass the function itself, not its result. This is of type {type(function).__name__}."
     with torch.random.fork_rng(devices=[]):  # a check must not move the learner's random numbers
-        got, expected = outcomes(function, exercise), outcomes(exercise.solution, exercise)
-        if all(map(_is_empty, got)):
-            return NOT_ATTEMPTED, "The function returns nothing yet. Fill it in, run its cell, then this one."
-        if not all(map(same, got, expected)):
-            for wrong in exercise.wrong_answers:
-                if all(map(same, got, outcomes(wrong.function, exercise))):
-                    return HINT, wrong.hint
-            return HINT, _first_difference(exercise, got, expected)
-        for law in exercise.laws:
-            if outcome(law.holds, (function,)) is not True:
+        made = calls(function, exercise)
+        if all(_is_empty(call.value) for call in made):
+            return _nothing_returned(exercise, made)
+        status, sentence = _verdict(exercise, function, made)
+    return status, sentence + without_addresses(_what_it_printed(made))
+
+
+def _verdict(exercise: Exercise, function: Callable, made: list[Call]) -> tuple[Status, str]:
+    got, expected = [call.value for call in made], values(exercise.solution, exercise)
+    if not all(map(same, got, expected)):
+        return HINT, _known_mistake(exercise, got, expected) or _first_difference(exercise, made, expected)
+    for law in exercise.laws:
+        for arguments in exercise.cases():
+            held = call(law.holds, (function, *arguments)).value
+            if isinstance(held, Raised) or not held:
                 return HINT, f"This should hold, and does not yet: {law.statement}"
+    if changed := _changed_names(exercise, made, exercise.may_change):
+        return HINT, f"The result is right, but your function changes {changed} in place. Leave it as it was."
     return PASS, "Right."
 
 
 def check(exercise_id: str, function: Any) -> Status:
-    """Print and return how far an answer is: ``"not attempted"``, ``"hint"`` or ``"pass"``.
+    """Show and return how far an answer is: ``"not attempted"``, ``"hint"`` or ``"pass"``.
 
+    A notebook shows a card, a terminal prints. Beside the working copies the answer is noted (`progress`).
     Never raises, whatever it is given and the function does; an interrupt from the keyboard alone goes through.
 
     Parameters
@@ -232,11 +245,15 @@ def check(exercise_id: str, function: Any) -> Status:
     """
     exercises = load_exercises(exercise_id.split(".")[0]) if isinstance(exercise_id, str) else {}
     if exercise_id not in list(exercises):  # a list, for an id that has no hash
-        print(f"There is no exercise {_shorten(exercise_id)}; here are: {', '.join(exercises) or 'none'}.")
+        show(
+            f"There is no exercise {shorten(exercise_id)}; here are: {', '.join(exercises) or 'none'}.", HINT
+        )
         return HINT
     try:
         status, sentence = examine(exercises[exercise_id], function)
-    except Exception as error:  # such as a tensor on another device
-        status, sentence = HINT, f"What your function returns cannot be compared: {_one_line(error)}"
-    print(f"{exercise_id} {status}. {sentence}")
+    except (Exception, SystemExit) as error:  # such as a tensor on another device
+        status, sentence = HINT, f"What your function returns cannot be compared: {one_line(error)}"
+    if status != NOT_ATTEMPTED:
+        keep_progress(exercise_id, passed=status == PASS)
+    show(f"{exercise_id} {status}. {sentence}", status)
     return status

@@ -194,8 +194,9 @@ def share_right(marks: list[bool]) -> float:
 check("00.1", share_right)
 
 # %% [markdown]
-# Until you have written something the check says `not attempted`. Below each exercise a hint and a solution open on a
-# click. All answers, filled in, are in the folder `notebooks/solutions/`.
+# Until you have written something the check says `not attempted`. In all exercises the function hands its result back
+# with `return`, and leaves what it was given as it was, unless the text asks for more. Below each exercise a hint and a
+# solution open on a click. All answers, filled in, are in the folder `notebooks/solutions/`.
 #
 # Your function computes the score of section 1. Once it passes, try it:
 # `share_right([entry["correct"] for entry in runs[0]["answers"] if not entry["unseen_pattern"]])`.

@@ -476,7 +476,7 @@ f"{first} = {first:04b},  {second} = {second:04b}  ->  {16 * first + second} = {
 #
 # ### Exercise 08.3 · Two codes in a byte (one star, 4 minutes)
 #
-# Write `pack(indices)` for an even number of uint8 indices from 0 to 15, one-dimensional: half as many bytes.
+# Write `pack(indices)` for an even number of uint8 indices from 0 to 15, one-dimensional: half as many bytes, in uint8.
 
 
 # %% tags=["exercise"]

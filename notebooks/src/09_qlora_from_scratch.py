@@ -252,8 +252,9 @@ compare(layer=["obvious", "NF4Linear"], kept_for_backward=[kept(obvious), kept(l
 #
 # ### Exercise 09.2 · Keep only the codes (three stars, 12 minutes)
 #
-# Write `matmul_4bit(x, packed, quant_state)`: the product of `x` with the transposed weight, for which no wide weight
-# waits. Put your Function into the same cell.
+# Write `matmul_4bit(x, packed, quant_state)`: the product of `x` with the transposed weight. Until backward comes, only
+# the codes and their scales wait: no wide weight, and not `x`, which only a gradient of the weight would need. Put your
+# Function into the same cell.
 
 
 # %% tags=["exercise"]

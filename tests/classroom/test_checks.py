@@ -9,9 +9,14 @@ import torch
 from lora_edu.classroom import exercises
 from lora_edu.classroom.checks import HINT, NOT_ATTEMPTED, PASS, check, load_exercises, same
 
-NOTEBOOKS = [module.name.removeprefix("n") for module in pkgutil.iter_modules(exercises.__path__)]
+NOTEBOOKS = [name[1:] for _, name, _ in pkgutil.iter_modules(exercises.__path__) if name[1:].isdigit()]
 EXERCISES = {key: value for number in NOTEBOOKS for key, value in load_exercises(number).items()}
-WRONG = [(key, wrong) for key, exercise in EXERCISES.items() for wrong in exercise.wrong_answers]
+WRONG = [
+    (key, wrong, form)
+    for key, exercise in EXERCISES.items()
+    for wrong in exercise.wrong_answers
+    for form in (wrong.function, *wrong.others)
+]
 
 
 def stub(*_):
@@ -26,10 +31,10 @@ def test_solution_passes_and_the_stub_is_not_attempted(key):
 
 
 @pytest.mark.parametrize(
-    ("key", "wrong"), WRONG, ids=[f"{key}-{wrong.function.__name__}" for key, wrong in WRONG]
+    ("key", "wrong", "form"), WRONG, ids=[f"{key}-{form.__name__}" for key, _, form in WRONG]
 )
-def test_each_wrong_answer_gets_its_own_hint(key, wrong, capsys):
-    assert check(key, wrong.function) == HINT
+def test_each_wrong_answer_gets_its_own_hint(key, wrong, form, capsys):
+    assert check(key, form) == HINT
     assert capsys.readouterr().out == f"{key} hint. {wrong.hint}\n"
     assert [other.hint for other in EXERCISES[key].wrong_answers].count(wrong.hint) == 1
 
@@ -99,16 +104,21 @@ def test_an_exception_that_cannot_be_read_is_named(capsys):
 @pytest.mark.parametrize(
     ("key", "answer", "told"),
     [
-        ("02.1", lambda X, E: E.T @ X[:, :-1], "a tensor of shape (4, 4), not (4, 5)"),
-        ("02.1", lambda X, E: E.T @ X + torch.eye(4, 5), "4 of 20 numbers are wrong: [0, 0] is "),
+        ("02.1", lambda X, E: E.T @ X[:, :-1], "a tensor of shape (2, 2), not (2, 3)"),
+        ("01.1", lambda W, X: X @ W.T + torch.eye(len(X), len(W)), "tensor([[-"),
+        (
+            "09.1",
+            lambda *a: EXERCISES["09.1"].solution(*a) + torch.eye(16),
+            "16 of 256 numbers are wrong: [0, 0]",
+        ),
         (
             "05.2",
             lambda validation, test: test[0],
             "tensor([0.52, 0.61, 0.66]), not tensor([0.3, 0.7, 0.88])",
         ),
-        ("07.2", lambda x, code: (x - code).abs().argmin(), "tensor(9), not 9: right, but a tensor"),
+        ("07.2", lambda x, code: (x - code).abs().argmin(), ": right, but a tensor; `.item()`"),
         ("06.1", lambda *a: EXERCISES["06.1"].solution(*a).item(), "right, but a plain number"),
-        ("06.3", lambda prompt, answer, end: ([*prompt, *answer, end], [0]), "[0]), not ([11"),
+        ("06.3", lambda prompt, answer, end: ([*prompt, *answer, end], [0]), "[0]), not ([5"),
         ("07.3", lambda W, code, size: (W.int(), W.view(-1, size).abs().amax(1)), "as item 0 a tensor of"),
     ],
 )
@@ -157,13 +167,18 @@ def test_a_check_leaves_the_random_numbers_alone():
 
 
 def test_a_law_is_told_when_it_fails(capsys):
+    assert check("08.3", lambda indices: EXERCISES["08.3"].solution(indices).long()) == HINT
+    assert "This should hold, and does not yet: each pair takes one byte" in capsys.readouterr().out
+
+
+def test_a_change_that_nobody_asked_for_is_told(capsys):
     def freezes(model):
         fraction = EXERCISES["10.2"].solution(model)
         model.requires_grad_(False)
         return fraction
 
     assert check("10.2", freezes) == HINT
-    assert "This should hold" in capsys.readouterr().out
+    assert "right, but your function changes `model` in place" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def _marks():
     yield ([True, False, False, False],)
     yield ([False, True, True, False, True],)
     yield ([True, True],)
+    yield ([False, False, False],)
 
 
 EXERCISES = {

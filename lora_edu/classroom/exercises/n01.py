@@ -5,6 +5,12 @@ from torch import Tensor
 
 from lora_edu.classroom.checks import Exercise, WrongAnswer
 
+
+def _whole(generator, *shape):
+    """Small whole numbers, which can be read and tried again."""
+    return torch.randint(-4, 5, shape, generator=generator).float()
+
+
 # ---------------------------------------------------------------- 01.1 apply_layer(W, X)
 
 
@@ -31,11 +37,8 @@ def _entry_by_entry(W, X):
 
 def _layers():
     generator = torch.Generator().manual_seed(0)
-    for out_features, in_features, batch in ((4, 5, 3), (3, 3, 2), (3, 3, 3)):
-        yield (
-            torch.randn(out_features, in_features, generator=generator),
-            torch.randn(batch, in_features, generator=generator),
-        )
+    for out_features, in_features, batch in ((2, 3, 2), (4, 5, 3), (3, 3, 2), (3, 3, 3)):
+        yield _whole(generator, out_features, in_features), _whole(generator, batch, in_features)
 
 
 # ---------------------------------------------------------------- 01.2 numbers_in_rank_r(m, n, r)
@@ -70,8 +73,12 @@ def _degrees_of_freedom(m, n, r):
     return r * (m + n - r)
 
 
+def _never_more_than_W(m, n, r):
+    return min(m * n, r * (m + n))
+
+
 def _sizes():
-    return [(4, 5, 2), (100, 100, 3), (8192, 8192, 8), (1536, 576, 16), (3, 7, 1)]
+    return [(4, 5, 2), (4, 5, 3), (100, 100, 3), (8192, 8192, 8), (1536, 576, 16), (3, 7, 1)]
 
 
 # ---------------------------------------------------------------- 01.3 best_rank_r(W, r)
@@ -106,6 +113,36 @@ def _scales_columns_of_Vh(W, r):
 def _rows_of_U(W, r):
     U, S, Vh = torch.linalg.svd(W, full_matrices=False)
     return U[:r] * S @ Vh
+
+
+def _rows_of_U_cut(W, r):
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+    return U[:r] * S[:r] @ Vh[:r]
+
+
+def _rows_of_U_with_diag(W, r):
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+    return U[:r] @ torch.diag(S[:r]) @ Vh[:r]
+
+
+def _corner_of_U(W, r):
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+    return U[:r, :r] * S[:r] @ Vh[:r]
+
+
+def _S_uncut(W, r):
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+    return U[:, :r] * S @ Vh[:r]
+
+
+def _S_uncut_with_diag(W, r):
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+    return U[:, :r] @ torch.diag(S) @ Vh[:r]
+
+
+def _columns_of_Vh_cut(W, r):
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+    return U[:, :r] * S[:r] @ Vh[:, :r]
 
 
 def _smallest(W, r):
@@ -169,6 +206,42 @@ def _difference_of_norms(W, W_hat):
     return ((W.norm() - W_hat.norm()) / W.norm()).item()
 
 
+def _difference_of_norms_alone(W, W_hat):
+    return (W.norm() - W_hat.norm()).item()
+
+
+def _distance_of_norms(W, W_hat):
+    return abs(_difference_of_norms(W, W_hat))
+
+
+def _distance_of_norms_alone(W, W_hat):
+    return abs(_difference_of_norms_alone(W, W_hat))
+
+
+def _largest_error(W, W_hat):
+    return (W - W_hat).abs().max().item()
+
+
+def _largest_error_over_largest(W, W_hat):
+    return _largest_error(W, W_hat) / W.abs().max().item()
+
+
+def _spectral(W, W_hat):
+    return torch.linalg.matrix_norm(W - W_hat, 2).item()
+
+
+def _relative_spectral(W, W_hat):
+    return _spectral(W, W_hat) / torch.linalg.matrix_norm(W, 2).item()
+
+
+def _root_mean_square(W, W_hat):
+    return (W - W_hat).square().mean().sqrt().item()
+
+
+def _mean_square(W, W_hat):
+    return (W - W_hat).square().mean().item()
+
+
 def _mean_of_ratios(W, W_hat):
     return ((W - W_hat).abs() / W.abs()).mean().item()
 
@@ -183,6 +256,7 @@ def _copies():
         W = torch.randn(m, n, generator=generator, dtype=torch.float64)
         yield W, best_rank_r(W, r)
     yield W, 3 * W
+    yield torch.tensor([[3.0, 0.0], [0.0, 4.0]]), torch.tensor([[0.0, 0.0], [0.0, 4.0]])
 
 
 EXERCISES = {
@@ -228,6 +302,10 @@ EXERCISES = {
                 _degrees_of_freedom,
                 "r (m + n - r) is how many numbers can vary freely. Count what B and A store, which is more.",
             ),
+            WrongAnswer(
+                _never_more_than_W,
+                "You stop at m n. B and A can cost more than W: at rank 3 a 4 x 5 matrix takes 27.",
+            ),
         ),
     ),
     "01.3": Exercise(
@@ -247,7 +325,20 @@ EXERCISES = {
                 _scales_columns_of_Vh,
                 "S * Vh scales the columns of Vh. Scale its rows, S[:, None] * Vh, or the columns of U, U * S.",
             ),
-            WrongAnswer(_rows_of_U, "You keep r rows of U. The singular vectors are its columns: U[:, :r]."),
+            WrongAnswer(
+                _rows_of_U,
+                "You keep r rows of U. The singular vectors are its columns: U[:, :r].",
+                (_rows_of_U_cut, _rows_of_U_with_diag, _corner_of_U),
+            ),
+            WrongAnswer(
+                _S_uncut,
+                "You keep r columns of U and all numbers of S. Each term has its own: S[:r].",
+                (_S_uncut_with_diag,),
+            ),
+            WrongAnswer(
+                _columns_of_Vh_cut,
+                "You keep r columns of Vh. It is transposed: the singular vectors are its rows, Vh[:r].",
+            ),
             WrongAnswer(_smallest, "You keep the smallest singular values. S is sorted, largest first."),
             WrongAnswer(_one_too_many, "You keep r + 1 terms. The slice [:r] holds r of them."),
             WrongAnswer(_drops_r, "You drop r terms. Keep r and drop all others."),
@@ -273,6 +364,22 @@ EXERCISES = {
             WrongAnswer(
                 _difference_of_norms,
                 "You subtract norms. Two matrices of equal norm can be far apart: subtract the matrices first.",
+                (_difference_of_norms_alone, _distance_of_norms, _distance_of_norms_alone),
+            ),
+            WrongAnswer(
+                _largest_error,
+                "That is the largest error of one entry. The Frobenius norm takes all entries together.",
+                (_largest_error_over_largest,),
+            ),
+            WrongAnswer(
+                _spectral,
+                "You take the spectral norm, which is the largest singular value. `W.norm()` is the Frobenius norm.",
+                (_relative_spectral,),
+            ),
+            WrongAnswer(
+                _root_mean_square,
+                "That is a mean over entries, in units of W. Take the norm of the difference, over that of W.",
+                (_mean_square,),
             ),
             WrongAnswer(
                 _mean_of_ratios,

@@ -33,20 +33,34 @@ def _gradient_of_inputs(X, E):
     return E @ X.T
 
 
+def _downhill(X, E):
+    return -E.T @ X
+
+
+def _outer_of_all(X, E):
+    return torch.outer(E, X)
+
+
+def _not_summed(X, E):
+    return E[:, :, None] * X[:, None, :]
+
+
+def _list_of_products(X, E):
+    return [torch.outer(e, x) for e, x in zip(E, X, strict=True)]
+
+
 def _batches():
     generator = torch.Generator().manual_seed(0)
-    for batch, in_features, out_features in ((6, 5, 4), (3, 3, 2), (4, 3, 3)):
-        yield (
-            torch.randn(batch, in_features, generator=generator, dtype=torch.float64),
-            torch.randn(batch, out_features, generator=generator, dtype=torch.float64),
-        )
+    for batch, in_features, out_features in ((2, 3, 2), (6, 5, 4), (3, 3, 2), (4, 3, 3)):
+        shapes = (batch, in_features), (batch, out_features)
+        X, E = (torch.randint(-4, 5, shape, generator=generator).double() for shape in shapes)
+        yield X, E
 
 
-def _agrees_with_autograd(function) -> bool:
-    X, E = next(iter(_batches()))
+def _agrees_with_autograd(function, X, E) -> bool:
     W = torch.zeros(E.shape[1], X.shape[1], dtype=X.dtype, requires_grad=True)
     (gradient,) = torch.autograd.grad(((X @ W.T) * E).sum(), W)
-    return torch.allclose(function(X, E), gradient)
+    return torch.allclose(function(X, E).double(), gradient)
 
 
 # ---------------------------------------------------------------- 02.2 rank_for_energy(S, share)
@@ -84,11 +98,18 @@ def _error_in_place_of_energy(S, share):
     return int((error > 1 - share).sum()) + 1
 
 
+def _more_than_the_share(S, share):
+    kept = S.square().cumsum(0) / S.square().sum()
+    return min(int((kept <= share).sum()) + 1, len(S))
+
+
 def _spectra():
     generator = torch.Generator().manual_seed(0)
     steps = torch.arange(1, 51, dtype=torch.float64)
     noise = torch.linalg.svdvals(torch.randn(30, 40, generator=generator, dtype=torch.float64))
-    return [(S, share) for S in (1 / steps, steps.rsqrt(), noise) for share in (0.5, 0.9, 0.97)]
+    spectra = [(S, share) for S in (1 / steps, steps.rsqrt(), noise) for share in (0.5, 0.9, 0.97)]
+    level = torch.full((4,), 2.0, dtype=torch.float64)  # its norm, 4, and all shares are exact in any order
+    return [(level, 0.5), (level, 0.25), *spectra]
 
 
 # ---------------------------------------------------------------- 02.3 cut_update(W, W_tuned, r)
@@ -157,6 +178,19 @@ EXERCISES = {
             ),
             WrongAnswer(_first_example, "Only the first example counts. Every example adds its own product."),
             WrongAnswer(
+                _downhill,
+                "That is minus the gradient, the direction of a step. The gradient itself points uphill.",
+            ),
+            WrongAnswer(
+                _outer_of_all,
+                "`torch.outer` takes two vectors: one example. Do it for each row and add, or find the one product.",
+            ),
+            WrongAnswer(
+                _not_summed,
+                "You have one matrix for each example. The gradient is their sum.",
+                (_list_of_products,),
+            ),
+            WrongAnswer(
                 _summed_first,
                 "You sum over the batch before you multiply: each error must meet the input it came from.",
             ),
@@ -172,6 +206,10 @@ EXERCISES = {
         wrong_answers=(
             WrongAnswer(_not_squared, "You add up the singular values. Energy is the sum of their squares."),
             WrongAnswer(_one_too_few, "One term short: at this rank the share is not reached yet."),
+            WrongAnswer(
+                _more_than_the_share,
+                "You ask for more than the share. At least the share is enough: mind the case where both are equal.",
+            ),
             WrongAnswer(
                 _ranks_that_are_enough, "You count the ranks that are enough. The smallest of them is wanted."
             ),

@@ -50,6 +50,14 @@ def _with_biases(d_in, d_out, r):
     return r * (d_in + d_out) + r + d_out
 
 
+def _with_one_bias(d_in, d_out, r):
+    return r * (d_in + d_out) + d_out
+
+
+def _with_the_bias_of_A(d_in, d_out, r):
+    return r * (d_in + d_out) + r
+
+
 def _rank_is_min_shape(d_in, d_out, r):
     return min(d_in, d_out) * (d_in + d_out)
 
@@ -137,6 +145,18 @@ def _always_four_bytes(shapes, r, bits):
     return _count_of_numbers(shapes, r, bits) * 4
 
 
+def _always_two_bytes(shapes, r, bits):
+    return _count_of_numbers(shapes, r, bits) * 2
+
+
+def _rank_forgotten(shapes, r, bits):
+    return adapter_bytes(shapes, 1, bits)
+
+
+def _rounded_down_at_the_end(shapes, r, bits):
+    return _count_of_numbers(shapes, r, bits) * bits // 8
+
+
 def _whole_bytes(shapes, r, bits):
     return _count_of_numbers(shapes, r, bits) * (bits // 8)
 
@@ -182,6 +202,7 @@ def _models():
         ([(576, 576), (192, 576)] * 2, 8, 32),
         ([(1536, 576), (576, 1536), (576, 576)], 4, 16),
         ([(192, 576)], 2, 4),
+        ([(3, 2)], 1, 4),
     ]
 
 
@@ -212,6 +233,13 @@ EXERCISES = {
             ),
             WrongAnswer(
                 _with_biases, "You give A and B biases, as two `nn.Linear` would have. LoRA's have none."
+            ),
+            WrongAnswer(
+                _with_one_bias, "You count a bias of d_out numbers. It belongs to the frozen layer, not to B."
+            ),
+            WrongAnswer(
+                _with_the_bias_of_A,
+                "You count r numbers beside A and B. Neither has a bias, and r is a size.",
             ),
             WrongAnswer(
                 _rank_is_min_shape, "min(d_in, d_out) is the largest rank that fits. The rank here is r."
@@ -262,6 +290,14 @@ EXERCISES = {
             WrongAnswer(_count_of_numbers, "You count numbers. How many bytes does each of them take?"),
             WrongAnswer(_bits_as_bytes, "That is in bits, 8 times too many for bytes."),
             WrongAnswer(_always_four_bytes, "You take 4 bytes a number, whatever `bits` says."),
+            WrongAnswer(
+                _always_two_bytes, "You take 2 bytes a number. That is 16 bits; `bits` may say others."
+            ),
+            WrongAnswer(_rank_forgotten, "That is rank 1: r is missing. B has r columns and A has r rows."),
+            WrongAnswer(
+                _rounded_down_at_the_end,
+                "`//` loses half a byte: 5 numbers in 4 bits take 2.5 bytes. Divide with `/`.",
+            ),
             WrongAnswer(
                 _whole_bytes,
                 "`bits // 8` is 0 for 4 bits: two such numbers share a byte. Do not round before you multiply.",

@@ -1,23 +1,13 @@
-"""Exercises of notebook 04. Inputs stand in rows: x (batch, in), grad_y (batch, out)."""
+"""Exercises of notebook 04. 04.3 has a file of its own. Inputs stand in rows: x (batch, in)."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from lora_edu.classroom.checks import Exercise, Law, WrongAnswer
-
-
-def _layer(in_features, out_features, r):
-    """W (out, in), A (r, in) and B (out, r), none of them zero."""
-    generator = torch.Generator().manual_seed(in_features)
-    shapes = (out_features, in_features), (r, in_features), (out_features, r)
-    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
-
-
-def _inputs(*shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-
+from lora_edu.classroom.checks import Exercise, WrongAnswer
+from lora_edu.classroom.exercises import n04_gradients
+from lora_edu.classroom.exercises.n04_gradients import inputs, layer
 
 # ---------------------------------------- 04.1 lora_forward(x, W, lora_A, lora_B, lora_alpha)
 
@@ -73,10 +63,35 @@ def _one_after_the_other(x, W, lora_A, lora_B, lora_alpha):
     return y + lora_alpha / lora_A.shape[0] * _update(y, lora_A, lora_B)
 
 
+def _A_not_transposed(x, W, lora_A, lora_B, lora_alpha):
+    return x @ W.T + lora_alpha / lora_A.shape[0] * (x @ lora_A) @ lora_B.T
+
+
+def _B_not_transposed(x, W, lora_A, lora_B, lora_alpha):
+    return x @ W.T + lora_alpha / lora_A.shape[0] * (x @ lora_A.T) @ lora_B
+
+
+def _neither_transposed(x, W, lora_A, lora_B, lora_alpha):
+    return x @ W.T + lora_alpha / lora_A.shape[0] * (x @ lora_A) @ lora_B
+
+
+def _nothing_transposed(x, W, lora_A, lora_B, lora_alpha):
+    return x @ W + lora_alpha / lora_A.shape[0] * x @ lora_A @ lora_B
+
+
+def _inputs_in_columns(x, W, lora_A, lora_B, lora_alpha):
+    return W @ x + lora_alpha / lora_A.shape[0] * lora_B @ (lora_A @ x)
+
+
+def _r_taken_from_B(x, W, lora_A, lora_B, lora_alpha):
+    return x @ W.T + lora_alpha / len(lora_B) * _update(x, lora_A, lora_B)
+
+
 def _forward_cases():
-    for in_features, out_features, r, batch, alpha in ((5, 4, 2, 3, 8), (6, 6, 3, 6, 1.5), (3, 7, 1, 2, 4)):
-        yield _inputs(batch, in_features), *_layer(in_features, out_features, r), alpha
-    yield _inputs(2, 3, 5), *_layer(5, 4, 2), 8
+    sizes = (5, 4, 2, 3, 8), (6, 6, 3, 6, 1.5), (3, 7, 1, 2, 4), (3, 3, 3, 3, 6), (2, 2, 1, 1, 3)
+    for in_features, out_features, r, batch, alpha in sizes:
+        yield inputs(batch, in_features), *layer(in_features, out_features, r), alpha
+    yield inputs(2, 3, 5), *layer(5, 4, 2), 8
 
 
 # ---------------------------------------- 04.2 merge(W, lora_A, lora_B, lora_alpha)
@@ -119,89 +134,18 @@ def _merged_alpha_over_in(W, lora_A, lora_B, lora_alpha):
     return merge(W, lora_A, lora_B, lora_alpha * lora_A.shape[0] / lora_A.shape[1])
 
 
+def _merged_r_taken_from_B(W, lora_A, lora_B, lora_alpha):
+    return merge(W, lora_A, lora_B, lora_alpha * lora_A.shape[0] / len(lora_B))
+
+
 def _multiplied(W, lora_A, lora_B, lora_alpha):
     return W * merge(torch.zeros_like(W), lora_A, lora_B, lora_alpha)
 
 
 def _merge_cases():
-    for in_features, out_features, r, alpha in ((5, 4, 2, 8), (6, 6, 3, 1.5), (3, 7, 1, 4)):
-        yield *_layer(in_features, out_features, r), alpha
-
-
-def _leaves_W_alone(function):
-    W, lora_A, lora_B = _layer(5, 4, 2)
-    before = W.clone()
-    function(W, lora_A, lora_B, 8)
-    return torch.equal(W, before)
-
-
-# ---------------------------------------- 04.3 lora_gradients(x, grad_y, lora_A, lora_B, scaling)
-
-
-def lora_gradients(
-    x: Tensor, grad_y: Tensor, lora_A: Tensor, lora_B: Tensor, scaling: float
-) -> tuple[Tensor, Tensor]:
-    """Gradients of the loss for A (r, in) and B (out, r), summed over the batch."""
-    hidden = x @ lora_A.T
-    grad_hidden = scaling * grad_y @ lora_B
-    return grad_hidden.T @ x, scaling * grad_y.T @ hidden
-
-
-def _unscaled(x, grad_y, lora_A, lora_B, scaling):
-    return lora_gradients(x, grad_y, lora_A, lora_B, 1.0)
-
-
-def _A_unscaled(x, grad_y, lora_A, lora_B, scaling):
-    return lora_gradients(x, grad_y, lora_A, lora_B, 1.0)[0], lora_gradients(
-        x, grad_y, lora_A, lora_B, scaling
-    )[1]
-
-
-def _B_unscaled(x, grad_y, lora_A, lora_B, scaling):
-    return lora_gradients(x, grad_y, lora_A, lora_B, scaling)[0], lora_gradients(
-        x, grad_y, lora_A, lora_B, 1.0
-    )[1]
-
-
-def _scaling_squared(x, grad_y, lora_A, lora_B, scaling):
-    return lora_gradients(x, grad_y, lora_A, lora_B, scaling**2)
-
-
-def _mean_over_batch(x, grad_y, lora_A, lora_B, scaling):
-    return lora_gradients(x, grad_y / len(x), lora_A, lora_B, scaling)
-
-
-def _in_the_other_order(x, grad_y, lora_A, lora_B, scaling):
-    return lora_gradients(x, grad_y, lora_A, lora_B, scaling)[::-1]
-
-
-def _transposed(x, grad_y, lora_A, lora_B, scaling):
-    grad_A, grad_B = lora_gradients(x, grad_y, lora_A, lora_B, scaling)
-    return grad_A.T, grad_B.T
-
-
-def _B_transposed(x, grad_y, lora_A, lora_B, scaling):
-    grad_A, grad_B = lora_gradients(x, grad_y, lora_A, lora_B, scaling)
-    return grad_A, grad_B.T
-
-
-def _of_the_weight(x, grad_y, lora_A, lora_B, scaling):
-    return scaling * grad_y.T @ x, scaling * grad_y.T @ x
-
-
-def _own_factor(x, grad_y, lora_A, lora_B, scaling):
-    return scaling * (grad_y.T @ x).T @ lora_B, scaling * (grad_y.T @ x) @ lora_A.T
-
-
-def _output_for_gradient(x, grad_y, lora_A, lora_B, scaling):
-    y = scaling * (x @ lora_A.T) @ lora_B.T
-    return lora_gradients(x, y, lora_A, lora_B, scaling)
-
-
-def _gradient_cases():
-    for in_features, out_features, r, batch, scaling in ((5, 4, 2, 3, 2.0), (6, 6, 3, 4, 0.5)):
-        _, lora_A, lora_B = _layer(in_features, out_features, r)
-        yield _inputs(batch, in_features), _inputs(batch, out_features), lora_A, lora_B, scaling
+    sizes = (5, 4, 2, 8), (6, 6, 3, 1.5), (3, 7, 1, 4), (3, 3, 3, 6), (3, 2, 1, 4)
+    for in_features, out_features, r, alpha in sizes:
+        yield *layer(in_features, out_features, r), alpha
 
 
 # ---------------------------------------- 04.4 forward_in_training(x, keep, p, W, lora_A, lora_B, scaling)
@@ -241,9 +185,9 @@ def _keeps_the_dropped(x, keep, p, W, lora_A, lora_B, scaling):
 
 
 def _dropout_cases():
-    for in_features, out_features, r, p in ((5, 4, 2, 0.2), (6, 6, 3, 0.6)):
-        keep = (_inputs(3, in_features) > -0.5).double()
-        yield _inputs(3, in_features), keep, p, *_layer(in_features, out_features, r), 2.0
+    for in_features, out_features, r, p in ((5, 4, 2, 0.2), (6, 6, 3, 0.6), (3, 2, 1, 0.75)):
+        keep = (inputs(3, in_features) > -0.5).double()
+        yield inputs(3, in_features), keep, p, *layer(in_features, out_features, r), 2.0
 
 
 EXERCISES = {
@@ -258,6 +202,11 @@ EXERCISES = {
             WrongAnswer(
                 _alpha_over_in,
                 "You divide alpha by the number of inputs. r is how many rows A has, not how many columns.",
+            ),
+            WrongAnswer(
+                _r_taken_from_B,
+                "You divide alpha by the number of outputs: B is (out, r), so `len(lora_B)` is out. "
+                "`len(lora_A)` is r.",
             ),
             WrongAnswer(
                 _alpha_over_root,
@@ -281,6 +230,27 @@ EXERCISES = {
             WrongAnswer(
                 _one_after_the_other,
                 "You feed the output Wx into the update. Both paths read the same x, side by side.",
+            ),
+            WrongAnswer(
+                _A_not_transposed,
+                "A's transpose is missing. A is (r, in) and inputs stand in rows: (batch, in) @ (r, in) does not "
+                "chain.",
+            ),
+            WrongAnswer(
+                _B_not_transposed,
+                "B's transpose is missing. B is (out, r): (batch, r) @ (out, r) does not chain.",
+            ),
+            WrongAnswer(
+                _neither_transposed,
+                "The transposes of A and B are missing. With inputs in rows every matrix is transposed, as W is.",
+            ),
+            WrongAnswer(
+                _nothing_transposed,
+                "The transposes are missing. The formula has x as a column; here inputs are rows: x @ W.T, and so on.",
+            ),
+            WrongAnswer(
+                _inputs_in_columns,
+                "You write it as the formula does, W @ x, with x as a column. Here inputs are the rows of x.",
             ),
         ),
     ),
@@ -307,55 +277,15 @@ EXERCISES = {
                 "You divide alpha by the number of inputs. r is how many rows A has, not how many columns.",
             ),
             WrongAnswer(
+                _merged_r_taken_from_B,
+                "You divide alpha by the number of outputs: `len(lora_B)` is out. r is how many columns B has.",
+            ),
+            WrongAnswer(
                 _multiplied, "You multiply W by the update, entry by entry. The two paths are added."
             ),
         ),
-        laws=(
-            Law(
-                "the merged weight is a new one and W itself stays as it was, so that there is a way back.",
-                _leaves_W_alone,
-            ),
-        ),
     ),
-    "04.3": Exercise(
-        solution=lora_gradients,
-        cases=_gradient_cases,
-        wrong_answers=(
-            WrongAnswer(
-                _unscaled,
-                "The scaling is missing. It multiplies the update, so it is a factor of both gradients.",
-            ),
-            WrongAnswer(_A_unscaled, "B's gradient is right. A's lacks the scaling."),
-            WrongAnswer(_B_unscaled, "A's gradient is right. B's lacks the scaling."),
-            WrongAnswer(
-                _scaling_squared, "The scaling is in twice. The path from each factor to y passes it once."
-            ),
-            WrongAnswer(
-                _mean_over_batch,
-                "You take the mean over the batch. Gradients of the rows add up: if the loss is a mean, grad_y knows.",
-            ),
-            WrongAnswer(
-                _in_the_other_order, "Both are right, in the other order. Return A's first, then B's."
-            ),
-            WrongAnswer(_transposed, "Both are transposed. A gradient has the shape of what it belongs to."),
-            WrongAnswer(
-                _B_transposed,
-                "A's is right, B's is transposed. B has shape (out, r), and so has its gradient.",
-            ),
-            WrongAnswer(
-                _of_the_weight,
-                "That is the gradient for a whole weight, (out, in). LoRA never needs it: with B and A you stay small.",
-            ),
-            WrongAnswer(
-                _own_factor,
-                "B's is right, though it forms an (out, in) matrix on the way. A's has the shape (in, r).",
-            ),
-            WrongAnswer(
-                _output_for_gradient,
-                "You multiply by y. What comes back along the path is grad_y, not the output.",
-            ),
-        ),
-    ),
+    "04.3": n04_gradients.EXERCISE,
     "04.4": Exercise(
         solution=forward_in_training,
         cases=_dropout_cases,

@@ -63,8 +63,12 @@ def _wrapped_models():
     yield (nn.Sequential(LoRALinear(nn.Linear(6, 5), r=2, lora_alpha=4)).requires_grad_(False),)
 
 
-def _only_A_and_B_train_afterwards(function) -> bool:
-    [model] = next(_wrapped_models())
+def _returns_the_models_own(function, model) -> bool:
+    own = {id(parameter) for parameter in model.parameters()}
+    return all(id(parameter) in own for parameter in function(model))
+
+
+def _only_A_and_B_train_afterwards(function, model) -> bool:
     function(model)
     return all(name.endswith(("_A", "_B")) == p.requires_grad for name, p in model.named_parameters())
 
@@ -177,6 +181,14 @@ def _numbers(model):
     return sum(2 * p.numel() for p in model.parameters() if p.requires_grad)
 
 
+def _one_dtype_for_all(model):
+    return _numbers(model) * next(model.parameters()).element_size()
+
+
+def _last_dtype_for_all(model):
+    return _numbers(model) * list(model.parameters())[-1].element_size()
+
+
 def _always_four_bytes(model):
     return 4 * _numbers(model)
 
@@ -193,6 +205,10 @@ def _models():
     yield (nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3).requires_grad_(False)),)
     yield (LoRALinear(nn.Linear(6, 5), r=2, lora_alpha=4).double(),)
     yield (nn.Linear(5, 2).bfloat16(),)
+    adapted = LoRALinear(nn.Linear(6, 4).bfloat16(), r=2, lora_alpha=4)  # the adapter stays in float32
+    yield (
+        nn.Sequential(nn.Linear(4, 6).bfloat16().requires_grad_(False), adapted, nn.Linear(4, 3).bfloat16()),
+    )
 
 
 EXERCISES = {
@@ -221,7 +237,12 @@ EXERCISES = {
                 "afterwards `requires_grad` is True for lora_A and lora_B and False for all others.",
                 _only_A_and_B_train_afterwards,
             ),
+            Law(
+                "what you return are the model's own parameters. A step on copies trains nothing.",
+                _returns_the_models_own,
+            ),
         ),
+        may_change=frozenset({"requires_grad"}),
     ),
     "05.2": Exercise(
         solution=tuned,
@@ -282,6 +303,11 @@ EXERCISES = {
             WrongAnswer(
                 _always_four_bytes,
                 "You take 4 bytes for each number. Not every parameter is float32: ask it.",
+            ),
+            WrongAnswer(
+                _one_dtype_for_all,
+                "You take one dtype for all. A 16-bit base may have float32 adapters: ask each parameter.",
+                (_last_dtype_for_all,),
             ),
             WrongAnswer(_bits, "Those are bits. A byte has 8 of them."),
             WrongAnswer(_rows, "len(p) counts rows. A matrix has `numel()` numbers."),

@@ -35,6 +35,14 @@ def _divided_by_all(logits, labels):
     return _sum(logits, labels) / len(labels[1:])
 
 
+def _divided_by_all_labels(logits, labels):
+    return _sum(logits, labels) / len(labels)
+
+
+def _marks_clamped(logits, labels):
+    return F.cross_entropy(logits[:-1], labels[1:].clamp(min=0))
+
+
 def _marks_as_tokens(logits, labels):
     log_p = logits[:-1].log_softmax(dim=-1)
     return -log_p[torch.arange(len(log_p)), labels[1:]].mean()  # -100 counts from the end of the vocabulary
@@ -84,10 +92,9 @@ def _loss_cases():
         yield torch.randn(shape, generator=generator, dtype=torch.float64), torch.tensor(labels)
 
 
-def _even_logits(function) -> bool:
-    return torch.allclose(
-        function(torch.zeros(4, 8, dtype=torch.float64), torch.tensor([-100, 1, 2, 3])),
-        torch.tensor(8.0, dtype=torch.float64).log(),
+def _even_logits(function, logits, labels) -> bool:
+    return math.isclose(
+        function(torch.zeros_like(logits), labels).item(), math.log(logits.shape[1]), rel_tol=1e-4
     )
 
 
@@ -225,7 +232,13 @@ EXERCISES = {
                 _sum, "That is the sum over the scored tokens. A long answer would seem worse: take the mean."
             ),
             WrongAnswer(
-                _divided_by_all, "You divide by all tokens. Only the scored ones, not the -100s, are counted."
+                _divided_by_all,
+                "You divide by all tokens. Only the scored ones, not the -100s, are counted.",
+                (_divided_by_all_labels,),
+            ),
+            WrongAnswer(
+                _marks_clamped,
+                "You turn -100 into 0, which is a token like any other, and score it. Leave those places out.",
             ),
             WrongAnswer(
                 _marks_as_tokens,
@@ -258,7 +271,9 @@ EXERCISES = {
                 "Your softmax runs over the positions. At each position the vocabulary competes.",
             ),
         ),
-        laws=(Law("if all 8 tokens are equally likely, the loss is log(8).", _even_logits),),
+        laws=(
+            Law("if all tokens are equally likely, the loss is the logarithm of their number.", _even_logits),
+        ),
     ),
     "06.2": Exercise(
         solution=layers_to_adapt,

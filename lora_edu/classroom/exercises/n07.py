@@ -1,67 +1,12 @@
-"""Exercises of notebook 07."""
+"""Exercises of notebook 07; 07.1 has a file of its own."""
 
 import torch
 from torch import Tensor
 
 from lora_edu.classroom.checks import Exercise, WrongAnswer
+from lora_edu.classroom.exercises import n07_floats
 from lora_edu.methods.blockwise import nearest_level
 from lora_edu.methods.codebook import symmetric_int_code, uniform_code
-
-# ---------------------------------- 07.1 float_value(sign, exponent, fraction, exponent_bits, fraction_bits)
-
-
-def float_value(sign: int, exponent: int, fraction: int, exponent_bits: int, fraction_bits: int) -> float:
-    """The number that the three fields of a floating-point format mean, each read as a whole number."""
-    bias = 2 ** (exponent_bits - 1) - 1
-    return (-1) ** sign * 2.0 ** (exponent - bias) * (1 + fraction / 2**fraction_bits)
-
-
-def _no_leading_one(sign, exponent, fraction, exponent_bits, fraction_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    return (-1) ** sign * 2.0 ** (exponent - bias) * fraction / 2**fraction_bits
-
-
-def _no_bias(sign, exponent, fraction, exponent_bits, fraction_bits):
-    return (-1) ** sign * 2.0**exponent * (1 + fraction / 2**fraction_bits)
-
-
-def _bias_one_too_large(sign, exponent, fraction, exponent_bits, fraction_bits):
-    return float_value(sign, exponent, fraction, exponent_bits, fraction_bits) / 2
-
-
-def _bias_of_all_bits(sign, exponent, fraction, exponent_bits, fraction_bits):
-    return (-1) ** sign * 2.0 ** (exponent - 2**exponent_bits + 1) * (1 + fraction / 2**fraction_bits)
-
-
-def _bias_of_fp32(sign, exponent, fraction, exponent_bits, fraction_bits):
-    return (-1) ** sign * 2.0 ** (exponent - 127) * (1 + fraction / 2**fraction_bits)
-
-
-def _no_sign(sign, exponent, fraction, exponent_bits, fraction_bits):
-    return float_value(0, exponent, fraction, exponent_bits, fraction_bits)
-
-
-def _sign_as_factor(sign, exponent, fraction, exponent_bits, fraction_bits):
-    return sign * float_value(0, exponent, fraction, exponent_bits, fraction_bits)
-
-
-def _sign_reversed(sign, exponent, fraction, exponent_bits, fraction_bits):
-    return float_value(1 - sign, exponent, fraction, exponent_bits, fraction_bits)
-
-
-def _whole_fraction(sign, exponent, fraction, exponent_bits, fraction_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    return (-1) ** sign * 2.0 ** (exponent - bias) * (1 + fraction)
-
-
-def _fraction_of_largest(sign, exponent, fraction, exponent_bits, fraction_bits):
-    bias = 2 ** (exponent_bits - 1) - 1
-    return (-1) ** sign * 2.0 ** (exponent - bias) * (1 + fraction / (2**fraction_bits - 1))
-
-
-def _fields():
-    return [(0, 123, 77, 8, 7), (1, 128, 64, 8, 7), (1, 14, 853, 5, 10), (0, 7, 5, 4, 3), (0, 131, 1, 8, 23)]
-
 
 # ---------------------------------------------------------------- 07.2 nearest_index(x, code)
 
@@ -132,6 +77,35 @@ def _one_absmax(W, code, blocksize):
     return nearest_level(W / absmax, code), absmax.expand(W.numel() // blocksize)
 
 
+def _one_absmax_as_number(W, code, blocksize):
+    absmax = W.abs().max()
+    return nearest_level(W / absmax, code), absmax
+
+
+def _one_absmax_in_a_list(W, code, blocksize):
+    absmax = W.abs().max()
+    return nearest_level(W / absmax, code), absmax[None]
+
+
+def _one_absmax_for_the_indices(W, code, blocksize):
+    return nearest_level(W / W.abs().max(), code), W.view(-1, blocksize).abs().amax(1)
+
+
+def _absmax_of_places(W, code, blocksize):
+    blocks = W.view(-1, blocksize)
+    absmax = blocks.abs().amax(0)
+    return nearest_level(blocks / absmax, code).view(W.shape), absmax
+
+
+def _absmax_of_rows(W, code, blocksize):
+    absmax = W.abs().amax(-1)
+    return nearest_level(W / absmax[..., None], code), absmax
+
+
+def _swapped(W, code, blocksize):
+    return quantize_blocks(W, code, blocksize)[::-1]
+
+
 def _largest_without_sign(W, code, blocksize):
     blocks = W.view(-1, blocksize)
     largest = blocks.amax(1)
@@ -180,7 +154,9 @@ def _read_back(W, code, blocksize):
 
 
 def _weights_in_blocks():
-    W = torch.randn(8, 12, generator=torch.Generator().manual_seed(7))
+    W = torch.randn(
+        8, 12, generator=torch.Generator().manual_seed(63)
+    )  # no weight lies near the middle of two levels
     W[2, 3] = -20.0
     return [(W, symmetric_int_code(4), 16), (W, uniform_code(3), 4), (W.flatten(), uniform_code(4), 12)]
 
@@ -234,41 +210,7 @@ def _settings():
 
 
 EXERCISES = {
-    "07.1": Exercise(
-        solution=float_value,
-        cases=_fields,
-        wrong_answers=(
-            WrongAnswer(
-                _no_leading_one, "The 1 before the fraction is missing. It is not stored, but it counts."
-            ),
-            WrongAnswer(
-                _no_bias, "You take the exponent as it is stored. Small numbers need negative powers of 2."
-            ),
-            WrongAnswer(
-                _bias_one_too_large,
-                "Half of the right number: your bias is one too large. For 8 exponent bits it is 127.",
-            ),
-            WrongAnswer(
-                _bias_of_all_bits,
-                "Your bias is the largest exponent, so that no number above 2 could be written.",
-            ),
-            WrongAnswer(
-                _bias_of_fp32,
-                "127 is the bias of 8 exponent bits alone. Other formats have another one.",
-            ),
-            WrongAnswer(_no_sign, "Negative numbers come out positive: the sign bit has no effect."),
-            WrongAnswer(_sign_as_factor, "You multiply by the sign bit. But 0 there means plus, not zero."),
-            WrongAnswer(_sign_reversed, "The sign is the wrong way round: bit 1 means minus."),
-            WrongAnswer(
-                _whole_fraction,
-                "You add the fraction as a whole number. Its first bit means one half, its next a quarter.",
-            ),
-            WrongAnswer(
-                _fraction_of_largest,
-                "You divide by the largest fraction. Then all ones would mean a full 1, which the next exponent says.",
-            ),
-        ),
-    ),
+    "07.1": n07_floats.EXERCISE,
     "07.2": Exercise(
         solution=nearest_index,
         cases=_values_and_codes,
@@ -302,6 +244,22 @@ EXERCISES = {
             WrongAnswer(
                 _one_absmax,
                 "You scale all blocks by the largest weight of the whole tensor: the outlier still rules everywhere.",
+                (_one_absmax_as_number, _one_absmax_in_a_list),
+            ),
+            WrongAnswer(
+                _one_absmax_for_the_indices,
+                "You return the absmax of each block, but your indices come from the absmax of the whole tensor.",
+            ),
+            WrongAnswer(
+                _absmax_of_places,
+                "amax(0) is the largest at each place, over all blocks. With a block a row, amax(1) is one a block.",
+            ),
+            WrongAnswer(
+                _absmax_of_rows,
+                "You take one absmax a row of W. A block is a run of `blocksize` weights, whatever the rows are.",
+            ),
+            WrongAnswer(
+                _swapped, "Both are right, in the other order. Return the indices first, then the absmax."
             ),
             WrongAnswer(
                 _largest_without_sign,

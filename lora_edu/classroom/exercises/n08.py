@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lora_edu.classroom.checks import Exercise, WrongAnswer
+from lora_edu.classroom.checks import Exercise, Law, WrongAnswer
 from lora_edu.classroom.experiments.four_bit_formats import normal_code
 
 # ---------------------------------------- 08.1 derive_nf4(offset)
@@ -60,6 +60,11 @@ def _paper_literally(offset):
     return (torch.special.ndtri(i / 17) + torch.special.ndtri((i + 1) / 17)) / 2
 
 
+def _in_float64_throughout(function, offset) -> bool:
+    levels = function(offset)
+    return levels.dtype == torch.float64 and bool(((levels - normal_code(offset)).abs() < 1e-10).all())
+
+
 def _offset_cases():
     return [(0.9677083,), (0.95,), (0.99,)]
 
@@ -109,7 +114,7 @@ def _blocks():
     generator = torch.Generator().manual_seed(0)
     for size in (8, 64):
         yield (torch.randn(size, generator=generator, dtype=torch.float64),)
-    yield (torch.tensor([1.0, 1.9, 3.3, 4.0, 2.45], dtype=torch.float64),)
+    yield (torch.tensor([1.0, 1.85, 3.25, 4.0, 2.45], dtype=torch.float64),)
 
 
 # ---------------------------------------- 08.3 pack(indices)
@@ -143,6 +148,10 @@ def _overlaid(indices):
 def _halves(indices):
     first, second = indices.chunk(2)
     return 16 * first + second
+
+
+def _makes_bytes(function, indices) -> bool:
+    return function(indices).dtype == torch.uint8
 
 
 def _index_lists():
@@ -191,6 +200,12 @@ EXERCISES = {
                 "That is the printed formula: its first level is minus infinity, and it uses no offset.",
             ),
         ),
+        (
+            Law(
+                "the levels are float64, and were at every step: float32 on the way leaves errors of 1e-8.",
+                _in_float64_throughout,
+            ),
+        ),
     ),
     "08.2": Exercise(
         minmax_int4,
@@ -229,6 +244,7 @@ EXERCISES = {
             WrongAnswer(_overlaid, "You add without shifting, so the two cannot be told apart again."),
             WrongAnswer(_halves, "You pair the first half with the second. Pair neighbours."),
         ),
+        (Law("each pair takes one byte: the result is uint8. An int64 takes eight.", _makes_bytes),),
     ),
     "08.4": Exercise(
         bits_per_weight,

@@ -75,10 +75,34 @@ def _base_alone(x, packed, quant_state, lora_A, lora_B, lora_alpha):
     return x @ dequantize_nf4(packed, quant_state).T
 
 
+def _A_and_B_not_transposed(x, packed, quant_state, lora_A, lora_B, lora_alpha):
+    return _forward(x, dequantize_nf4(packed, quant_state), lora_A.T, lora_B.T, lora_alpha / len(lora_A))
+
+
+def _A_not_transposed(x, packed, quant_state, lora_A, lora_B, lora_alpha):
+    return _forward(x, dequantize_nf4(packed, quant_state), lora_A.T, lora_B, lora_alpha / len(lora_A))
+
+
+def _B_not_transposed(x, packed, quant_state, lora_A, lora_B, lora_alpha):
+    return _forward(x, dequantize_nf4(packed, quant_state), lora_A, lora_B.T, lora_alpha / len(lora_A))
+
+
+def _inputs_in_columns(x, packed, quant_state, lora_A, lora_B, lora_alpha):
+    return dequantize_nf4(packed, quant_state) @ x + lora_alpha / len(lora_A) * lora_B @ (lora_A @ x)
+
+
+def _r_taken_from_B(x, packed, quant_state, lora_A, lora_B, lora_alpha):
+    return _forward(x, dequantize_nf4(packed, quant_state), lora_A, lora_B, lora_alpha / len(lora_B))
+
+
+def _divided_by_alpha(x, packed, quant_state, lora_A, lora_B, lora_alpha):
+    return _forward(x, dequantize_nf4(packed, quant_state), lora_A, lora_B, 1 / lora_alpha)
+
+
 def _layers():
-    for d_out, d_in, r, lora_alpha in ((16, 16, 2, 6.0), (16, 48, 4, 2.0)):
+    for d_out, d_in, r, lora_alpha in ((16, 16, 2, 6.0), (16, 48, 4, 2.0), (16, 16, 16, 8.0)):
         generator = torch.Generator().manual_seed(r)
-        shapes = (3, d_in), (r, d_in), (d_out, r)
+        shapes = (16, d_in), (r, d_in), (d_out, r)
         x, lora_A, lora_B = (torch.randn(shape, generator=generator) for shape in shapes)
         yield x, *_quantized(d_out, d_in, seed=r), lora_A, lora_B, lora_alpha
 
@@ -126,28 +150,33 @@ def _products():
         yield x, *_quantized(d_out, d_in, d_out, double_quant)
 
 
-def _backward_runs(function) -> bool:
-    x, *stored = next(_products())
+def _backward_runs(function, x, *stored) -> bool:
     y = function(x, *stored)
     return torch.autograd.grad(y, x, torch.ones_like(y))[0].shape == x.shape
 
 
-def _gives_the_gradient_of_a_wide_layer(function) -> bool:
-    for x, packed, quant_state in _products():
-        W = dequantize_nf4(packed, quant_state)
-        grad_y = torch.randn(len(x), len(W), generator=torch.Generator().manual_seed(0))
-        [grad_x] = torch.autograd.grad(function(x, packed, quant_state), x, grad_y)
-        if not torch.allclose(grad_x, grad_y @ W, rtol=1e-4, atol=1e-5):
-            return False
-    return True
+def _gives_the_gradient_of_a_wide_layer(function, x, packed, quant_state) -> bool:
+    W = dequantize_nf4(packed, quant_state)
+    grad_y = torch.randn(len(x), len(W), generator=torch.Generator().manual_seed(0))
+    [grad_x] = torch.autograd.grad(function(x, packed, quant_state), x, grad_y)
+    return torch.allclose(grad_x, grad_y @ W, rtol=1e-4, atol=1e-5)
 
 
-def _keeps_nothing_wide(function) -> bool:
-    x, packed, quant_state = list(_products())[1]
+def _keeps_nothing_wide(function, x, packed, quant_state) -> bool:
     with LiveTensors() as live:
         y = function(x, packed, quant_state)
         kept = live.now - y.nbytes
     return kept < 2 * quant_state.shape.numel()  # a copy in 16 bits would be as large
+
+
+def _keeps_no_inputs(function, x, packed, quant_state) -> bool:
+    with LiveTensors() as live:
+        inputs = x.repeat(100, 1)  # made here, and no leaf: it lives on only if somebody keeps it
+        size = inputs.nbytes
+        y = function(inputs, packed, quant_state)
+        del inputs
+        kept = live.now - y.nbytes
+    return kept < size
 
 
 # ---------------------------------------------------- 09.3 qlora_bytes(d_in, d_out, r)
@@ -168,6 +197,31 @@ def _with(position, value):
         return terms
 
     return wrong
+
+
+def _trains_W(d_in, d_out, r):
+    codes, scales, adapter, *_ = qlora_bytes(d_in, d_out, r)
+    return codes, scales, adapter, 4 * d_in * d_out, 8 * d_in * d_out
+
+
+def _trains_W_too(d_in, d_out, r):
+    codes, scales, adapter, *_ = qlora_bytes(d_in, d_out, r)
+    both = 4 * d_in * d_out + adapter
+    return codes, scales, adapter, both, 2 * both
+
+
+def _bits(d_in, d_out, r):
+    return tuple(8 * size for size in qlora_bytes(d_in, d_out, r))
+
+
+def _bits_of_the_base(d_in, d_out, r):
+    codes, scales, *trained = qlora_bytes(d_in, d_out, r)
+    return 8 * codes, 8 * scales, *trained
+
+
+def _numbers_that_train(d_in, d_out, r):
+    codes, scales, *trained = qlora_bytes(d_in, d_out, r)
+    return codes, scales, *(size // 4 for size in trained)
 
 
 def _sixteen_bit_adapters(d_in, d_out, r):
@@ -193,6 +247,22 @@ EXERCISES = {
             WrongAnswer(_alpha_alone, "Your update is r times too large. Is alpha divided by anything?"),
             WrongAnswer(_not_scaled, "Your update is not scaled: alpha and r play no part in it."),
             WrongAnswer(_upside_down, "Upside down: in the scaling, alpha is the numerator."),
+            WrongAnswer(
+                _divided_by_alpha, "You divide by alpha. The update grows with alpha: it is divided by r."
+            ),
+            WrongAnswer(
+                _r_taken_from_B,
+                "You divide alpha by the number of outputs: `len(lora_B)` is out. `len(lora_A)` is r.",
+            ),
+            WrongAnswer(
+                _A_and_B_not_transposed,
+                "The transposes of A and B are missing: inputs are rows, and A is (r, in), B is (out, r).",
+            ),
+            WrongAnswer(_A_not_transposed, "A's transpose is missing: (batch, in) @ (r, in) does not chain."),
+            WrongAnswer(_B_not_transposed, "B's transpose is missing: (batch, r) @ (out, r) does not chain."),
+            WrongAnswer(
+                _inputs_in_columns, "You write W @ x, with x as a column. Here inputs are the rows of x."
+            ),
             WrongAnswer(_all_scaled, "You scale the base's share too. Only the update is scaled."),
             WrongAnswer(
                 _W_not_transposed,
@@ -238,6 +308,10 @@ EXERCISES = {
                 "between forward and backward no copy of the weight exists but the 4-bit one.",
                 _keeps_nothing_wide,
             ),
+            Law(
+                "x is not kept. Its gradient takes grad_y and the weight; only a gradient of W would take x.",
+                _keeps_no_inputs,
+            ),
         ),
     ),
     "09.3": Exercise(
@@ -266,10 +340,30 @@ EXERCISES = {
             WrongAnswer(
                 _with(3, lambda weights, trained: 4 * (weights + trained)),
                 "You count a gradient for the 4-bit weight. It is frozen and has none.",
+                (
+                    _with(3, lambda weights, trained: 4 * weights),
+                    _with(3, lambda weights, trained: 2 * weights),
+                    _with(3, lambda weights, trained: weights // 2),
+                ),
+            ),
+            WrongAnswer(
+                _trains_W,
+                "You count a gradient and averages for the 4-bit weight. It is frozen: only B and A train.",
+                (_trains_W_too,),
+            ),
+            WrongAnswer(
+                _with(1, lambda weights, trained: weights // 64 + weights // (64 * 256)),
+                "You give the second-level scales 8 bits. They stay in float32: 4 bytes each.",
+            ),
+            WrongAnswer(
+                _bits,
+                "Those are bits. Return bytes: a byte has 8 bits.",
+                (_bits_of_the_base, _with(0, lambda weights, trained: 4 * weights)),
             ),
             WrongAnswer(
                 _with(4, lambda weights, trained: 8 * (weights + trained)),
                 "You count averages for the 4-bit weight. Adam keeps none for what does not train.",
+                (_with(4, lambda weights, trained: 8 * weights),),
             ),
             WrongAnswer(
                 _with(4, lambda weights, trained: 4 * trained), "That is one average. Adam keeps two."
@@ -278,7 +372,7 @@ EXERCISES = {
                 _sixteen_bit_adapters,
                 "You give the adapter 2 bytes a number, as the paper does. Here it is float32.",
             ),
-            WrongAnswer(_numbers, "Those are numbers. How many bytes has each kind?"),
+            WrongAnswer(_numbers, "Those are numbers. How many bytes has each kind?", (_numbers_that_train,)),
             WrongAnswer(
                 _product_of_sides,
                 "B and A hold r numbers for each row and for each column of W, not for each weight.",

@@ -75,11 +75,10 @@ def _answer_sheets():
     yield ["", "I am not sure.", json.dumps(event)], [event, other, event]
 
 
-def _order_of_rows(function) -> bool:
-    answers, references = list(_answer_sheets())[2]
+def _order_of_rows(function, answers, references) -> bool:
     order = torch.randperm(len(answers), generator=torch.Generator().manual_seed(0)).tolist()
     shuffled = function([answers[i] for i in order], [references[i] for i in order])
-    return function(answers, references) == shuffled
+    return abs(function(answers, references) - shuffled) < 1e-9
 
 
 # ---------------------------------------------------------------- 10.2 trainable_fraction(model)
@@ -119,13 +118,6 @@ def _models():
         for index in frozen:
             model[index].requires_grad_(False)
         yield (model,)
-
-
-def _reads_only(function) -> bool:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).requires_grad_(False))
-    before = [p.requires_grad for p in model.parameters()]
-    function(model)
-    return before == [p.requires_grad for p in model.parameters()]
 
 
 # ---------------------------------------------------------------- 10.3 kept_share(before, after, update)
@@ -172,8 +164,7 @@ def _merges() -> list[tuple[Tensor, Tensor, Tensor]]:
     ]
 
 
-def _noise_is_no_update(function) -> bool:
-    before, after, update = _merges()[2]
+def _noise_is_no_update(function, before, after, update) -> bool:
     noise = torch.where(update == 0, 5.0, 0.0).double()
     return abs(function(before, after + noise, update) - function(before, after, update)) < 1e-6
 
@@ -221,7 +212,6 @@ EXERCISES = {
                 _count_only, "That is the number of trainable parameters. Divide by the number of all."
             ),
         ),
-        laws=(Law("counting leaves requires_grad of every parameter as it was.", _reads_only),),
     ),
     "10.3": Exercise(
         solution=kept_share,

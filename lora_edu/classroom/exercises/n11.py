@@ -78,13 +78,6 @@ def _mixed_batches():
         yield _normal(len(names), len(names), 5), W, adapters, names
 
 
-def _input_is_left_as_it_was(function) -> bool:
-    X, W, adapters, names = next(_mixed_batches())
-    before = X.clone(), W.clone()
-    function(X, W, adapters, names)
-    return torch.equal(X, before[0]) and torch.equal(W, before[1])
-
-
 # ---------------------------------------------------------------- 11.2 adapters_that_fit(memory, base, adapter)
 
 
@@ -162,9 +155,8 @@ def _bottlenecks():
     ]
 
 
-def _starts_as_nothing(function) -> bool:
-    h, down, up = _bottlenecks()[0]
-    return torch.equal(function(h, down, torch.zeros_like(up)), h)
+def _starts_as_nothing(function, h, down, up) -> bool:
+    return torch.allclose(function(h, down, torch.zeros_like(up)).double(), h)
 
 
 # ---------------------------------------------------------------- 11.4 attend(q, K, V, prefix_K, prefix_V)
@@ -216,9 +208,9 @@ def _attentions():
         yield _normal(length, 8), *tokens, *prefix
 
 
-def _no_prefix_is_the_base(function) -> bool:
-    q, K, V, prefix_K, prefix_V = list(_attentions())[-1]
-    return torch.allclose(function(q, K, V, prefix_K, prefix_V), torch.softmax(K @ q / 8**0.5, dim=0) @ V)
+def _no_prefix_is_the_base(function, q, K, V, prefix_K, prefix_V) -> bool:
+    alone = function(q, K, V, prefix_K[:0], prefix_V[:0]).double()
+    return torch.allclose(alone, torch.softmax(K @ q / 8**0.5, dim=0) @ V, rtol=1e-4, atol=1e-6)
 
 
 EXERCISES = {
@@ -253,7 +245,6 @@ EXERCISES = {
                 "Row k gets the k-th adapter of the dict. The names say which row wants which one.",
             ),
         ),
-        laws=(Law("inputs and W are left as they were.", _input_is_left_as_it_was),),
     ),
     "11.2": Exercise(
         solution=adapters_that_fit,

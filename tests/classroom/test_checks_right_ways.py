@@ -1,0 +1,603 @@
+"""Right answers that are written in another way than the solution: each passes its check."""
+
+import fractions
+import functools
+import itertools
+import json
+import math
+import statistics
+import struct
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lora_edu.classroom.checks import PASS, check
+from lora_edu.methods.lora import LoRALinear
+from lora_edu.methods.nf4 import dequantize_nf4
+from tests.classroom.test_checks import EXERCISES
+
+WAYS = []
+
+
+def right(key):
+    """Record a right answer to an exercise."""
+
+    def record(function):
+        WAYS.append((key, function))
+        return function
+
+    return record
+
+
+# ------------------------------------------------ 00 and 01
+
+right("00.1")(statistics.fmean)
+right("00.1")(lambda marks: marks.count(True) / len(marks))
+right("00.1")(lambda marks: fractions.Fraction(sum(marks), len(marks)))
+right("00.1")(np.mean)
+
+right("01.1")(lambda W, X: (W @ X.T).T)
+right("01.1")(lambda W, X: F.linear(X, W))
+right("01.1")(lambda W, X: torch.einsum("oi,bi->bo", W, X))
+right("01.1")(lambda W, X: torch.stack([W @ x for x in X]))
+right("01.1")(lambda W, X: (X[:, None, :] * W).sum(-1))
+right("01.1")(lambda W, X: X.double() @ W.double().T)
+
+right("01.2")(lambda m, n, r: m * r + r * n)
+right("01.2")(lambda m, n, r: torch.zeros(m, r).numel() + torch.zeros(r, n).numel())
+
+
+@right("01.3")
+def sum_of_terms(W, r):
+    U, S, Vh = torch.linalg.svd(W)
+    return sum(S[k] * torch.outer(U[:, k], Vh[k]) for k in range(r))
+
+
+@right("01.3")
+def small_ones_zeroed(W, r):
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+    S[r:] = 0
+    return U @ S.diag() @ Vh
+
+
+@right("01.3")
+def projected(W, r):
+    _, vectors = torch.linalg.eigh(W.T @ W)
+    V = vectors[:, -r:]
+    return W @ V @ V.T
+
+
+right("01.4")(lambda W, W_hat: float(torch.dist(W, W_hat) / torch.dist(W, torch.zeros_like(W))))
+right("01.4")(lambda W, W_hat: math.sqrt((W - W_hat).square().sum() / W.square().sum()))
+right("01.4")(lambda W, W_hat: float(np.linalg.norm((W - W_hat).numpy()) / np.linalg.norm(W.numpy())))
+
+# ------------------------------------------------ 02 and 03
+
+right("02.1")(lambda X, E: (X.T @ E).T)
+right("02.1")(lambda X, E: torch.einsum("bo,bi->oi", E, X))
+right("02.1")(lambda X, E: (E[:, :, None] * X[:, None, :]).sum(0))
+right("02.1")(lambda X, E: sum(torch.outer(e, x) for e, x in zip(E, X, strict=True)))
+right("02.1")(lambda X, E: E.float().T @ X.float())
+
+
+@right("02.1")
+def by_autograd(X, E):
+    W = torch.zeros(E.shape[1], X.shape[1], dtype=X.dtype, requires_grad=True)
+    (X @ W.T).backward(E)
+    return W.grad
+
+
+@right("02.2")
+def in_a_loop(S, share):
+    total, kept = sum(s**2 for s in S.tolist()), 0.0
+    for rank, s in enumerate(S.tolist(), start=1):
+        kept += s**2
+        if kept >= share * total:
+            return rank
+    return len(S)
+
+
+right("02.2")(lambda S, share: 1 + int(torch.searchsorted((S**2).cumsum(0), share * (S**2).sum())))
+right("02.2")(lambda S, share: ((S / S.norm()).square().cumsum(0) >= share).int().argmax().item() + 1)
+right("02.2")(lambda S, share: np.searchsorted(np.cumsum(S.numpy() ** 2) / np.sum(S.numpy() ** 2), share) + 1)
+
+right("02.3")(lambda W, W_tuned, r: W + sum_of_terms(W_tuned - W, r))
+right("02.3")(lambda W, W_tuned, r: projected(W_tuned - W, r) + W)
+
+right("03.1")(lambda d_in, d_out, r: d_in * r + d_out * r)
+right("03.1")(
+    lambda *sizes: sum(p.numel() for p in (torch.empty(sizes[1], sizes[2]), torch.empty(sizes[2], sizes[0])))
+)
+right("03.2")(lambda m, n: 1 / (1 / m + 1 / n))
+right("03.2")(lambda m, n: statistics.harmonic_mean([m, n]) / 2)
+right("03.2")(lambda m, n: fractions.Fraction(m * n, m + n))
+
+
+@right("03.3")
+def layer_by_layer(shapes, r, bits):
+    total = 0
+    for d_out, d_in in shapes:
+        total += d_out * r * bits + r * d_in * bits
+    return total / 8
+
+
+right("03.3")(lambda shapes, r, bits: r * sum(map(sum, shapes)) * (bits / 8))
+
+# ------------------------------------------------ 04 and 05
+
+
+@right("04.1")
+def update_formed(x, W, lora_A, lora_B, lora_alpha):
+    r = lora_B.shape[-1]
+    return x @ (W + lora_B @ lora_A * (lora_alpha / r)).T
+
+
+@right("04.1")
+def by_linear(x, W, lora_A, lora_B, lora_alpha):
+    return F.linear(x, W) + F.linear(F.linear(x, lora_A), lora_B) * lora_alpha / len(lora_A)
+
+
+@right("04.1")
+def by_einsum(x, W, lora_A, lora_B, lora_alpha):
+    base = torch.einsum("...i,oi->...o", x, W)
+    return base + lora_alpha / lora_A.size(0) * torch.einsum("...i,ri,or->...o", x, lora_A, lora_B)
+
+
+@right("04.2")
+def on_a_copy(W, lora_A, lora_B, lora_alpha):
+    merged = W.clone()
+    merged += lora_alpha / lora_B.shape[1] * (lora_B @ lora_A)
+    return merged
+
+
+@right("04.2")
+def term_by_term(W, lora_A, lora_B, lora_alpha):
+    terms = (torch.outer(lora_B[:, k], lora_A[k]) for k in range(len(lora_A)))
+    return W + sum(terms) * lora_alpha / len(lora_A)
+
+
+right("04.2")(lambda W, A, B, alpha: torch.addmm(W, B, A, alpha=alpha / len(A)))
+
+
+@right("04.3")
+def gradients_by_autograd(x, grad_y, lora_A, lora_B, scaling):
+    A, B = (t.clone().requires_grad_() for t in (lora_A, lora_B))
+    return torch.autograd.grad(scaling * x @ A.T @ B.T, (A, B), grad_y)
+
+
+@right("04.3")
+def gradients_row_by_row(x, grad_y, lora_A, lora_B, scaling):
+    grad_A, grad_B = torch.zeros_like(lora_A), torch.zeros_like(lora_B)
+    for row, g in zip(x, grad_y, strict=True):
+        grad_A += scaling * torch.outer(lora_B.T @ g, row)
+        grad_B += scaling * torch.outer(g, lora_A @ row)
+    return [grad_A, grad_B]
+
+
+@right("04.3")
+def gradients_through_W(x, grad_y, lora_A, lora_B, scaling):
+    G = scaling * grad_y.T @ x
+    return lora_B.T @ G, G @ lora_A.T
+
+
+@right("04.4")
+def dropout_on_the_rows(x, keep, p, W, lora_A, lora_B, scaling):
+    return F.linear(x, W) + scaling / (1 - p) * (x * keep) @ (lora_B @ lora_A).T
+
+
+@right("04.4")
+def dropout_by_where(x, keep, p, W, lora_A, lora_B, scaling):
+    dropped = torch.where(keep == 1, x / (1 - p), 0)
+    return x @ W.T + (dropped @ lora_A.T @ lora_B.T) * scaling
+
+
+@right("05.1")
+def all_off_then_on(model):
+    model.requires_grad_(False)
+    trains = [p for name, p in model.named_parameters() if name.split(".")[-1] in {"lora_A", "lora_B"}]
+    for parameter in trains:
+        parameter.requires_grad = True
+    return trains
+
+
+@right("05.1")
+def by_the_layers(model):
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    layers = [module for module in model.modules() if isinstance(module, LoRALinear)]
+    return tuple(p.requires_grad_(True) for layer in layers for p in (layer.lora_A, layer.lora_B))
+
+
+right("05.2")(lambda validation, test: test[validation.quantile(0.5, dim=1).argmax()])
+right("05.2")(
+    lambda v, t: max(zip(v, t, strict=True), key=lambda pair: statistics.median(pair[0].tolist()))[1]
+)
+right("05.2")(lambda v, t: t[np.median(v.numpy(), axis=1).argmax()])
+right("05.3")(lambda r, lora_alpha, use_rslora: lora_alpha / r**0.5 if use_rslora else lora_alpha / r)
+right("05.3")(lambda r, lora_alpha, use_rslora: lora_alpha * r ** (-0.5 if use_rslora else -1.0))
+right("05.4")(lambda model: 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad))
+
+
+@right("05.4")
+def state_of_adam(model):
+    total = 0
+    for parameter in filter(lambda p: p.requires_grad, model.parameters()):
+        averages = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        total += sum(average.numel() * average.element_size() for average in averages)
+    return total
+
+
+# ------------------------------------------------ 06 and 07
+
+right("06.1")(lambda logits, labels: F.nll_loss(logits[:-1].log_softmax(-1), labels[1:]))
+
+
+@right("06.1")
+def place_by_place(logits, labels):
+    losses = [torch.logsumexp(logits[t], 0) - logits[t, k] for t, k in enumerate(labels[1:]) if k != -100]
+    return sum(losses) / len(losses)
+
+
+@right("06.1")
+def masked(logits, labels):
+    picked = logits[:-1].softmax(-1).log().gather(1, labels[1:, None].clamp(min=0))[:, 0]
+    scored = (labels[1:] != -100).double()
+    return -(picked * scored).sum() / scored.sum()
+
+
+@right("06.2")
+def in_a_plain_loop(model, target_modules):
+    found = []
+    for path, module in model.named_modules():
+        if type(module) is nn.Linear and any(
+            ("." + path).endswith("." + target) for target in target_modules
+        ):
+            found.append(path)
+    return tuple(found)
+
+
+right("06.2")(
+    lambda model, targets: [
+        path
+        for path, m in model.named_modules()
+        if m.__class__ == nn.Linear and path.rpartition(".")[2] in set(targets)
+    ]
+)
+right("06.3")(lambda prompt, answer, end: ([*prompt, *answer, end], [-100 for _ in prompt] + answer + [end]))
+
+
+@right("06.3")
+def appended(prompt, answer, end):
+    tokens = list(prompt)
+    labels = len(prompt) * [-100]
+    for token in itertools.chain(answer, (end,)):
+        tokens.append(token)
+        labels.append(token)
+    return [tokens, labels]
+
+
+@right("07.1")
+def by_ldexp(sign, exponent, fraction, exponent_bits, fraction_bits):
+    whole = (1 << fraction_bits) + fraction
+    value = math.ldexp(whole, exponent - (2 ** (exponent_bits - 1) - 1) - fraction_bits)
+    return -value if sign else value
+
+
+@right("07.1")
+def by_the_bits(sign, exponent, fraction, exponent_bits, fraction_bits):
+    exponent += 127 - (2 ** (exponent_bits - 1) - 1)
+    bits = sign << 31 | exponent << 23 | fraction << (23 - fraction_bits)
+    return struct.unpack(">f", bits.to_bytes(4, "big"))[0]
+
+
+right("07.2")(lambda x, code: min(range(len(code)), key=lambda i: abs(x - code[i])))
+right("07.2")(lambda x, code: (code - x).square().argmin().item())
+right("07.2")(lambda x, code: int(torch.bucketize(torch.tensor(x), (code[1:] + code[:-1]) / 2)))
+right("07.2")(lambda x, code: np.abs(code.numpy() - x).argmin())
+
+
+@right("07.3")
+def by_argmin(W, code, blocksize):
+    blocks = W.reshape(-1, blocksize)
+    absmax = blocks.abs().max(dim=1).values
+    indices = (blocks[..., None] / absmax[:, None, None] - code).abs().argmin(-1)
+    return indices.reshape(W.shape), absmax
+
+
+@right("07.3")
+def in_units_of_the_weights(W, code, blocksize):
+    indices, absmax = [], []
+    for block in W.flatten().split(blocksize):
+        absmax.append(block.abs().max())
+        indices += [((weight - absmax[-1] * code) ** 2).argmin().item() for weight in block]
+    return [torch.tensor(indices, dtype=torch.int16).view_as(W), torch.stack(absmax).double()]
+
+
+right("07.4")(lambda bits, blocksize, constant_bits: (bits * blocksize + constant_bits) / blocksize)
+right("07.4")(lambda bits, blocksize, constant_bits: fractions.Fraction(constant_bits, blocksize) + bits)
+
+# ------------------------------------------------ 08 and 09
+
+
+@right("08.1")
+def by_erfinv(offset):
+    def quantile(p):
+        return math.sqrt(2) * torch.erfinv(2 * p - 1)
+
+    positive = quantile(torch.linspace(0.5, offset, 9, dtype=torch.float64)[1:])
+    negative = quantile(torch.linspace(1 - offset, 0.5, 8, dtype=torch.float64)[:-1])
+    return torch.cat([negative, torch.zeros(1, dtype=torch.float64), positive]) / positive.max()
+
+
+@right("08.1")
+def by_statistics(offset):
+    quantile = statistics.NormalDist().inv_cdf
+    positive = [quantile(0.5 + (offset - 0.5) * k / 8) for k in range(1, 9)]
+    negative = [-quantile(0.5 + (offset - 0.5) * k / 7) for k in range(1, 8)]
+    return torch.tensor(sorted([*negative, 0.0, *positive]), dtype=torch.float64) / max(positive)
+
+
+@right("08.2")
+def divided_last(block):
+    low, high = block.min(), block.max()
+    return low + (high - low) * ((block - low) / (high - low) * 15).round() / 15
+
+
+@right("08.2")
+def nearest_of_the_levels(block):
+    levels = torch.linspace(block.min().item(), block.max().item(), 16, dtype=block.dtype)
+    return levels[(block[:, None] - levels).abs().argmin(1)]
+
+
+@right("08.2")
+def from_the_top(block):
+    step = (block.max() - block.min()) / 15
+    return block.max() - step * torch.floor((block.max() - block) / step + 0.5)
+
+
+@right("08.2")
+def in_float32(block):
+    return divided_last(block.float())
+
+
+right("08.3")(lambda indices: indices[::2] << 4 | indices[1::2])
+right("08.3")(lambda indices: indices.view(-1, 2)[:, 0] * 16 + indices.view(-1, 2)[:, 1])
+right("08.3")(lambda i: torch.tensor([16 * a + b for a, b in i.view(-1, 2).tolist()], dtype=torch.uint8))
+right("08.3")(lambda i: (i.reshape(-1, 2).int() @ torch.tensor([16, 1], dtype=torch.int32)).to(torch.uint8))
+right("08.4")(lambda blocksize, nested: 4 + (8 + 32 / nested) / blocksize)
+right("08.4")(lambda b, n: (4 * b * n + 8 * n + 32) / (b * n))
+
+
+@right("09.1")
+def weight_formed(x, packed, quant_state, lora_A, lora_B, lora_alpha):
+    W = dequantize_nf4(packed, quant_state)
+    return F.linear(x, W + (lora_alpha / lora_B.shape[1]) * lora_B @ lora_A)
+
+
+@right("09.1")
+def side_by_side(x, packed, quant_state, lora_A, lora_B, lora_alpha):
+    W = dequantize_nf4(packed, quant_state)
+    update = torch.einsum("bi,ri,or->bo", x, lora_A, lora_B) * lora_alpha / lora_A.shape[0]
+    return torch.einsum("bi,oi->bo", x, W) + update
+
+
+class SavesByHand(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, packed, quant_state):
+        ctx.stored = packed, quant_state
+        return F.linear(x, dequantize_nf4(packed, quant_state))
+
+    @staticmethod
+    def backward(ctx, grad_y):
+        return torch.einsum("bo,oi->bi", grad_y, dequantize_nf4(*ctx.stored)), None, None
+
+
+right("09.2")(SavesByHand.apply)
+
+
+class InTwoHalves(torch.autograd.Function):
+    @staticmethod
+    def forward(x, packed, quant_state):
+        return x.mm(dequantize_nf4(packed, quant_state).t())
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, packed, ctx.quant_state = inputs
+        ctx.save_for_backward(packed)
+
+    @staticmethod
+    def backward(ctx, grad_y):
+        return grad_y.mm(dequantize_nf4(*ctx.saved_tensors, ctx.quant_state)), None, None
+
+
+right("09.2")(lambda x, packed, quant_state: InTwoHalves.apply(x, packed, quant_state))
+
+
+@right("09.3")
+def by_the_blocks(d_in, d_out, r):
+    blocks = d_in * d_out // 64
+    adapter = (d_in * r + r * d_out) * 4
+    return [d_in * d_out * 4 // 8, blocks + blocks // 256 * 4, adapter, adapter, adapter * 2]
+
+
+right("09.3")(
+    lambda d_in, d_out, r: tuple(
+        int(size)
+        for size in (
+            d_in * d_out / 2,
+            d_in * d_out * (8 / 64 + 32 / (64 * 256)) / 8,
+            *(n * 4 * r * (d_in + d_out) for n in (1, 1, 2)),
+        )
+    )
+)
+
+# ------------------------------------------------ 10, 11 and 12
+
+
+@right("10.1")
+def in_a_loop_with_try(answers, references):
+    hits = 0
+    for answer, reference in zip(answers, references, strict=True):
+        try:
+            hits += json.loads(answer) == reference
+        except ValueError:
+            continue
+    return hits / len(answers)
+
+
+@right("10.1")
+def by_sorted_text(answers, references):
+    def canonical(text):
+        try:
+            return json.dumps(json.loads(text), sort_keys=True)
+        except json.JSONDecodeError:
+            return None
+
+    wanted = [json.dumps(reference, sort_keys=True) for reference in references]
+    return np.mean([canonical(a) == w for a, w in zip(answers, wanted, strict=True)])
+
+
+@right("10.2")
+def counted_in_a_loop(model):
+    trains = total = 0
+    for _, parameter in model.named_parameters():
+        total += math.prod(parameter.shape)
+        trains += math.prod(parameter.shape) * parameter.requires_grad
+    return trains / total
+
+
+right("10.2")(
+    lambda m: (
+        1
+        - sum(p.numel() for p in m.parameters() if not p.requires_grad)
+        / sum(p.numel() for p in m.parameters())
+    )
+)
+right("10.3")(lambda W, W2, D: float(torch.sum((W2 - W) * D) / torch.sum(D * D)))
+right("10.3")(lambda W, W2, D: torch.dot((W2 - W).flatten(), D.flatten()).item() / D.norm().item() ** 2)
+right("10.3")(lambda W, W2, D: (torch.trace((W2 - W).T @ D) / torch.trace(D.T @ D)).item())
+
+
+@right("11.1")
+def row_by_row(X, W, adapters, names):
+    rows = []
+    for x, name in zip(X, names, strict=True):
+        y = W @ x
+        if name in adapters:
+            A, B, scaling = adapters[name]
+            y = y + scaling * (B @ (A @ x))
+        rows.append(y)
+    return torch.stack(rows)
+
+
+@right("11.1")
+def adapter_by_adapter(X, W, adapters, names):
+    Y = X @ W.T
+    for name, (A, B, scaling) in adapters.items():
+        mask = torch.tensor([other == name for other in names])
+        Y[mask] = Y[mask] + scaling * (X[mask] @ A.T) @ B.T
+    return Y
+
+
+@right("11.1")
+def weights_formed(X, W, adapters, names):
+    nothing = torch.zeros(1, W.shape[1]), torch.zeros(W.shape[0], 1), 0.0
+    each = (adapters.get(name, nothing) for name in names)
+    return torch.stack([(W + s * (B @ A)) @ x for x, (A, B, s) in zip(X.double(), each, strict=True)])
+
+
+right("11.2")(lambda memory, base, adapter: (memory - base) // adapter if memory > base else 0)
+right("11.2")(lambda memory, base, adapter: divmod(max(memory - base, 0), adapter)[0])
+right("11.2")(lambda memory, base, adapter: max(0, math.floor((memory - base) / adapter)))
+right("11.3")(lambda h, down, up: h + (h @ down.T).clamp(min=0) @ up.T)
+right("11.3")(lambda h, down, up: h + torch.stack([up @ F.relu(down @ row) for row in h]))
+right("11.3")(lambda h, down, up: h.float() + F.linear(F.linear(h, down).relu(), up).float())
+
+
+@right("11.4")
+def by_scaled_dot_product(q, K, V, prefix_K, prefix_V):
+    keys, values = torch.vstack([prefix_K, K]), torch.vstack([prefix_V, V])
+    return F.scaled_dot_product_attention(q[None, None], keys[None], values[None])[0, 0]
+
+
+@right("11.4")
+def tokens_first(q, K, V, prefix_K, prefix_V):
+    scores = torch.cat([K, prefix_K]) @ q / math.sqrt(len(q))
+    weights = scores.exp() / scores.exp().sum()
+    return (weights[:, None] * torch.cat([V, prefix_V])).sum(0)
+
+
+@right("12.1")
+def any_that_is_not(gradient, scale):
+    if gradient.isinf().any() or gradient.isnan().any():
+        return None, scale * 0.5
+    return gradient.to(torch.float32).div(scale), scale
+
+
+@right("12.1")
+def in_float64(gradient, scale):
+    good = all(map(math.isfinite, gradient.tolist()))
+    return [gradient.double() * (1 / scale), scale] if good else [None, scale / 2]
+
+
+@right("12.2")
+def by_hand(model):
+    sizes = []
+    for path, layer in model.named_modules():
+        if isinstance(layer, LoRALinear):
+            update = layer.scaling * layer.lora_B @ layer.lora_A
+            sizes.append([path, (update.norm() / layer.base_layer.weight.norm()).item()])
+    return sizes
+
+
+@right("12.3")
+def with_finally(model, X, y):
+    mode = model.training
+    try:
+        model.eval()
+        with torch.inference_mode():
+            return float((model(X).argmax(-1) == y).float().mean())
+    finally:
+        model.train(mode)
+
+
+@right("12.3")
+def counted(model, X, y):
+    before = model.training
+    hits = sum(int(answer) == int(label) for answer, label in zip(model.eval()(X).argmax(1), y, strict=True))
+    if before:
+        model.train()
+    return hits / len(y)
+
+
+GROUPS = {
+    "tokens": ["activations", "logits"],
+    "weights": ["weights", "quantization constants"],
+    "adapters": ["adapters", "gradients", "optimizer"],
+}
+
+
+@right("12.4")
+def sorted_by_sum(ledger):
+    return sorted(GROUPS, key=lambda group: -sum(map(ledger.get, GROUPS[group])))[0]
+
+
+@right("12.4")
+def by_comparison(ledger):
+    tokens, weights, adapters = (functools.reduce(int.__add__, map(ledger.get, g)) for g in GROUPS.values())
+    if tokens > weights and tokens > adapters:
+        return "tokens"
+    return "weights" if weights > adapters else "adapters"
+
+
+@pytest.mark.parametrize(("key", "answer"), WAYS, ids=[f"{key}-{way.__name__}" for key, way in WAYS])
+def test_another_right_way_passes(key, answer, capsys):
+    status = check(key, answer)
+    assert status == PASS, capsys.readouterr().out
+
+
+def test_every_exercise_has_another_right_way():
+    assert {key for key, _ in WAYS} == set(EXERCISES)
