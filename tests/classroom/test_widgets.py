@@ -13,6 +13,7 @@ from IPython.utils.capture import capture_output
 from matplotlib import image
 
 from lora_edu.classroom import figures
+from lora_edu.classroom.predictions import n01
 from lora_edu.classroom.widgets import WIDGET_VIEW, chat, compare, explore, predict
 
 
@@ -69,17 +70,28 @@ def test_a_wrong_choice_is_told_the_answer():
     assert "You said: yes. The answer: no. B starts at zero." in prediction.feedback.value
 
 
+def test_an_id_stands_for_the_question_in_the_module():
+    [*_, last] = n01.PREDICTIONS
+    assert predict(f"01.{len(n01.PREDICTIONS)}").question == last
+    whole = predict(last.text, last.choices, answer=last.answer, why=last.why)
+    assert static(whole) == static(predict(f"01.{len(n01.PREDICTIONS)}"))
+
+
 @pytest.mark.parametrize(
-    ("choices", "answer", "message"),
+    ("arguments", "message"),
     [
-        (["yes"], "yes", "choices must be at least two"),
-        (["yes", "yes"], "yes", "choices must be at least two different"),
-        (["yes", "no"], "maybe", "answer must be one of .*'maybe'"),
+        (("Well?", ["yes"], "yes"), "choices must be at least two"),
+        (("Well?", ["yes", "yes"], "yes"), "choices must be at least two different"),
+        (("Well?", ["yes", "no"], "maybe"), "answer must be one of .*'maybe'"),
+        (("Well?", ["yes", "no"]), "answer must be one of .*''"),
+        (("Well?",), r"must be an id such as '01.4', got 'Well\?'"),
+        (("01.99",), "question must be one of .*'01.1', .* got '01.99'"),
+        (("99.1",), r"question must be one of \[\], got '99.1'"),
     ],
 )
-def test_predict_names_the_bad_argument(choices, answer, message):
+def test_predict_names_the_bad_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
-        predict("Well?", choices, answer)
+        predict(*arguments)
 
 
 # ---------------------------------------------------------------- compare
