@@ -43,7 +43,8 @@ class Prediction:
     def to_html(self) -> str:
         """The static form: question, choices, and the answer behind a click."""
         choices = "".join(f"<li>{to_html(choice)}</li>" for choice in self.question.choices)
-        answer = to_html(f"{self.question.answer}. {self.question.why}".rstrip())
+        why = f" <span>{to_html(self.question.why)}</span>" if self.question.why else ""
+        answer = f"<b>{to_html(self.question.answer)}</b>.{why}"
         return (
             f"<p><b>{to_html(self.question.text)}</b></p><ul>{choices}</ul>"
             f"<details><summary>Decide first, then open the answer</summary>{answer}</details>"
@@ -53,7 +54,7 @@ class Prediction:
         return "\n".join([self.question.text, *(f"  - {choice}" for choice in self.question.choices)])
 
     def _ipython_display_(self) -> None:
-        show(self.widget, {"text/html": self.to_html(), "text/plain": repr(self)})
+        show(self.widget, "predict", ({"text/html": self.to_html(), "text/plain": repr(self)}, {}))
 
 
 def predict(
