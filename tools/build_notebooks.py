@@ -132,10 +132,7 @@ def product_cells(cells: Sequence[NotebookNode], solutions: bool) -> Iterable[No
             yield new_markdown_cell(cell.source)
         else:
             kept = [*tags, "nbval-ignore-output"] if "measured" in tags else tags
-            metadata: dict = {"tags": kept} if kept else {}
-            if cell.source.startswith("predict("):
-                metadata["jupyter"] = {"source_hidden": True}  # the source names the answer
-            yield new_code_cell(cell.source, metadata=metadata)
+            yield new_code_cell(cell.source, metadata={"tags": kept} if kept else {})
 
 
 def add_ids(cells: Sequence[NotebookNode], number: str) -> None:

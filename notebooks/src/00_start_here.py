@@ -53,12 +53,7 @@ before, after = [entry["before"][:100] for entry in shown], [entry["answer"] for
 compare(sentence=[entry["sentence"] for entry in shown], before=before, after=after)
 
 # %%
-predict(
-    "200 such sentences, built like those in training, with new names: how many events are right afterwards?",
-    ["fewer than 50", "about 100", "more than 150"],
-    answer="more than 150",
-    why="This is strict: above, 'quarter eleven' in place of 'quarter to eleven' made the third event wrong.",
-)
+predict("00.1")
 
 # %%
 keys = ["exact_match_before", "exact_match_before_few_shot", "exact_match", "exact_match_unseen"]
@@ -121,12 +116,7 @@ assert report["memory_bytes"] > memory * 2**30, "too little memory for notebook 
 # columns and $A$ with $r$ rows. You choose $r$, the rank.
 
 # %%
-predict(
-    "At which rank do B and A together hold as many numbers as the whole update?",
-    ["8", "288", "576"],
-    answer="288",
-    why="Each unit of rank costs a column of B and a row of A: 576 + 576 numbers.",
-)
+predict("00.2")
 
 
 # %%
@@ -159,12 +149,7 @@ explore(draw, r=[1, 2, 4, 8, 16, 32, 64, 128, 288, 576])
 # check tries your function and says `pass`, or gives a hint about the kind of mistake.
 
 # %%
-predict(
-    "Asked for the share of right answers, somebody writes `sum`, which counts them. What will the check say?",
-    ["pass", "only that it is wrong", "what was forgotten"],
-    answer="what was forgotten",
-    why="It knows the mistakes that are often made.",
-)
+predict("00.3")
 
 # %%
 check("00.1", sum)

@@ -44,12 +44,7 @@ layer.weight = nn.Parameter(W)
 # One input $x$ is a column: the layer computes $W x$. PyTorch stacks several inputs as **rows** of $X$.
 
 # %%
-predict(
-    "Three inputs stand in the rows of `X`, of shape (3, 5). Which product gives the three outputs?",
-    ["W @ X", "X @ W", "X @ W.T"],
-    answer="X @ W.T",
-    why="(3, 5) times (5, 4) chains, and each row of the result is W times a row of X.",
-)
+predict("01.1")
 
 # %%
 X = torch.tensor([[1.0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 1, 0, 0, 0]])
@@ -108,12 +103,7 @@ check("01.1", apply_layer)
 # for instance.
 
 # %%
-predict(
-    "How many numbers are enough to write this W down exactly, as two columns and how to mix them?",
-    ["20", "18", "10", "8"],
-    answer="18",
-    why="Two columns of 4 numbers, and two rows of 5 that say how much of each goes into each column: 8 + 10.",
-)
+predict("01.2")
 
 # %%
 B = W[:, :2]
@@ -187,12 +177,7 @@ picture = torch.from_numpy(evening())
 figures.image(picture, alt="192 × 288 grey levels: a house with a gable roof, a fence, hills, a low sun.")
 
 # %%
-predict(
-    "We copy it at rank 1, 2, 3 and so on, each time as well as that rank allows. What is sharp first?",
-    ["the sun", "the hills", "the fence"],
-    answer="the fence",
-    why="Its edges run along rows and columns, and a column times a row draws exactly such edges.",
-)
+predict("01.3")
 
 # %% [markdown]
 # The **singular value decomposition** (SVD) writes a matrix as a sum of terms of rank 1, the largest first. To keep
@@ -316,12 +301,7 @@ def load_weight(block, layer):
 real = load_weight(15, "self_attn.q")
 
 # %%
-predict(
-    "We keep rank 8 of 576: 9,216 numbers in place of 331,776. How large is the relative error of the best copy?",
-    ["under 10 %", "about 50 %", "over 90 %"],
-    answer="over 90 %",
-    why="A copy that is all zeros has an error of 100 %. This one is hardly better.",
-)
+predict("01.4")
 
 # %% [markdown]
 # A number alone says little, so we set two controls beside it: a matrix with rank 8 planted under a little noise, and
@@ -409,12 +389,7 @@ record = json.loads((DATA / "svd" / "times.json").read_text(encoding="utf-8"))
 f"exact SVD at {record['size'][-1]} x {record['size'][-1]}: {record['exact_seconds'][-1]:.0f} seconds"
 
 # %%
-predict(
-    "How long does the randomized SVD take for the first 64 terms of a matrix of that size?",
-    ["about a second", "about 20 seconds", "over a minute"],
-    answer="about a second",
-    why="It multiplies the matrix with 80 columns a few times, and decomposes only a small matrix.",
-)
+predict("01.5")
 
 # %%
 figures.running_time(

@@ -44,12 +44,7 @@ X, wanted = torch.randn(6, 30, dtype=torch.float64), torch.randn(6, 20, dtype=to
 W = torch.randn(20, 30, dtype=torch.float64) / 30**0.5
 
 # %%
-predict(
-    "We train for 100 steps on the same 6 examples. What is the rank of the update, a matrix of 20 x 30?",
-    ["6", "20", "100"],
-    answer="6",
-    why="Each row of each gradient is a mix of the 6 inputs, so each row of their sum is one, too.",
-)
+predict("02.1")
 
 # %%
 trained = W.clone().requires_grad_()
@@ -128,12 +123,7 @@ compare(what_trains=[*ways, "head, fitted to the end"], right_answers=[*right, f
 # GPU, three seeds (`tools/record_delta_w.py`). Before, it gets no event right; afterwards 95 %.
 
 # %%
-predict(
-    "The norm of the change over the norm of the weight, |dW| / |W|: how large is it?",
-    ["about 0.2 %", "about 5 %", "about 50 %"],
-    answer="about 0.2 %",
-    why="The learning rate of full fine-tuning is small, and 200 steps are few.",
-)
+predict("02.2")
 
 # %%
 updates = [records.read(f"delta_w_seed{seed}") for seed in range(3)]
@@ -175,12 +165,7 @@ again = torch.linalg.svdvals(records.delta_w("model.layers.15.self_attn.q_proj")
 f"largest singular value: recorded {S[0]:.4f}, computed {again[0]:.4f}"
 
 # %%
-predict(
-    "The query weight of the middle block, 576 x 576. The best 8 terms of W keep 16 % of its energy. And of dW?",
-    ["also about 16 %", "about 50 %", "over 99 %"],
-    answer="about 50 %",
-    why="The update is simpler than the weight, but far from exactly low-rank.",
-)
+predict("02.3")
 
 
 # %%
@@ -260,12 +245,7 @@ check("02.2", rank_for_energy)
 # the base, kept the base's own embedding and norms, and asked the 200 events of seen patterns again.
 
 # %%
-predict(
-    "At rank 8 half of the energy is gone. The whole update gets 95 % of the events right. And rank 8?",
-    ["about 10 %", "about 50 %", "about 90 %"],
-    answer="about 90 %",
-    why="Most of what was cut off made little difference to these answers.",
-)
+predict("02.4")
 
 # %%
 ranks = [1, 2, 4, 8, 16, 64]

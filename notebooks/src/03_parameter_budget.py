@@ -43,12 +43,7 @@ from lora_edu.methods.packing import pack_4bit
 # (r, in), so that $B A$ has the shape of $W$. We choose the rank $r = 8$.
 
 # %%
-predict(
-    "How many times fewer numbers do B and A hold together than W?",
-    ["8 times", "512 times", "1,024 times", "8,192 times"],
-    answer="512 times",
-    why="Each of the two factors is 1,024 times smaller than W, and there are two of them.",
-)
+predict("03.1")
 
 # %%
 W_numbers, BA_numbers = 8192 * 8192, 8192 * 8 + 8 * 8192
@@ -117,12 +112,7 @@ check("03.1", lora_parameter_count)
 # (192, 576). So no update of it can have a rank above 192.
 
 # %%
-predict(
-    "At which rank do B and A of this layer hold as many numbers as W?",
-    ["96", "144", "192"],
-    answer="144",
-    why="Each unit of rank costs 576 + 192 = 768 numbers, and 110,592 / 768 = 144.",
-)
+predict("03.2")
 
 # %%
 192 * 576, 144 * (192 + 576)
@@ -194,12 +184,7 @@ update.nbytes, update.bfloat16().nbytes, pack_4bit(torch.zeros(131_072, dtype=to
 # ([Brown et al. 2020](https://arxiv.org/abs/2005.14165), table 2.1). The paper adapts these two at rank 4.
 
 # %%
-predict(
-    "Which share of GPT-3's numbers does this adapter hold?",
-    ["1 %", "0.1 %", "0.01 %"],
-    answer="0.01 %",
-    why="19 million of 175 billion.",
-)
+predict("03.3")
 
 # %%
 base, adapter = count_parameters("GPT-3"), 96 * 2 * 4 * (12_288 + 12_288)
@@ -335,12 +320,7 @@ f"{numbers:,} numbers, {size:,} bytes on disk: {size / numbers:.2f} each"
 # Mistral-7B. With LoRA there is one Mistral-7B, and a thousand adapters of rank 8 on query and value, in 16 bits.
 
 # %%
-predict(
-    "How much do the thousand adapters weigh, all together?",
-    ["a thousandth of the model", "about half of the model", "about ten models"],
-    answer="about half of the model",
-    why="Each is 0.047 % of the model: 6.8 MB beside 14.5 GB.",
-)
+predict("03.4")
 
 # %%
 one_model, one_adapter = 2 * count_parameters(mistral), 2 * counts[1]
@@ -383,12 +363,7 @@ explore(draw_customers, customers=counts_of_customers, model=list(unit), start=b
 # matrix products, multiplications and additions. The optimizer's own work is left out.
 
 # %%
-predict(
-    "B and A hold 1/512 of W's numbers. How much computing does a training step of the layer take with LoRA?",
-    ["about 1/512 of full fine-tuning", "about two thirds of it", "about the same", "more"],
-    answer="about two thirds of it",
-    why="Forward goes through W, and so does the gradient on its way back. Only the gradient of W itself is left out.",
-)
+predict("03.5")
 
 
 # %%

@@ -42,12 +42,7 @@ from lora_edu.methods.lora import LoRALinear, merged_linear
 # it.
 
 # %%
-predict(
-    "Which two factors make an update that can be added to a 4 × 5 weight?",
-    ["B: 4 × 2 and A: 5 × 2", "B: 4 × 2 and A: 2 × 5", "B: 5 × 2 and A: 2 × 4"],
-    answer="B: 4 × 2 and A: 2 × 5",
-    why="Neighbours must agree: (4, 2) times (2, 5) is (4, 5). The first pair does not chain, the third gives 5 × 5.",
-)
+predict("04.1")
 
 # %%
 W = torch.tensor([[1.0, 2, 0, 1, 3], [0, 1, 1, -1, 2], [2, 3, -1, 3, 4], [1, 3, 1, 0, 5]])
@@ -148,12 +143,7 @@ f"W x: {m * n:,}    B(Ax): {r * n + m * r:,}    (BA)x: {m * r * n + m * n:,}"
 # So $B(Ax)$ takes 2304 times fewer than $(BA)x$. But $BA$ can serve many tokens, once it is formed.
 
 # %%
-predict(
-    "From how many tokens on does forming W + BA first take fewer multiplications than W x and B(Ax) apart?",
-    ["8", "64", "about 2000", "never"],
-    answer="about 2000",
-    why="Forming costs r m n once; apart costs r (m + n) for each token. Equal at m n / (m + n) = 2048 tokens.",
-)
+predict("04.2")
 
 # %%
 tokens = 2.0 ** torch.arange(0, 17)
@@ -309,12 +299,7 @@ lora = wrapped(1, 0)
 # Before training, the wrapped layer says exactly what the base says.
 
 # %%
-predict(
-    "A is random, B is zero. After the first training step, what has moved?",
-    ["A", "B", "both", "neither"],
-    answer="B",
-    why="A's gradient carries a factor B, and B is still zero. B's gradient carries A x, and that is not zero.",
-)
+predict("04.3")
 
 
 # %%
@@ -387,13 +372,7 @@ explore(draw_moves, beginning=list(beginnings))
 # weight $W$ is frozen.
 
 # %%
-predict(
-    "In full training a layer's backward pass has two large products: one gives the gradient of W, one the gradient "
-    "of x. How many remain when W is frozen?",
-    ["none", "one", "two"],
-    answer="one",
-    why="W gets no gradient. But the layers below need the gradient of x, and it passes through W.",
-)
+predict("04.4")
 
 # %% [markdown]
 # By hand, for one input and the loss $L = \frac12 \|y - \text{target}\|^2$, so that $g = y - \text{target}$:
@@ -510,12 +489,7 @@ def difference_of_two_calls(lora):
 
 
 # %%
-predict(
-    "Training mode, dropout 0.5, B still zero. Two calls with the same inputs: how much do the outputs differ?",
-    ["not at all", "a little", "by about half"],
-    answer="not at all",
-    why="Only the update sees the dropped inputs, and with B zero the update is zero. The base path gets all of x.",
-)
+predict("04.5")
 
 # %%
 difference_of_two_calls(lora)

@@ -115,13 +115,7 @@ def wrap(model, r, lora_alpha, **options):
 careless = wrap(base, r=8, lora_alpha=16)
 
 # %%
-predict(
-    "`base` has 8,970 numbers, B and A of both layers have 2,048. `LoRALinear` freezes the layer that it wraps. How "
-    "many numbers will `train` change?",
-    ["2,048", "2,698", "11,018"],
-    answer="2,698",
-    why="The last layer is not wrapped, so nobody froze it: 640 weights and 10 biases.",
-)
+predict("05.1")
 
 # %%
 {name: p.numel() for name, p in careless.named_parameters() if p.requires_grad}
@@ -222,13 +216,7 @@ f"rotated {accuracy(exact, rotated['test']):.1%}"
 # update; it has 200 examples and 60 steps.
 
 # %%
-predict(
-    "Each method gets the learning rate that suits it. Which is the least r of 1, 2, 4, 8, 16 that comes within 2 "
-    "points of full fine-tuning on rotated digits?",
-    ["1", "4", "16", "none of them"],
-    answer="4",
-    why="That is the median of three seeds. The task does not need the exact update.",
-)
+predict("05.2")
 
 # %% [markdown]
 # Three ways compete: all 8,970 numbers; $Wx + BAx$; and $BAx$ alone, with $W$ thrown away, since one often reads that
@@ -379,13 +367,7 @@ check("05.2", tuned)
 # $\alpha / r$. *Rank-stabilized* LoRA (`use_rslora=True`) scales by $\alpha / \sqrt r$.
 
 # %%
-predict(
-    "Learning rate 0.003, alpha 4, scaling alpha / r. What does going from r = 1 to r = 64 do to the accuracy on "
-    "rotated digits?",
-    ["it rises steadily", "it hardly changes", "it falls"],
-    answer="it hardly changes",
-    why="64 times as many trained numbers, and the median moves by less than 2 points.",
-)
+predict("05.3")
 
 # %%
 more_ranks = [1, 4, 16, 64]
@@ -521,12 +503,7 @@ theta.data
 # the forward pass keeps for the backward pass.
 
 # %%
-predict(
-    "LoRA at r = 8 trains 2,048 numbers in place of 8,970. What happens to the activations that are kept?",
-    ["they shrink to a quarter", "they vanish", "they grow a little"],
-    answer="they grow a little",
-    why="Those of the base stay, and A x comes on top: r numbers for each example and layer.",
-)
+predict("05.4")
 
 
 # %%
@@ -670,13 +647,7 @@ assert type(layers["merged"]) is type(wide) and layers["merged"].weight.shape ==
 # To get the base back one could subtract the update again.
 
 # %%
-predict(
-    "W + update - update, in 32 bits, with the update we trained. How many of the 4,096 weights of layer 2 come back "
-    "exactly?",
-    ["all", "about half", "none"],
-    answer="about half",
-    why="Each sum is rounded to 24 bits. What the larger number pushes out is lost.",
-)
+predict("05.5")
 
 # %%
 W, update = base[2].weight.data.float(), adapted[2].delta_weight().data

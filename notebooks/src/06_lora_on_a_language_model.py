@@ -56,12 +56,7 @@ tokens = tokenizer("The capital of France is")["input_ids"]
 compare(token=[say(token) for token in tokens], number=tokens)
 
 # %%
-predict(
-    "The vocabulary has 49,152 tokens, and the model reads these 5. How many numbers does it give back?",
-    ["1", "49,152", "245,760"],
-    answer="245,760",
-    why="At each of the 5 places, one score for every token that could come next.",
-)
+predict("06.1")
 
 # %%
 with torch.no_grad():
@@ -180,12 +175,7 @@ linear_layers(model.model.layers[0])
 # token alone.
 
 # %%
-predict(
-    "`all-linear` means each linear layer of the 30 blocks. How many pairs of B and A is that?",
-    ["30", "90", "210"],
-    answer="210",
-    why="Seven layers a block: q, k, v, o, gate, up, down. The output layer is left out.",
-)
+predict("06.2")
 
 # %%
 torch.manual_seed(0)
@@ -417,12 +407,7 @@ figures.before_after(
 # Now leave out one label of each example: that of `<|im_end|>`. All else stays: sentences, steps, seed.
 
 # %%
-predict(
-    "A second adapter is trained without that label. What does it write after the closing brace?",
-    ["nothing, it stops", "a polite sentence", "a second event"],
-    answer="a second event",
-    why="It was never asked to stop, and it has only ever been asked for events.",
-)
+predict("06.3")
 
 # %%
 for known in train_examples:
@@ -465,13 +450,7 @@ assert endless_answers[0].count("{") > 1
 # fifth.
 
 # %%
-predict(
-    "Exact match on seen patterns, each at its best learning rate. All linear layers at r = 8 reach 96 %. And q and v "
-    "alone, at r = 8?",
-    ["about 60 %", "about 80 %", "about 96 %"],
-    answer="about 96 %",
-    why="On this narrow task, and at a higher learning rate.",
-)
+predict("06.4")
 
 # %%
 rates = [0.001, 0.002, 0.005]
@@ -551,13 +530,7 @@ f"ours and peft's logits agree to 1 in 10,000: {difference < ours.abs().max().it
 # (`tools/record_classifier.py`).
 
 # %%
-predict(
-    "Head and LoRA train together and get 98 % right. Only LoRA is saved. And after loading it over the base, with a "
-    "new head?",
-    ["98 %", "49 %, as with a trained head alone", "about 12 %"],
-    answer="about 12 %",
-    why="The new head is random. What LoRA prepares for the old one means nothing to it.",
-)
+predict("06.5")
 
 # %%
 saved, not_saved = (records.runs("classifier", way=f"LoRA, head {how}") for how in ("saved", "not saved"))

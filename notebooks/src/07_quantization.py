@@ -37,12 +37,7 @@ from lora_edu.methods import blockwise, codebook, lowrank
 # fp16 and bf16.
 
 # %%
-predict(
-    "What becomes of 70,000 in fp16?",
-    ["70,000", "about 70,000", "65,504, the largest", "infinity"],
-    answer="infinity",
-    why="65,504 is the largest number of fp16, and 70,000 is too far beyond it to be rounded down.",
-)
+predict("07.1")
 
 # %%
 x = torch.tensor([70_000.0, 1 / 3, 1e-8], dtype=torch.float32)
@@ -137,12 +132,7 @@ even = codebook.uniform_code(bits=4)
 "  ".join(f"{level:.3f}" for level in even)
 
 # %%
-predict(
-    "Which index is stored for 0.23456?",
-    ["8", "9", "10"],
-    answer="9",
-    why="Level 9 is 0.2 and level 10 is 0.333: the first is nearer. Indices count from 0.",
-)
+predict("07.2")
 
 # %%
 index = (0.23456 - even).abs().argmin().item()
@@ -213,12 +203,7 @@ W = torch.randn(4096)
 W[100] = 100.0
 
 # %%
-predict(
-    "In symmetric int4, how many of the other 4,095 weights are read back as something else than zero?",
-    ["nearly all", "about half", "none"],
-    answer="none",
-    why="A step is now 100 / 7 = 14.3, and the others are smaller than half of it.",
-)
+predict("07.3")
 
 # %%
 code = codebook.symmetric_int_code(bits=4)
@@ -319,12 +304,7 @@ with safe_open(fetch_base_model() / "model.safetensors", "pt") as file:
 embedding.shape, f"largest: {embedding.abs().max() / embedding.std():.1f} standard deviations"
 
 # %%
-predict(
-    "Suppose each weight may take 6 bits, absmax included. Which way of spending them has the smallest error?",
-    ["4-bit codes, blocks of 16", "5-bit codes, blocks of 32", "6-bit codes, blocks of 4,096"],
-    answer="5-bit codes, blocks of 32",
-    why="Fine levels are lost on large outliers, and small blocks spend too much on scales.",
-)
+predict("07.4")
 
 
 # %%
@@ -419,12 +399,7 @@ check("07.4", bits_per_parameter)
 # times: in fp32, in bf16, in int8, and in NF4, the 4-bit format of QLoRA.
 
 # %%
-predict(
-    "How long does the 4-bit layer take for 64 tokens, next to the fp32 layer on this computer's processor?",
-    ["about an eighth", "about as long", "longer"],
-    answer="longer",
-    why="Nothing here multiplies NF4 codes: W is rebuilt in fp32 first, then multiplied as before.",
-)
+predict("07.5")
 
 # %%
 from lora_edu.methods.qlora import NF4Linear

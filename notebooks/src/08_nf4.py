@@ -49,12 +49,7 @@ from lora_edu.methods import blockwise, codebook, nf4
 # within two.
 
 # %%
-predict(
-    "The last cut leaves 1/16 of all numbers above it. How many standard deviations from the middle does it lie?",
-    ["about 1.5", "about 2.5", "about 4"],
-    answer="about 1.5",
-    why="The outermost slice holds 6 % of all numbers, and it reaches from there to infinity.",
-)
+predict("08.1")
 
 # %% [markdown]
 # The **quantile** at $p$ is the number below which a share $p$ lies. For the normal distribution PyTorch has it as
@@ -134,12 +129,7 @@ figures.lines(
 # $$q_i = \frac{1}{2} \left( Q\!\left(\frac{i}{2^k + 1}\right) + Q\!\left(\frac{i + 1}{2^k + 1}\right) \right)$$
 
 # %%
-predict(
-    "We compute it as printed, for i = 0 to 15. What do we get?",
-    ["the published NF4 levels", "16 levels, none of them zero", "one level is minus infinity"],
-    answer="one level is minus infinity",
-    why="For i = 0 it asks for the quantile of 0: the number below which nothing lies.",
-)
+predict("08.2")
 
 # %%
 i = torch.arange(16, dtype=torch.float64)
@@ -297,12 +287,7 @@ f"level 1.0 in standard deviations: {designed:.2f} by design, {absmax.mean():.2f
 # | int4 min-max | 16 even levels from the smallest weight to the largest | 2 × 16 bits |
 
 # %%
-predict(
-    "Normal numbers, blocks of 64, both 4.5 bits a weight. Which has the smaller root mean square error?",
-    ["NF4", "int4 min-max", "they are equal"],
-    answer="int4 min-max",
-    why="NF4 has the smaller mean absolute error. Min-max fits its ends to each block, which saves large errors.",
-)
+predict("08.3")
 
 
 # %%
@@ -400,12 +385,7 @@ check("08.2", minmax_int4)
 # its query weights, in blocks of 32.
 
 # %%
-predict(
-    "On normal numbers at blocks of 32, min-max int4 errs by 8 %. By how much on this weight?",
-    ["about 8 %", "about 4 %", "about 0.2 %"],
-    answer="about 0.2 %",
-    why="The weights already lie on a min-max grid of 16 levels for each block of 32. Here they find it again.",
-)
+predict("08.4")
 
 # %%
 W = query.flatten() / query.square().mean().sqrt()
@@ -501,12 +481,7 @@ check("08.3", pack)
 # quantization** stores the scales as 8-bit codes, in blocks of 256 scales with one float32 scale each.
 
 # %%
-predict(
-    "How many bits a weight do the scales still take, both levels together?",
-    ["0.25", "0.127", "0.008"],
-    answer="0.127",
-    why="8 bits for 64 weights are 0.125; 32 bits for 64 times 256 weights are 0.002.",
-)
+predict("08.5")
 
 # %%
 centred = absmax - absmax.mean()

@@ -54,12 +54,7 @@ dW = records.delta_w(path).float()
 f"{W.numel():,} weights; the update is {dW.norm() / W.norm():.2%} as large as W"
 
 # %%
-predict(
-    "We store W and W + dW in NF4. How many of the 331,776 codes differ?",
-    ["nearly all", "about half", "about 1 in 100"],
-    answer="about 1 in 100",
-    why="The levels lie so far apart that most weights stay nearest to the same one.",
-)
+predict("09.1")
 
 # %%
 before, after = nf4.quantize_nf4(W), nf4.quantize_nf4(W + dW)
@@ -218,13 +213,7 @@ def obvious(x):
 
 
 # %%
-predict(
-    "Codes and scales take 8.7 MB, the weight in 32 bits 67 MB. What does `obvious` leave in memory for the backward "
-    "pass?",
-    ["the codes alone", "the 67 MB as well", "nothing"],
-    answer="the 67 MB as well",
-    why="Autograd keeps what a product needs for its gradient, and that is the weight that it was given.",
-)
+predict("09.2")
 
 # %% [markdown]
 # PyTorch tells a *hook* about each tensor that it keeps. The first function below sees it (`append` gives None, so
@@ -416,12 +405,7 @@ optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad]
 ids = torch.randint(3, 49_152, (1, 224), generator=torch.Generator().manual_seed(0))
 
 # %%
-predict(
-    "The 4-bit codes take 53 MB. How many MB of tensors does a training step on 224 tokens hold at its peak?",
-    ["about 60", "about 200", "about 600"],
-    answer="about 600",
-    why="The embedding stays wide, and most of the rest is activations and logits: they do not care about 4 bits.",
-)
+predict("09.3")
 
 # %% [markdown]
 # `memory_ledger` predicts the peak from the model's configuration alone. `LiveTensors` counts the tensors that a step
@@ -582,12 +566,7 @@ compare(method=small, measured_GB=[f"{size:.2f}" for size in resident.values()],
 # 2016](https://arxiv.org/abs/1604.06174)). The result is the same.
 
 # %%
-predict(
-    "Every block is computed a second time. How much longer does a QLoRA step take?",
-    ["hardly", "by a third to a half", "it takes three times as long"],
-    answer="by a third to a half",
-    why="A step is one forward, and a backward of about one more: frozen weights need no gradient of their own.",
-)
+predict("09.4")
 
 
 # %%
@@ -658,12 +637,7 @@ f"Adam's averages {averages:.0f} MB, of which paged {paged:.0f} MB; peak {peak:,
 # bitsandbytes' `Linear4bit` is what `load_in_4bit` puts into a model. Same weight, same $A$ and $B$, same input:
 
 # %%
-predict(
-    "Our layer and theirs, one training step. What agrees?",
-    ["every byte and every digit", "bytes exactly, results up to rounding", "results within a few percent"],
-    answer="bytes exactly, results up to rounding",
-    why="The same codes mean the same weight. But the sums of a product are added in another order.",
-)
+predict("09.5")
 
 # %%
 import bitsandbytes as bnb

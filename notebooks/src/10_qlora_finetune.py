@@ -68,12 +68,7 @@ test[0]
 extraction.INSTRUCTION
 
 # %%
-predict(
-    "The base model is asked about 25 test sentences. How many events does it get exactly right?",
-    ["none", "about 5", "about 12", "nearly all"],
-    answer="none",
-    why="It answers in the style of a chat. Below you see what that looks like.",
-)
+predict("10.1")
 
 # %% [markdown]
 # `quantization="nf4"` stores the linear layers of all 30 blocks in 4 bits, with double quantization (notebook 08).
@@ -148,12 +143,7 @@ check("10.1", exact_match)
 # `get_peft_model` then puts $B$ and $A$ in.
 
 # %%
-predict(
-    "The model has 134.5 million parameters. What share will train?",
-    ["0.02 %", "2 %", "20 %"],
-    answer="2 %",
-    why="Each layer adds r x (in + out) numbers: 2.4 million in all.",
-)
+predict("10.2")
 
 # %%
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -275,12 +265,7 @@ len(example["labels"]), len(scored), tokenizer.decode(scored)
 # 86 %.
 
 # %%
-predict(
-    "The loss starts above 1 nat a token. The model sees 240 sentences, once each. Where does it end?",
-    ["near 1", "near 0.5", "below 0.15"],
-    answer="below 0.15",
-    why="To copy from a sentence into a fixed form is easy once the form is known.",
-)
+predict("10.3")
 
 # %% [markdown]
 # One call asks, trains, asks again and records. The loop inside is transformers' `Trainer`. If the kernel dies, write
@@ -357,12 +342,7 @@ assert not small or (scores[0] <= 0.1 and scores[2] >= 0.7 and scores[2] > score
 # The training loop could have touched anything. Did it?
 
 # %%
-predict(
-    "How many of the base model's 134.5 million weights changed?",
-    ["none", "about 2 %", "all, a little"],
-    answer="none",
-    why="They are frozen. The adapter is added beside them.",
-)
+predict("10.4")
 
 # %%
 before, after = (record["base"][f"weights_sha256_{when}"] for when in ("before", "after"))
@@ -435,12 +415,7 @@ if mine:
 # with: the levels of NF4, times their scales.
 
 # %%
-predict(
-    "The update is added to the 4-bit weight, and the sum is rounded to NF4 again. How much of the update is left?",
-    ["nearly all", "about half", "almost nothing"],
-    answer="almost nothing",
-    why="It is less than a hundredth of W. The next level of NF4 is much farther away.",
-)
+predict("10.5")
 
 # %%
 import torch

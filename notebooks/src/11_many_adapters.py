@@ -54,12 +54,7 @@ load_persona("robot")[41]
 # layers, 120 steps of 8 turns.
 
 # %%
-predict(
-    "The base has 134.5 million parameters. How many more do all three characters need together?",
-    ["three times as many", "about 10 %", "about 1 %"],
-    answer="about 1 %",
-    why="Each adapter holds 460,800 numbers: 1.4 million in all.",
-)
+predict("11.1")
 
 # %%
 model, tokenizer = load_base_model(dtype="float32")
@@ -132,12 +127,7 @@ compare(learning_rate=[run["learning_rate"] for run in tried], loss=losses, name
 # adapter, answer, set the next. But most of the work is $W x$, and $W$ is the same for all four.
 
 # %%
-predict(
-    "All four questions go into one batch. How often is each row multiplied with W?",
-    ["once", "once for each adapter", "once for each merged model"],
-    answer="once",
-    why="W acts on the whole batch. Then each adapter adds its update to its own rows.",
-)
+predict("11.2")
 
 # %% [markdown]
 # For row $i$ with adapter $k(i)$, of rank $r_k$:
@@ -223,12 +213,7 @@ adapter_bytes = sum(p.nbytes for p in surgery.adapter_parameters(model)) // 20
 f"{adapter_bytes / 1e6:.2f} MB each, the base {base_bytes / 1e6:.0f} MB"
 
 # %%
-predict(
-    "How many of these adapters weigh as much as the whole base?",
-    ["about 30", "about 300", "about 30,000"],
-    answer="about 300",
-    why="538 MB / 1.84 MB is 292.",
-)
+predict("11.3")
 
 
 # %%
@@ -293,12 +278,7 @@ behind, W = BottleneckAdapter(features=8, bottleneck=2, activation="relu"), torc
 _ = behind.up.weight.normal_()  # as if trained; it starts at zero
 
 # %%
-predict(
-    "A trained adapter of this kind follows a layer W. Can the two be merged into one matrix?",
-    ["yes, as with LoRA", "no", "only at rank 1"],
-    answer="no",
-    why="One matrix cannot bend: minus the input gives exactly minus the output. With ReLU it does not.",
-)
+predict("11.4")
 
 # %%
 sizes = torch.linspace(-2, 2, 81)
@@ -376,12 +356,7 @@ explore(draw_attention, prefix=range(9), start={"prefix": 2})
 # costs $2 \cdot 30 \cdot 192 = 11{,}520$ numbers: a key and a value of 192 numbers in each of 30 layers.
 
 # %%
-predict(
-    "How long must a prefix be to hold as many numbers as one of our LoRA adapters?",
-    ["4 tokens", "40 tokens", "400 tokens"],
-    answer="40 tokens",
-    why="460,800 / 11,520 = 40. LoRA of rank 8 on all linear layers would be 212 tokens.",
-)
+predict("11.5")
 
 # %% [markdown]
 # ### Exercise 11.4 · Attention with a prefix (two stars, 8 minutes)

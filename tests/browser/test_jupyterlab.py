@@ -5,48 +5,20 @@ never asserted.
 """
 
 import base64
-import json
-import os
 import re
-import secrets
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import sync_playwright
 
+from tests.browser.lab import open_notebook, run_all, running_lab
 from tests.browser.recomputed import EXPECTED
 from tools import build_notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-LAB_OPTIONS = [
-    "--no-browser",
-    "--allow-root",
-    "--LabApp.expose_app_in_browser=True",
-    "--LabApp.extension_manager=readonly",
-]
-SETTINGS = {
-    # Cells that are out of sight would otherwise not be on the page.
-    "notebook-extension/tracker": {"windowingMode": "none"},
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-}
-SECONDS_TO_START, SECONDS_TO_RUN, TRIES = 60, 300, 250
+SECONDS_TO_RUN, TRIES = 300, 250
 
 
 # These train the language model, or let it write, for minutes. Of their code, only what the sliders need is run here,
@@ -93,102 +65,20 @@ def working_copy(source, folder):
     nbformat.write(notebook, folder / f"{source.stem}.ipynb")
 
 
-def wait_until_up(url, process, log):
-    deadline = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            return urllib.request.urlopen(url, timeout=1).close()
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()}")
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """The address of a JupyterLab with nobody's settings, on fresh copies of the notebooks."""
-    home = tmp_path_factory.mktemp("lab")
-    course = home / "course"
-    (course / "work").mkdir(parents=True)
-    for name in ("lora_edu", "data", "pyproject.toml"):
-        (course / name).symlink_to(ROOT / name)
-    for source in build_notebooks.selected_sources([name[:2] for name in EXPECTED], ROOT):
-        working_copy(source, course / "work")
-    for name, values in SETTINGS.items():
-        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(values))
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    token = secrets.token_hex(16)
-    environment = {
-        **os.environ,
-        **build_notebooks.KERNEL_ENVIRONMENT,
-        "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-        "IPYTHONDIR": str(home / "ipython"),
-        "OMP_NUM_THREADS": "1",
-    }
-    address = [
-        f"--ServerApp.port={port}",
-        f"--IdentityProvider.token={token}",
-        f"--ServerApp.root_dir={course / 'work'}",
-    ]
-    log = home / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *LAB_OPTIONS, *address],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_up(f"{url}/api?token={token}", process, log)
-        # A workspace each, or the second page would open with the tabs of the first.
-        yield f"{url}/lab/workspaces/{{name}}/tree/{{name}}.ipynb?token={token}"
-    finally:
-        process.terminate()  # the server ends its kernels
-        process.wait(timeout=20)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium on the PATH")  # with CI=true, tests/ci_guard.py makes this a failure
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
-
-
-RUN_ALL = """async () => {
-    await window.jupyterapp.restored;
-    const context = window.jupyterapp.shell.currentWidget.sessionContext;
-    await context.ready;
-    await context.session.kernel.info;
-    window.jupyterapp.commands.execute('notebook:run-all-cells');  // not awaited: it ends with the last cell
-}"""
-# The cells' errors once the last cell has run or one has failed; until then null.
-ERRORS = """() => {
-    const cells = [...window.jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type == 'code');
-    const outputs = cells.flatMap(cell => cell.outputs.toJSON());
-    const errors = outputs.filter(output => output.output_type == 'error').map(output => output.evalue);
-    return errors.length || cells.every(cell => cell.executionCount) ? errors : null;
-}"""
+    """The address of a JupyterLab on fresh copies of the notebooks."""
+    with running_lab(tmp_path_factory.mktemp("lab")) as (address, work):
+        for source in build_notebooks.selected_sources([name[:2] for name in EXPECTED], ROOT):
+            working_copy(source, work)
+        yield address
 
 
 @pytest.fixture(scope="module", params=EXPECTED)
 def notebook(request, lab, browser):
     """A notebook's name, and the page on which all its cells have run."""
-    page = browser.new_page(viewport={"width": 1300, "height": 1000})
-    page.goto(lab.format(name=request.param))
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=1000 * SECONDS_TO_START)
-    page.evaluate(RUN_ALL)
-    errors = page.wait_for_function(ERRORS, timeout=1000 * SECONDS_TO_RUN).json_value()
-    assert errors == []
+    page = open_notebook(browser, lab, request.param)
+    assert run_all(page, SECONDS_TO_RUN) == []
     yield request.param, page
     page.close()
 

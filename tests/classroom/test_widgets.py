@@ -5,6 +5,8 @@ No browser here. The file also runs under ipywidgets 7.7.1 and IPython 7.34 (Col
 
 import io
 import json
+import sys
+import types
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
@@ -13,6 +15,7 @@ from IPython.utils.capture import capture_output
 from matplotlib import image
 
 from lora_edu.classroom import figures
+from lora_edu.classroom.predictions import n01
 from lora_edu.classroom.widgets import WIDGET_VIEW, chat, compare, explore, predict
 
 
@@ -26,10 +29,15 @@ def shown(value):
 
 def static(value):
     """The same without the live view, as text."""
-    outputs = [
-        ({k: v for k, v in data.items() if k != WIDGET_VIEW}, metadata) for data, metadata in shown(value)
-    ]
-    return json.dumps(outputs)
+    return json.dumps([output for output in shown(value) if WIDGET_VIEW not in output[0]])
+
+
+@pytest.mark.parametrize("make", [lambda: question(), lambda: explorer(), lambda: conversation()])
+def test_on_colab_one_output_holds_both_forms(make, monkeypatch):
+    # Colab keeps the state of widgets in the file. Two outputs would both be seen there.
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    [(data, _)] = shown(make())
+    assert WIDGET_VIEW in data and {"text/html", "image/png"} & set(data)
 
 
 # ---------------------------------------------------------------- predict
@@ -40,18 +48,17 @@ def question():
 
 
 def test_prediction_without_a_kernel_hides_the_answer_behind_a_click():
-    (data, _), *rest = shown(question())
-    assert not rest
+    _, (data, _) = shown(question())
     before, _, folded = data["text/html"].partition("<details>")
     assert "Is <code>B</code> &lt; A?" in before and "<li>both</li>" in before
-    assert "B starts at zero." not in before and "no. B starts at zero." in folded
+    assert "B starts at zero." not in before and "<b>no</b>. <span>B starts at zero.</span>" in folded
     assert data["text/plain"] == "Is `B` < A?\n  - yes\n  - no\n  - both"
 
 
 def test_prediction_is_live_with_a_kernel_and_its_static_form_does_not_depend_on_it():
     first, second = question(), question()
-    data, _ = shown(first)[0]
-    assert data[WIDGET_VIEW]["model_id"] == first.widget.model_id
+    (data, _), _ = shown(first)
+    assert set(data) == {WIDGET_VIEW} and data[WIDGET_VIEW]["model_id"] == first.widget.model_id
     assert static(first) == static(second)
 
 
@@ -69,17 +76,28 @@ def test_a_wrong_choice_is_told_the_answer():
     assert "You said: yes. The answer: no. B starts at zero." in prediction.feedback.value
 
 
+def test_an_id_stands_for_the_question_in_the_module():
+    [*_, last] = n01.PREDICTIONS
+    assert predict(f"01.{len(n01.PREDICTIONS)}").question == last
+    whole = predict(last.text, last.choices, answer=last.answer, why=last.why)
+    assert static(whole) == static(predict(f"01.{len(n01.PREDICTIONS)}"))
+
+
 @pytest.mark.parametrize(
-    ("choices", "answer", "message"),
+    ("arguments", "message"),
     [
-        (["yes"], "yes", "choices must be at least two"),
-        (["yes", "yes"], "yes", "choices must be at least two different"),
-        (["yes", "no"], "maybe", "answer must be one of .*'maybe'"),
+        (("Well?", ["yes"], "yes"), "choices must be at least two"),
+        (("Well?", ["yes", "yes"], "yes"), "choices must be at least two different"),
+        (("Well?", ["yes", "no"], "maybe"), "answer must be one of .*'maybe'"),
+        (("Well?", ["yes", "no"]), "answer must be one of .*''"),
+        (("Well?",), r"must be an id such as '01.4', got 'Well\?'"),
+        (("01.99",), "question must be one of .*'01.1', .* got '01.99'"),
+        (("99.1",), r"question must be one of \[\], got '99.1'"),
     ],
 )
-def test_predict_names_the_bad_argument(choices, answer, message):
+def test_predict_names_the_bad_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
-        predict("Well?", choices, answer)
+        predict(*arguments)
 
 
 # ---------------------------------------------------------------- compare
@@ -132,6 +150,23 @@ def test_a_picture_does_not_depend_on_the_way_there():
     assert straight.image.value == around.image.value
 
 
+def test_play_runs_through_the_values_and_starts_where_the_slider_stands():
+    ours = explorer(start={"rank": 2})
+    row, noise, *_ = ours.widget.children
+    slider, play = row.children
+    assert noise is ours.sliders["noise"]  # two values are no sequence
+    assert play.value == 1 and play.max == 3
+    play.value += 1  # what the front end does at each beat
+    assert slider.value == 3 and ours.caption.value == "rank 3, noise 0"
+    slider.value = 1
+    assert play.value == 0
+
+
+def test_words_have_no_order_to_run_through():
+    ours = explore(lambda ax, kind: draw(ax, 1, len(kind)), kind=["q", "kk", "vvv"])
+    assert ours.widget.children[0] is ours.sliders["kind"]
+
+
 def test_labels_that_grow_are_not_cut_off():
     def bars(ax, length):
         return figures.next_token({"a" * length: 0.5, "b": 0.1}, right="b", ax=ax, alt=f"length {length}")
@@ -168,9 +203,10 @@ def test_sweep_meets_the_value_that_fails():
 
 
 def test_explorer_without_a_kernel_shows_the_picture_and_the_line_for_the_start_values():
-    (picture, metadata), (text, _) = shown(explorer(start={"rank": 3}))
-    assert picture["image/png"] and metadata["image/png"] == {"alt": "rank 3, noise 0"}
-    assert text["text/html"] == "<p>rank 3, noise 0</p>" and text["text/plain"] == "rank 3, noise 0"
+    (live, _), (picture, metadata), (text, _) = shown(explorer(start={"rank": 3}))
+    assert set(live) == {WIDGET_VIEW} and set(picture) == {"image/png"}
+    assert metadata["image/png"]["alt"] == "rank 3, noise 0"
+    assert "<p>rank 3, noise 0</p>" in text["text/html"] and text["text/plain"] == "rank 3, noise 0"
     assert static(explorer()) == static(explorer())
 
 
@@ -246,8 +282,7 @@ def test_a_reply_that_fails_is_told_and_the_chat_goes_on():
 
 
 def test_chat_without_a_kernel_shows_the_opening():
-    (data, _), *rest = shown(conversation())
-    assert not rest
+    _, (data, _) = shown(conversation())
     assert "<b>you:</b> hi &amp; bye<br><b>ann:</b> ann &lt;HI &amp; BYE&gt;" in data["text/html"]
     assert data["text/plain"] == "you: hi & bye\nann: ann <HI & BYE>"
     assert static(conversation()) == static(conversation())

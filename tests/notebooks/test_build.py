@@ -144,9 +144,7 @@ def test_what_differs_from_run_to_run_is_gone(built):
     }
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert all(set(cell.metadata) <= {"tags", "jupyter"} for cell in code)
-    hidden = [cell.source for cell in code if cell.metadata.get("jupyter") == {"source_hidden": True}]
-    assert hidden == [cell.source for cell in code if cell.source.startswith("predict(")] != []
+    assert all(set(cell.metadata) <= {"tags"} for cell in code)
     assert [(o.name, o.text) for o in outputs_of(notebook, "10 %")] == [
         ("stdout", "20 %\nmore\n"),
         ("stderr", "late\n"),

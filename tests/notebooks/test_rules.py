@@ -29,6 +29,7 @@ import pytest
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import load_exercises
+from lora_edu.classroom.predictions import load_predictions
 from tools import build_notebooks
 from tools.build_notebooks import tags_of
 
@@ -157,7 +158,7 @@ def test_beats(source):
 
 @every_source
 def test_every_question_is_one(source):
-    texts = [ast.literal_eval(call.args[0]) for call in calls_in(source, "predict")]
+    texts = [question.text for question in load_predictions(number_of(source)).values()]
     headings = [
         h
         for cell in cells_of(source)

@@ -23,10 +23,12 @@ import hashlib
 import json
 
 from lora_edu.classroom.widgets import Explorer
+from lora_edu.classroom.widgets import frames as frames_module
 
 explorers = [thing for thing in gc.get_objects() if type(thing) is Explorer]
 frames = []
 for explorer in explorers:
+    assert frames_module.combinations(explorer.controls) <= frames_module.MOST_COMBINATIONS, explorer.controls
     explorer.sweep()
     frames.append([])
     for name, values in explorer.controls.items():

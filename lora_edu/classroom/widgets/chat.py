@@ -74,7 +74,7 @@ class Chat:
         return "\n".join(f"you: {message}\n{speaker}: {reply}" for speaker, message, reply in self.turns)
 
     def _ipython_display_(self) -> None:
-        show(self.widget, {"text/html": self.to_html(), "text/plain": repr(self)})
+        show(self.widget, "chat", ({"text/html": self.to_html(), "text/plain": repr(self)}, {}))
 
 
 def chat(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import ipywidgets
 
 from lora_edu.classroom import figures
+from lora_edu.classroom.widgets import frames
 from lora_edu.classroom.widgets._show import show, to_html
+
+PLAY_MILLISECONDS = 700
 
 
 class Explorer:
@@ -36,11 +41,12 @@ class Explorer:
             for name, values in self.controls.items()
         }
         png, text = self.frame(**self.start)
+        self._width = figures.png_output(png, text)[1]["image/png"].get("width") or _pixels(png)
         # Its own size: stretched to the cell's width it would be larger than the other figures.
-        layout = ipywidgets.Layout(align_self="flex-start", max_width="100%")
+        layout = ipywidgets.Layout(align_self="flex-start", width=f"{self._width}px", max_width="100%")
         self.image = ipywidgets.Image(value=png, format="png", layout=layout)
         self.caption = ipywidgets.HTML(value=to_html(text))  # a Label would not wrap
-        self.widget = ipywidgets.VBox([*self.sliders.values(), self.image])
+        self.widget = ipywidgets.VBox([*map(_with_play, self.sliders.values()), self.image, self.caption])
         for slider in self.sliders.values():
             slider.observe(self._redraw, names="value")
 
@@ -78,16 +84,40 @@ class Explorer:
             for values in ({**self.start, name: choice} for choice in choices)
         ]
 
+    def write_film(self, folder: Path) -> Path:
+        """Write the pictures of all combinations of values for pages without Python; see `frames.write_film`."""
+        labels = {name: [_label(value) for value in values] for name, values in self.controls.items()}
+        start = [values.index(self.start[name]) for name, values in self.controls.items()]
+        combinations = itertools.product(*self.controls.values())
+        pictures = (self.frame(**dict(zip(self.controls, values, strict=True))) for values in combinations)
+        return frames.write_film(folder, labels, start, pictures, self._width)
+
     def _ipython_display_(self) -> None:
+        if folder := frames.frames_folder():
+            self.write_film(folder)  # now: later cells may change what `draw` looks at
         png, text = self.frame(**self.start)
-        show(self.widget, *figures.png_output(png, text))
-        show(self.caption, figures.text_output(text))
+        show(self.widget, "explore", figures.png_output(png, text), (figures.text_output(text), {}))
+
+
+def _with_play(slider: ipywidgets.SelectionSlider) -> ipywidgets.Widget:
+    """The slider, behind a play button if its values are numbers: words have no order to run through."""
+    labels, values = zip(*slider.options, strict=True)
+    if len(values) < 3 or not all(isinstance(value, int | float) for value in values):
+        return slider
+    play = ipywidgets.Play(max=len(labels) - 1, value=slider.index, interval=PLAY_MILLISECONDS)
+    ipywidgets.link((play, "value"), (slider, "index"))
+    return ipywidgets.HBox([slider, play])
 
 
 def _width(values: Iterable[object]) -> str | None:
     """Of a slider: its own width, or more where a value is a few words, which would be cut off."""
     longest = max(len(_label(value)) for value in values)
     return None if longest <= 10 else "36em"
+
+
+def _pixels(png: bytes) -> int:
+    """Width of a picture, where every PNG says it."""
+    return int.from_bytes(png[16:20], "big")
 
 
 def _label(value: object) -> str:
@@ -104,7 +134,8 @@ def explore(
 ) -> Explorer:
     """Show a picture with one slider a control; moving a slider redraws the same figure.
 
-    Without a kernel, the picture and the line of text for the start values remain.
+    Without a kernel, the picture and the line of text for the start values remain. Where the environment variable
+    LORA_EDU_FRAMES names a folder, every picture goes there too, for pages on which no Python runs (`pages`).
 
     Parameters
     ----------

@@ -6,60 +6,71 @@ from collections.abc import Sequence
 
 import ipywidgets
 
+from lora_edu.classroom.predictions import Question, find_question
 from lora_edu.classroom.widgets._show import show, to_html
 
 
 class Prediction:
     """A question whose answer opens after the learner has committed to one; see `predict`."""
 
-    def __init__(self, question: str, choices: Sequence[str], answer: str, why: str):
-        self.question, self.choices, self.answer, self.why = question, list(choices), answer, why
+    def __init__(self, question: Question):
+        self.question = question
         layout = ipywidgets.Layout(width="auto")
-        self.buttons = [ipywidgets.Button(description=choice, layout=layout) for choice in choices]
+        self.buttons = [ipywidgets.Button(description=choice, layout=layout) for choice in question.choices]
         for button in self.buttons:
             button.on_click(self._commit)
         self.feedback = ipywidgets.HTML()
         self.widget = ipywidgets.VBox(
-            [ipywidgets.HTML(f"<b>{to_html(question)}</b>"), ipywidgets.HBox(self.buttons), self.feedback]
+            [
+                ipywidgets.HTML(f"<b>{to_html(question.text)}</b>"),
+                ipywidgets.HBox(self.buttons),
+                self.feedback,
+            ]
         )
         self.widget.children[1].layout.flex_flow = "row wrap"
 
     def _commit(self, chosen: ipywidgets.Button) -> None:
+        answer, why = self.question.answer, self.question.why
         for button in self.buttons:
             button.disabled = True
-            if button.description == self.answer:
+            if button.description == answer:
                 button.icon = "check"
-        right = chosen.description == self.answer
+        right = chosen.description == answer
         chosen.button_style = "success" if right else "warning"
-        verdict = "Right." if right else f"You said: {chosen.description}. The answer: {self.answer}."
-        self.feedback.value = f'<div role="status">{to_html(f"{verdict} {self.why}".rstrip())}</div>'
+        verdict = "Right." if right else f"You said: {chosen.description}. The answer: {answer}."
+        self.feedback.value = f'<div role="status">{to_html(f"{verdict} {why}".rstrip())}</div>'
 
     def to_html(self) -> str:
         """The static form: question, choices, and the answer behind a click."""
-        choices = "".join(f"<li>{to_html(choice)}</li>" for choice in self.choices)
-        answer = to_html(f"{self.answer}. {self.why}".rstrip())
+        choices = "".join(f"<li>{to_html(choice)}</li>" for choice in self.question.choices)
+        why = f" <span>{to_html(self.question.why)}</span>" if self.question.why else ""
+        answer = f"<b>{to_html(self.question.answer)}</b>.{why}"
         return (
-            f"<p><b>{to_html(self.question)}</b></p><ul>{choices}</ul>"
+            f"<p><b>{to_html(self.question.text)}</b></p><ul>{choices}</ul>"
             f"<details><summary>Decide first, then open the answer</summary>{answer}</details>"
         )
 
     def __repr__(self) -> str:
-        return "\n".join([self.question, *(f"  - {choice}" for choice in self.choices)])
+        return "\n".join([self.question.text, *(f"  - {choice}" for choice in self.question.choices)])
 
     def _ipython_display_(self) -> None:
-        show(self.widget, {"text/html": self.to_html(), "text/plain": repr(self)})
+        show(self.widget, "predict", ({"text/html": self.to_html(), "text/plain": repr(self)}, {}))
 
 
-def predict(question: str, choices: Sequence[str], answer: str, why: str = "") -> Prediction:
+def predict(
+    question: str, choices: Sequence[str] | None = None, answer: str | None = None, why: str = ""
+) -> Prediction:
     """Ask before the experiment; the answer opens once the learner has chosen.
 
     Parameters
     ----------
     question : str
-        Ends in "?". Words between backticks are shown as code.
-    choices : sequence of str
+        Alone, an id such as ``"01.4"``: the fourth question of `lora_edu.classroom.predictions` for notebook 01,
+        so that no cell of the notebook holds its answer. With `choices`, the question itself, which ends in "?".
+        Words between backticks are shown as code.
+    choices : sequence of str, optional
         At least two, all different; one button each.
-    answer : str
+    answer : str, optional
         The right one of `choices`.
     why : str
         One sentence, shown with the answer.
@@ -72,10 +83,8 @@ def predict(question: str, choices: Sequence[str], answer: str, why: str = "") -
     Raises
     ------
     ValueError
-        If there are fewer than two choices, two are equal, or `answer` is none of them.
+        If there is no such id, there are fewer than two choices, two are equal, or `answer` is none of them.
     """
-    if len(choices) < 2 or len(set(choices)) != len(choices):
-        raise ValueError(f"choices must be at least two different texts, got {list(choices)}")
-    if answer not in choices:
-        raise ValueError(f"answer must be one of {list(choices)}, got {answer!r}")
-    return Prediction(question, choices, answer, why)
+    if choices is None and answer is None:
+        return Prediction(find_question(question))
+    return Prediction(Question(question, tuple(choices or ()), answer or "", why))

@@ -1,0 +1,39 @@
+"""The questions that notebooks ask before an experiment, out of the learner's sight: one module a notebook.
+
+``PREDICTIONS`` of module ``n01`` holds the questions of notebook 01 in its order: the fourth is "01.4".
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+
+from lora_edu.classroom.predictions.question import Question
+
+__all__ = ["Question", "find_question", "load_predictions"]
+
+
+def load_predictions(notebook: str) -> dict[str, Question]:
+    """The questions of one notebook (``"10"``) by id, in its order; empty if it has none."""
+    name = f"{__name__}.n{notebook}"
+    if importlib.util.find_spec(name) is None:
+        return {}
+    questions = importlib.import_module(name).PREDICTIONS
+    return {f"{notebook}.{place}": question for place, question in enumerate(questions, start=1)}
+
+
+def find_question(key: str) -> Question:
+    """The question with an id such as ``"01.4"``.
+
+    Raises
+    ------
+    ValueError
+        If `key` is no such id, or its notebook has no question of that number.
+    """
+    if not re.fullmatch(r"\d\d\.\d+", key):
+        raise ValueError(f"a question without choices must be an id such as '01.4', got {key!r}")
+    known = load_predictions(key[:2])
+    if key not in known:
+        raise ValueError(f"question must be one of {list(known)}, got {key!r}")
+    return known[key]
