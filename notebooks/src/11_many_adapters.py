@@ -186,7 +186,7 @@ check("11.1", mixed_layer)
 
 # %%
 names = [*PERSONAS, "__base__"]
-tokens = tokenizer(["I cannot find my keys."] * 4, return_tensors="pt").input_ids
+tokens = tokenizer(["I cannot find my keys."] * 4, return_tensors="pt").input_ids.to(model.device)
 
 # %%
 mixed = model(tokens, adapter_names=names).logits
