@@ -21,8 +21,8 @@ NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 SOLUTIONS := $(filter-out $(addprefix notebooks/solutions/,06_% 10_% 11_%),$(wildcard notebooks/solutions/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help course lab test check test-colab test-gpu binder-limit bench notebooks constraints constraints-colab repo \
-	clean set-up-course set-up-test
+.PHONY: help course lab test check test-colab test-gpu notebooks-gpu binder-limit bench notebooks constraints \
+	constraints-colab repo clean set-up-course set-up-test
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 19
@@ -50,8 +50,11 @@ test-colab: set-up-test ## the part of make test that runs with Colab's versions
 binder-limit: set-up-test ## every notebook on one core, within the memory that Binder gives
 	$(PY) -m tools.binder_limit
 
-test-gpu: set-up-test ## the tests that need a CUDA device
+test-gpu: set-up-test ## the tests that need a CUDA device; make notebooks-gpu runs the notebooks on it
 	$(PY) -m pytest -m gpu tests
+
+notebooks-gpu: set-up-test ## every notebook on a CUDA device; record and executed copies in build/notebooks_gpu/
+	$(PY) -m tools.run_on_gpu --output build/notebooks_gpu/notebooks_gpu.json
 
 bench: set-up-test ## time and memory against bitsandbytes, torchao, peft, scipy; a dated JSON in build/bench/
 	$(PY) -m benchmarks $(BENCH_ARGS)

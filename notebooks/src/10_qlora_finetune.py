@@ -211,6 +211,8 @@ trainable, total
 # %%
 import os
 
+import torch
+
 from lora_edu.llm.budget.preflight import changes, preflight
 from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
 from lora_edu.llm.finetune.recipe import make_recipe, predict_memory
@@ -233,13 +235,14 @@ ledger = predict_memory(make_recipe(config), load_config(MODEL), longest)
 
 # %% [markdown]
 # `preflight` compares the sum with the memory that is there, less a reserve for what a prediction may be wrong by.
-# What does it decide on a machine with 2,000 MB, with 1,600, with 1,000?
+# What does it decide on a machine without a GPU that has 2,000 MB, or 1,600, or 1,000?
 
 # %%
+on_cpu = ledger.but(device="cpu", dtype=torch.float32, optimizer="adamw")  # the same run
 for megabytes in (2000, 1600, 1000):
     try:
-        fitting = preflight(ledger, ledger.settings["device"], available=megabytes * 10**6)
-        print(f"{megabytes} MB: {changes(ledger, fitting) or 'as it is'}")
+        fitting = preflight(on_cpu, "cpu", available=megabytes * 10**6)
+        print(f"{megabytes} MB: {changes(on_cpu, fitting) or 'as it is'}")
     except MemoryError as refusal:
         print(f"{megabytes} MB: {refusal}")
 
@@ -290,9 +293,9 @@ losses, small = record["losses"], MODEL == "smollm2-135m"
 assert sum(losses[-10:]) / 10 < 0.15 and (losses[0] > 1 or not small)
 
 # %% [markdown]
-# The run took about a tenth more memory than predicted: `preflight` keeps a reserve for that. The table holds the first
-# answer and two wrong ones, before and after. Compare letter by letter: exact match forgives
-# none. And this is how the loss fell:
+# On a CPU the run took about a tenth more memory than predicted: `preflight` keeps a reserve for that. (On a GPU the
+# prediction is of the GPU's memory: compare `record["peak_gpu_memory_bytes"]`.) The table holds the first answer and
+# two wrong ones, before and after. Compare letter by letter: exact match forgives none. And this is how the loss fell:
 
 # %%
 figures.loss_curve(
@@ -418,7 +421,6 @@ if mine:
 predict("10.5")
 
 # %%
-import torch
 from bitsandbytes.functional import dequantize_4bit
 
 layer = again.get_base_model().model.layers[15].mlp.gate_proj
@@ -529,7 +531,8 @@ assert not small or rows["dequant(W4)"][0] < rows["W16"][0] < rows["NF4"][0]
 assert not small or rows["NF4"][1] <= 0.2
 
 # %% [markdown]
-# `dequant(W4)` gives the model that was trained, to rounding. `W16` is farther off: NF4 had moved the weights by 9 % of
+# `dequant(W4)` gives the model that was trained, to rounding (on a GPU that computes in 16 bits, rounding alone moves a
+# logit by one or two). `W16` is farther off: NF4 had moved the weights by 9 % of
 # their norm, for most layers ten times the update and more, and the adapter was trained over the moved ones. Answers
 # may survive that (some do here), but count them anew. In `NF4` the merged model is the base again. peft warns of it
 # in one line ("may get different generations due to rounding errors").

@@ -171,7 +171,7 @@ check("11.1", mixed_layer)
 
 # %%
 names = [*PERSONAS, "__base__"]
-tokens = tokenizer(["I cannot find my keys."] * 4, return_tensors="pt").input_ids
+tokens = tokenizer(["I cannot find my keys."] * 4, return_tensors="pt").input_ids.to(model.device)
 
 # %%
 mixed = model(tokens, adapter_names=names).logits
@@ -404,8 +404,8 @@ compare(**method_columns(record, milliseconds))
 assert [run["persona"] for run in record["methods"]] == ["gardener"] * 12
 
 # %% [markdown]
-# The last row is the base's own time. LoRA and bottleneck add small products to many layers: up to a tenth here, which
-# a busy machine may hide. But LoRA can be merged when one adapter is enough. A prefix adds no product; each row of a
+# The last row is the base's own time. LoRA and bottleneck add small products to many layers: up to a tenth on two CPU
+# cores, up to a quarter on a GPU, where starting a product costs more than computing it; a busy machine hides either. But LoRA can be merged when one adapter is enough. A prefix adds no product; each row of a
 # batch carries it in its cache, 40 tokens more to remember and to attend to.
 #
 # Style is one task on one model, and the rate with the lowest loss was for each method the lowest one tried. At higher

@@ -54,9 +54,18 @@ def method_columns(record: Mapping[str, Any], milliseconds: Mapping[str, float])
 
 
 def timed(function: Callable[[], _Result]) -> tuple[_Result, float]:
-    """What a function returns, and the seconds it took."""
+    """What a function returns, and the seconds until it is computed, on a GPU too."""
+    _wait_for_gpu()
     start = time.perf_counter()
-    return function(), time.perf_counter() - start
+    result = function()
+    _wait_for_gpu()
+    return result, time.perf_counter() - start
+
+
+def _wait_for_gpu() -> None:
+    """Return when the GPU has done all it was told to; a call returns as soon as its work is queued."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 @torch.no_grad()
@@ -73,7 +82,7 @@ def milliseconds_a_token(
     model
         A causal language model changed by `surgery`.
     prompt
-        Token ids, shape (1, seq).
+        Token ids, shape (1, seq), on the model's device.
     adapters
         Names of the model's adapters, of any kind.
     tokens, repeats
@@ -95,12 +104,13 @@ def milliseconds_a_token(
             if name != BASE:
                 set_adapter(model, name)
             with disable_adapter(model) if name == BASE else nullcontext():
-                start = time.perf_counter()
-                model.generate(
-                    prompt,
-                    attention_mask=torch.ones_like(prompt),
-                    min_new_tokens=tokens,
-                    max_new_tokens=tokens,
-                )
-                times.append(1000 * (time.perf_counter() - start) / tokens)
+                _, seconds = timed(lambda: _generate(model, prompt, tokens))
+                times.append(1000 * seconds / tokens)
     return {name: min(times) for name, times in rounds.items()}
+
+
+def _generate(model: Any, prompt: Tensor, tokens: int) -> Tensor:
+    """Exactly so many more tokens, shape (1, seq + tokens)."""
+    return model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), min_new_tokens=tokens, max_new_tokens=tokens
+    )
