@@ -1,7 +1,7 @@
 """From an executed notebook to a web page that asks for nothing: no network, no server, no kernel.
 
 Two steps. `prepare` makes a notebook ready for any web page (badges left out, links among the course's own pages,
-a title); `page_exporter` writes HTML with nbconvert. Formulas become HTML here, by KaTeX, all in one run of node:
+a title); `Pages` writes HTML with nbconvert. Formulas become HTML before that, by KaTeX, all in one run of node:
 `formulas_of` finds them, `render_formulas` renders them. Where node is missing a page shows their source.
 """
 
@@ -25,6 +25,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 from traitlets.config import Config
 
+from lora_edu.llm.files import write_text
 from tools import npm
 from tools.set_repo import present_slug
 
@@ -78,7 +79,9 @@ def document(path: Path) -> NotebookNode:
 
 # Pandoc's rule, more careful than Jupyter's: no space inside the dollars, no digit behind them. So "$5 and $6" are
 # prices. And no backtick or further dollar between them: a formula does not reach into code.
-INLINE_MATH = r"(?s:(?<![$\\])\$(?!\s)(?P<math_inline_tex>(?:[^$`\\]|\\.)+?)(?<!\s)\$(?![\d$]))"
+INLINE_MATH = (
+    r"(?s:(?<![$\\])\$(?!\s)(?P<math_inline_tex>(?:[^$`\\]|\\.)+?)(?<!\s)\$(?![\d$])(?P<after>[,.;:!?)]*))"
+)
 # Only what stands on lines of its own. nbconvert's rule also tears code spans apart that hold two dollars.
 BLOCK_MATH = (
     r"(?s:^ {0,3}(?:\$\$(?:(?!\$\$).)+\$\$"
@@ -97,6 +100,11 @@ class PageInlineParser(MathInlineParser):
 
     SPECIFICATION = {**MathInlineParser.SPECIFICATION, "inline_math_tex": INLINE_MATH}  # noqa: RUF012
 
+    def parse_inline_math_tex(self, m: re.Match[str], state: Any) -> Any:
+        token = {"type": "inline_math", "raw": m["math_inline_tex"], "attrs": {"after": m["after"]}}
+        state.append_token(token)
+        return m.end()
+
 
 class PageRenderer(IPythonRenderer):
     """Markdown as HTML: formulas by `formula(tex, display)`, links to notebooks and documents as links to pages."""
@@ -105,8 +113,11 @@ class PageRenderer(IPythonRenderer):
         super().__init__(escape=False)
         self.formula = formula
 
-    def inline_math(self, body: str) -> str:
-        return self.formula(body, False)
+    def inline_math(self, body: str, after: str = "") -> str:
+        rendered = self.formula(body, False)
+        if rendered.count('class="base"') != 1:  # one of KaTeX's boxes: no place to break
+            return rendered + after
+        return f'<span class="unbroken">{rendered}{after}</span>'
 
     def block_math(self, body: str) -> str:
         return self.formula(body, True)
@@ -203,7 +214,24 @@ def page_exporter(formulas: dict[Formula, str]) -> HTMLExporter:
     return exporter
 
 
-def page(exporter: HTMLExporter, notebook: NotebookNode, stylesheets: list[str]) -> str:
-    """A prepared notebook as the HTML of its page."""
-    resources: dict[str, Any] = {"stylesheets": stylesheets}
-    return exporter.from_notebook_node(notebook, resources)[0]
+class Pages:
+    """A folder of web pages, each whole or not there.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the pages are written.
+    formulas : dict
+        The HTML of their formulas, from `render_formulas`; a formula that is not in it is shown as its source.
+    """
+
+    def __init__(self, folder: Path, formulas: dict[Formula, str]):
+        self.folder = folder
+        self.stylesheets = copy_styles(folder, bool(formulas))
+        self.exporter = page_exporter(formulas)
+
+    def write(self, name: str, notebook: NotebookNode) -> Path:
+        """Write a notebook's page under `name` and return its path."""
+        resources: dict[str, Any] = {"stylesheets": self.stylesheets}
+        text, _ = self.exporter.from_notebook_node(prepare(notebook), resources)
+        return write_text(self.folder / f"{name}.html", text)

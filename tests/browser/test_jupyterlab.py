@@ -9,7 +9,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 import statistics
 import subprocess
@@ -20,21 +19,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import sync_playwright
 
 from tests.browser.recomputed import EXPECTED
 from tools import build_notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 LAB_OPTIONS = [
     "--no-browser",
     "--allow-root",
@@ -153,15 +142,6 @@ def lab(tmp_path_factory):
     finally:
         process.terminate()  # the server ends its kernels
         process.wait(timeout=20)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium on the PATH")  # with CI=true, tests/ci_guard.py makes this a failure
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=path, args=CHROMIUM_OPTIONS)
 
 
 RUN_ALL = """async () => {
