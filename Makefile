@@ -28,7 +28,7 @@ help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 19
 
 course: set-up-course ## run the whole course, fine-tune included; pages in build/course/
-	$(PY) tools/run_course.py
+	$(PY) -m tools.run_course
 
 lab: set-up-course ## open JupyterLab on your own copies of the notebooks, in work/
 	$(PY) tools/working_copies.py

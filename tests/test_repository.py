@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_notebook
 
 from tools import run_course, set_repo, setup_env, working_copies
 
@@ -168,7 +168,8 @@ def test_course_writes_pages_and_prints_before_and_after(tmp_path, capsys):
 
     assert "seen on the page" in (output / "00_first.html").read_text()
     links = re.findall('href="([^"]*)"', (output / "index.html").read_text())
-    assert links == ["00_first.html", "01_second.html"]
+    assert links == ["00_first.html", "01_second.html", "glossary.html", "notation.html"]
+    assert all((output / link).exists() for link in links)
     printed = capsys.readouterr().out
     assert "01_second.ipynb, code cell 2 of 2" in printed
     assert re.search(r"base model +2% +of 50", printed)
@@ -187,25 +188,8 @@ def test_course_names_the_failing_notebook_and_cell(tmp_path, failing_cell, reas
     with pytest.raises(run_course.NotebookFailed, match=r"01_bad.ipynb, code cell 2 of 2 failed") as failure:
         run_course.run_course([good, bad], output)
     assert reason in str(failure.value)
-    assert sorted(path.name for path in output.iterdir()) == ["00_good.html"]
-
-
-def test_a_widgets_page_shows_its_static_picture():
-    views = {run_course.WIDGET_VIEW: {"model_id": "0"}, "text/plain": "the static picture"}
-    cell = new_code_cell("explore()", outputs=[new_output("display_data", views)])
-    page, _ = run_course.page_exporter().from_notebook_node(
-        new_notebook(cells=[cell, new_markdown_cell("End.")])
-    )
-    assert "the static picture" in page
-    assert "model_id" not in page
-
-
-def test_a_page_leaves_out_the_source_that_names_the_answer():
-    hidden = new_code_cell("'zebra'", metadata={"jupyter": {"source_hidden": True}})
-    notebook = new_notebook(cells=[hidden, new_code_cell("'giraffe'")])
-    run_course.leave_out_hidden_sources(notebook)
-    page, _ = run_course.page_exporter().from_notebook_node(notebook)
-    assert "giraffe" in page and "zebra" not in page
+    pages = sorted(path.name for path in output.glob("*.html"))
+    assert pages == ["00_good.html", "glossary.html", "notation.html"]
 
 
 # --- make lab ------------------------------------------------------------------------------------------
@@ -380,6 +364,15 @@ def test_every_requirement_is_pinned():
     requirements = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
     names = {normalized(re.match(r"[\w.-]+", requirement).group()) for requirement in requirements}
     assert names - {"lora-edu"} <= set(pins())
+
+
+def test_javascript_is_pinned_exactly_and_from_no_named_host():
+    lock = json.loads(read("web/package-lock.json"))["packages"]
+    asked = json.loads(read("web/package.json"))["dependencies"]
+    installed = {name.rpartition("node_modules/")[2]: package for name, package in lock.items() if name}
+    assert asked == {name: installed[name]["version"] for name in asked}
+    assert all("resolved" not in package and package["integrity"] for package in installed.values())
+    assert "omit-lockfile-registry-resolved=true" in read("web/.npmrc").splitlines()
 
 
 def test_constraints_hold_for_every_platform():

@@ -1,4 +1,4 @@
-"""Run the whole course headless: `python tools/run_course.py`.
+"""Run the whole course headless: `python -m tools.run_course`.
 
 Executes notebooks/*.ipynb in order, writes each as a page to build/course/, then an index, and prints what
 the capstone's fine-tune changed. A page is written only when its notebook ran to the end, the index only when
@@ -16,14 +16,15 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode
-from traitlets.config import Config
+
+from lora_edu.llm.files import write_text
+from tools import pages
+from tools.npm import NodeMissing
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_TIMEOUT = 1800  # seconds: the fine-tune is one cell, and a slow laptop may take its time
 QUIET_SECONDS = 15  # between two lines about the same notebook, where no terminal can rewrite a line
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 class Progress:
@@ -109,25 +110,13 @@ def execute(path: Path, progress: Progress) -> NotebookNode:
     return notebook
 
 
-def page_exporter() -> HTMLExporter:
-    """An exporter whose pages hold their pictures, and a widget's static picture in its place."""
-    kinds = HTMLExporter().default_config["NbConvertBase"]["display_data_priority"]
-    static = Config(NbConvertBase={"display_data_priority": [kind for kind in kinds if kind != WIDGET_VIEW]})
-    return HTMLExporter(config=static)
-
-
-def leave_out_hidden_sources(notebook: NotebookNode) -> None:
-    """Leave out of the page what JupyterLab folds: the source of a prediction names its answer."""
-    for cell in notebook.cells:
-        if cell.metadata.get("jupyter", {}).get("source_hidden"):
-            cell.metadata["transient"] = {"remove_source": True}  # what nbconvert's templates look at
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `path` in one step, so that a run that is stopped leaves no half page."""
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+def rendered_formulas(notebooks: list[NotebookNode], progress: Progress) -> dict[pages.Formula, str]:
+    """The notebooks' formulas as HTML; none, and a line that says why, where they cannot be rendered."""
+    try:
+        return pages.render_formulas(pages.formulas_of(notebooks))
+    except NodeMissing as error:
+        progress.finish(f"Formulas on the pages stay as they are in the source: {error}.")
+        return {}
 
 
 def index_page(names: list[str]) -> str:
@@ -161,19 +150,23 @@ def run_course(notebooks: list[Path], output: Path) -> None:
     output.mkdir(parents=True)
     os.environ["LORA_EDU_RUNS"] = str(output / "runs")
     progress = Progress()
-    exporter = page_exporter()
+    documents = {path.stem: pages.document(path) for path in pages.DOCUMENTS}
+    # Before anything runs: a formula is in the source, and who must do without them hears it at once.
+    sources = [nbformat.read(path, as_version=4) for path in notebooks]
+    formulas = rendered_formulas([*sources, *documents.values()], progress)
+    site = pages.Pages(output, formulas)
+    for name, document in documents.items():
+        site.write(name, document)
     for path in notebooks:
-        notebook = execute(path, progress)
-        leave_out_hidden_sources(notebook)
-        page, _ = exporter.from_notebook_node(notebook)
-        write_atomically(output / f"{path.stem}.html", page)
-    write_atomically(output / "index.html", index_page([path.stem for path in notebooks]))
+        site.write(path.stem, execute(path, progress))
+    write_text(output / "index.html", index_page([path.stem for path in [*notebooks, *pages.DOCUMENTS]]))
     print(*before_and_after(output / "runs"), sep="\n")
 
 
 def main() -> None:
     """Run the course of this repository."""
     output = ROOT / "build" / "course"
+    sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue] (a print never ends a run)
     try:
         run_course(sorted((ROOT / "notebooks").glob("*.ipynb")), output)
     except NotebookFailed as error:

