@@ -112,7 +112,7 @@ DAMAGE = {
     "half the config": (
         lambda f: (f / CONFIG_FILE).write_text("{"),
         ValueError,
-        "adapter_config.json must be JSON, got '{'",
+        "adapter_config.json must be one JSON object, got '{'",
     ),
     "a config of other bytes": (
         lambda f: (f / CONFIG_FILE).write_bytes(b'{"r": "\xff"}'),
@@ -122,7 +122,7 @@ DAMAGE = {
     "alpha without end": (
         lambda f: edit_config(f, lora_alpha=float("inf")),
         ValueError,
-        "must be JSON, got .*Infinity is no number",
+        "must be one JSON object, got .*Infinity is no number",
     ),
     "rank of half a number": (
         lambda f: edit_config(f, r=4.5),
