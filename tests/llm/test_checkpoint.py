@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lora_edu.llm import surgery
@@ -133,12 +132,12 @@ DAMAGE = {
     "half the layers": (
         lambda f: edit_weights(f, lambda t: [t.pop(k) for k in list(t) if "layers.1" in k]),
         ValueError,
-        "every layer that .* asks of this model, 4, got 2: model.layers.1.self_attn.q_proj, .*v_proj is missing",
+        "every layer that .* asks of this model, 4, got 2, without model.layers.1.self_attn.q_proj, .*v_proj",
     ),
     "one layer less": (
         lambda f: edit_weights(f, lambda t: [t.pop(k) for k in list(t) if "layers.1.self_attn.v_proj" in k]),
         ValueError,
-        "4, got 3: model.layers.1.self_attn.v_proj is missing",
+        "4, got 3, without model.layers.1.self_attn.v_proj",
     ),
     "more layers": (
         lambda f: edit_config(f, target_modules=["q_proj"]),
@@ -148,18 +147,18 @@ DAMAGE = {
     "a head": (
         lambda f: edit_config(f, target_modules=["q_proj", "v_proj", "lm_head"]),
         ValueError,
-        "5, got 4: lm_head is missing",
+        "5, got 4, without lm_head",
     ),
     "an embedding": (
         lambda f: edit_config(f, target_modules=["q_proj", "v_proj", "embed_tokens"]),
         ValueError,
-        "5, got 4: model.embed_tokens is missing",
+        "5, got 4, without model.embed_tokens",
     ),
-    "all layers": (lambda f: edit_config(f, target_modules="all-linear"), ValueError, "14, got 4: "),
+    "all layers": (lambda f: edit_config(f, target_modules="all-linear"), ValueError, "14, got 4, without "),
     "an expression": (
         lambda f: edit_config(f, target_modules=r".*\.(q|k|v)_proj"),
         ValueError,
-        "6, got 4: model.layers.0.self_attn.k_proj",
+        "6, got 4, without model.layers.0.self_attn.k_proj",
     ),
     "a bad expression": (
         lambda f: edit_config(f, target_modules="*("),
@@ -322,7 +321,7 @@ def test_both_files_are_replaced_or_neither(saved, bad):
     before = [(folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)]
     with pytest.raises((TypeError, ValueError), match="JSON"):
         write_adapter_files(folder, {"lora_alpha": bad}, {"a": torch.zeros(1)})
-    with pytest.raises(SafetensorError):
+    with pytest.raises(ValueError, match="Key `b` is invalid"):
         write_adapter_files(folder, {}, {"a": torch.zeros(1), "b": "no tensor"})
     assert [(folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)] == before
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
@@ -445,7 +444,7 @@ def test_a_prefix_is_not_poured_into_an_adapter_of_another_kind(tiny, tmp_path, 
         (
             lambda m: surgery.add_bottleneck(m, 4),
             lambda f: edit_weights(f, lambda t: [t.pop(k) for k in list(t) if "layers.1.mlp" in k]),
-            "4, got 3: model.layers.1.mlp.down_proj is missing",
+            "4, got 3, without model.layers.1.mlp.down_proj",
         ),
         (
             lambda m: surgery.add_bottleneck(m, 4),
