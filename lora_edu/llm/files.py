@@ -78,9 +78,11 @@ def parse_json(text: str, place: str) -> Any:
         half = repr(error.object[error.start])
         raise ValueError(f"{place} must hold whole characters, got half of one, {half}") from None
     except RecursionError:
-        raise ValueError(f"{place} must be JSON that is not nested so deep, got {shown(text)}") from None
+        raise ValueError(
+            f"{place} must be one JSON object that is not nested so deep, got {shown(text)}"
+        ) from None
     except ValueError as error:  # among them Python's limit to the digits of a whole number
-        raise ValueError(f"{place} must be JSON, got {shown(text)} ({error})") from None
+        raise ValueError(f"{place} must be one JSON object, got {shown(text)} ({error})") from None
     return value
 
 

@@ -189,7 +189,7 @@ def test_no_template(base):
 
 
 def config(**changed):
-    return LlamaConfig(**{"vocab_size": 49_152, "name_or_path": "owner/model", **changed})
+    return LlamaConfig(**{"vocab_size": 49_152, **changed})
 
 
 LONG = [{"role": "user", "content": "why " * 100}]
@@ -199,7 +199,7 @@ def test_examples_longer_than_the_context_are_counted(course):
     conversations = [(ASK, "Paris."), (LONG, "Because."), (LONG + ASK, "Because.")]
     with pytest.raises(
         ValueError,
-        match=r"max_position_embeddings of 'owner/model'\) of .* got 64: 2 of 3 are longer, .*number 2",
+        match=r"max_position_embeddings of '.*smollm2-135m'\) of .* got 64: 2 of 3 are longer, .*number 2",
     ):
         encode_conversations(course, conversations, 512, config(max_position_embeddings=64))
     with pytest.raises(ValueError, match=r"max_length must be at least .* got 64: 2 of 3 are longer"):
@@ -239,7 +239,9 @@ def test_other_names_of_the_context():
 
 def test_a_pad_token_beyond_the_embedding_is_refused(base):
     base.add_special_tokens({"pad_token": "<|pad|>"})
-    with pytest.raises(ValueError, match=r"0 … 49151 .*'owner/model'\), got pad_token_id 49152, '<|pad|>'"):
+    with pytest.raises(
+        ValueError, match=r"0 … 49151 .*'.*smollm2-135m'\), got pad_token_id 49152, '<|pad|>'"
+    ):
         encode_conversations(base, [(ASK, "Paris.")], 512, config())
     assert encode_conversations(base, [(ASK, "Paris.")], 512, config(vocab_size=49_153))
 

@@ -1,13 +1,14 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from lora_edu.llm import surgery
-from lora_edu.llm.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_adapter, save_adapter
+from lora_edu.llm.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_adapter, save_adapter, write_adapter_files
 
 IDS = torch.arange(12).reshape(2, 6)
 
@@ -110,7 +111,94 @@ DAMAGE = {
     "half the config": (
         lambda f: (f / CONFIG_FILE).write_text("{"),
         ValueError,
-        "must be JSON, got a damaged file",
+        "adapter_config.json must be one JSON object, got '{'",
+    ),
+    "a config of other bytes": (
+        lambda f: (f / CONFIG_FILE).write_bytes(b'{"r": "\xff"}'),
+        ValueError,
+        "adapter_config.json must hold whole characters",
+    ),
+    "alpha without end": (
+        lambda f: edit_config(f, lora_alpha=float("inf")),
+        ValueError,
+        "must be one JSON object, got .*Infinity is no number",
+    ),
+    "rank of half a number": (
+        lambda f: edit_config(f, r=4.5),
+        ValueError,
+        "must give r as a number, got 4.5",
+    ),
+    "rank of true": (lambda f: edit_config(f, r=True), ValueError, "must give r as a number, got True"),
+    "half the layers": (
+        lambda f: edit_weights(f, lambda t: [t.pop(k) for k in list(t) if "layers.1" in k]),
+        ValueError,
+        "every layer that .* asks of this model, 4, got 2, without model.layers.1.self_attn.q_proj, .*v_proj",
+    ),
+    "one layer less": (
+        lambda f: edit_weights(f, lambda t: [t.pop(k) for k in list(t) if "layers.1.self_attn.v_proj" in k]),
+        ValueError,
+        "4, got 3, without model.layers.1.self_attn.v_proj",
+    ),
+    "more layers": (
+        lambda f: edit_config(f, target_modules=["q_proj"]),
+        ValueError,
+        "the layers that .* asks of this model alone, got also model.layers.0.self_attn.v_proj",
+    ),
+    "a head": (
+        lambda f: edit_config(f, target_modules=["q_proj", "v_proj", "lm_head"]),
+        ValueError,
+        "5, got 4, without lm_head",
+    ),
+    "an embedding": (
+        lambda f: edit_config(f, target_modules=["q_proj", "v_proj", "embed_tokens"]),
+        ValueError,
+        "5, got 4, without model.embed_tokens",
+    ),
+    "all layers": (lambda f: edit_config(f, target_modules="all-linear"), ValueError, "14, got 4, without "),
+    "an expression": (
+        lambda f: edit_config(f, target_modules=r".*\.(q|k|v)_proj"),
+        ValueError,
+        "6, got 4, without model.layers.0.self_attn.k_proj",
+    ),
+    "a bad expression": (
+        lambda f: edit_config(f, target_modules="*("),
+        ValueError,
+        r"must give target_modules as regular expressions, got '\*\('",
+    ),
+    "no targets": (
+        lambda f: edit_config(f, target_modules=None),
+        ValueError,
+        "must give target_modules, got None",
+    ),
+    "targets of numbers": (
+        lambda f: edit_config(f, target_modules=[1]),
+        ValueError,
+        "target_modules as a list of",
+    ),
+    "an exclusion": (
+        lambda f: edit_config(f, exclude_modules=["layers.1.self_attn.v_proj"]),
+        ValueError,
+        "alone, got also model.layers.1.self_attn.v_proj",
+    ),
+    "some layers": (
+        lambda f: edit_config(f, layers_to_transform=[0]),
+        ValueError,
+        "alone, got also model.layers.1.self_attn.q_proj",
+    ),
+    "layers by name": (
+        lambda f: edit_config(f, layers_to_transform=["0"]),
+        ValueError,
+        "layers_to_transform as whole numbers, got",
+    ),
+    "integers": (
+        lambda f: edit_weights(f, lambda t: t.update({KEY: t[KEY].to(torch.int8)})),
+        ValueError,
+        "must hold float32, bfloat16 or float16, got torch.int8 in base_model",
+    ),
+    "numbers that would be rounded": (
+        lambda f: edit_weights(f, lambda t: t.update({KEY: t[KEY].double()})),
+        ValueError,
+        "must hold float32, bfloat16 or float16, got torch.float64",
     ),
     "another method": (
         lambda f: edit_config(f, peft_type="IA3"),
@@ -162,6 +250,7 @@ NOT_PLAIN = {
     "lora_bias": True,
     "alora_invocation_tokens": [5, 6],
     "layer_replication": [[0, 1], [0, 1]],
+    "target_parameters": ["mlp.experts.gate_up_proj"],
 }
 DAMAGE |= {
     key: (
@@ -189,6 +278,53 @@ def test_a_damaged_adapter_is_refused_and_the_model_is_unchanged(saved, name):
     with pytest.raises(error, match=message):
         load_adapter(base, folder)
     assert not surgery.switches(base)
+
+
+CHOICES = [
+    dict(target_modules=["q_proj", "up_proj"]),
+    dict(target_modules=r".*layers\.\d+\.(self_attn\.(q|k)|mlp\.up)_proj"),
+    dict(target_modules="all-linear"),
+    dict(target_modules="all-linear", exclude_modules=["v_proj", "layers.0.mlp.up_proj"]),
+    dict(target_modules=["q_proj", "v_proj"], exclude_modules=r".*layers\.0\..*"),
+    dict(target_modules=["q_proj"], layers_to_transform=1),
+    dict(target_modules=["q_proj", "down_proj"], layers_to_transform=[0, 7], layers_pattern="layers"),
+    dict(target_modules=["q_proj"], layers_to_transform=[1], layers_pattern=["h", "layers"]),
+    dict(target_modules=["q_proj", "query"]),
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_whatever_way_pefts_config_chooses_layers(tiny, tmp_path, choice):
+    base = copy.deepcopy(tiny)
+    theirs = train(get_peft_model(tiny, LoraConfig(r=4, task_type="CAUSAL_LM", **choice)))
+    theirs.save_pretrained(tmp_path)
+    assert torch.allclose(logits(theirs), logits(load_adapter(copy.deepcopy(base), tmp_path)), atol=1e-5)
+    edit_weights(tmp_path, lambda t: [t.pop(k) for k in [k for k in t if k.startswith(sorted(t)[0][:-15])]])
+    with pytest.raises(ValueError, match="must hold every layer that"):
+        load_adapter(base, tmp_path)
+    assert not surgery.switches(base)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_numbers_of_16_bits_load_exactly(saved, dtype):
+    base, folder = saved
+    edit_weights(folder, lambda t: t.update({key: tensor.to(dtype) for key, tensor in t.items()}))
+    load_adapter(base, folder)
+    (path, switch), *_ = surgery.switches(base).items()
+    stored = load_file(folder / WEIGHTS_FILE)[f"base_model.model.{path}.lora_A.weight"]
+    assert torch.equal(switch.adapters["default"].lora_A, stored.float())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), np.float32(8), {1, 2}])
+def test_both_files_are_replaced_or_neither(saved, bad):
+    _, folder = saved
+    before = [(folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    with pytest.raises((TypeError, ValueError), match="JSON"):
+        write_adapter_files(folder, {"lora_alpha": bad}, {"a": torch.zeros(1)})
+    with pytest.raises(ValueError, match="Key `b` is invalid"):
+        write_adapter_files(folder, {}, {"a": torch.zeros(1), "b": "no tensor"})
+    assert [(folder / name).read_bytes() for name in (CONFIG_FILE, WEIGHTS_FILE)] == before
+    assert sorted(path.name for path in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
 
 
 def test_an_adapter_of_another_kind_is_not_poured_into_one_of_the_same_name(saved):
@@ -285,6 +421,30 @@ def test_a_prefix_is_not_poured_into_an_adapter_of_another_kind(tiny, tmp_path, 
             lambda m: surgery.add_prefix(m, 3),
             lambda f: edit_weights(f, lambda t: t.update(extra=torch.ones(1))),
             r"must hold prompt_embeddings of shape \(3, 128\), got .*extra",
+        ),
+        # The tensor keeps its shape, and would mean other keys.
+        *(
+            (
+                lambda m: surgery.add_prefix(m, 3),
+                lambda f, changed=changed: edit_config(f, **changed),
+                f"must fit the model, whose {next(iter(changed))} is",
+            )
+            for changed in (
+                {"num_layers": 4},
+                {"num_attention_heads": 4},
+                {"token_dim": 64},
+                {"num_transformer_submodules": 2},
+            )
+        ),
+        (
+            lambda m: surgery.add_prefix(m, 3),
+            lambda f: edit_weights(f, lambda t: t.update(prompt_embeddings=t["prompt_embeddings"].int())),
+            "must hold float32, bfloat16 or float16, got torch.int32 in prompt_embeddings",
+        ),
+        (
+            lambda m: surgery.add_bottleneck(m, 4),
+            lambda f: edit_weights(f, lambda t: [t.pop(k) for k in list(t) if "layers.1.mlp" in k]),
+            "4, got 3, without model.layers.1.mlp.down_proj",
         ),
         (
             lambda m: surgery.add_bottleneck(m, 4),

@@ -77,7 +77,7 @@ def without(mapping, key):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("{", "line 2 must be JSON, got '{'"),
+        ("{", "line 2 must be one JSON object, got '{'"),
         ([1], r"line 2 must be a JSON object, got \[1\]"),
         (without(GOOD, "event"), "line 2 must be a JSON object with the keys sentence, event and, if wanted"),
         (
@@ -170,7 +170,7 @@ def test_unknown_persona(name):
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("Ahoy", "line 2 must be JSON, got 'Ahoy'"),
+        ("Ahoy", "line 2 must be one JSON object, got 'Ahoy'"),
         ({"user": "Ahoy?"}, "line 2 must be a JSON object with the keys user, reply, got"),
         ({"user": "Ahoy?", "reply": " "}, "line 2: reply must be text, got ' '"),
         ({"user": 3, "reply": "Aye!"}, "line 2: user must be text, got 3"),
@@ -197,11 +197,26 @@ def test_bad_turn_is_named(tmp_path, monkeypatch, line, message):
             r"must hold whole characters, got .*'\\ud83d'",
         ),
         ('{"prompt": "p", "completion": "c", "\\udc00": 1}', "must hold whole characters"),
-        ("[" * 100_000, r"must be JSON that is not nested so deep, got .*\.\.\. \(100,002 characters\)"),
-        ('{"prompt": "p", "completion": "c", "x": NaN}', "must be JSON, got .*NaN is no number in JSON"),
-        ('{"prompt": "p", "completion": "c", "x": -Infinity}', "must be JSON, got .*-Infinity is no number"),
-        ('{"prompt": "p", "completion": "c", "x": 1e999}', "must be JSON, got .*Out of range float"),
-        ('{"prompt": "p", "completion": "c", "x": ' + "9" * 5000 + "}", r"must be JSON, got .*4300 digits"),
+        (
+            "[" * 100_000,
+            r"must be one JSON object that is not nested so deep, got .*\.\.\. \(100,002 characters\)",
+        ),
+        (
+            '{"prompt": "p", "completion": "c", "x": NaN}',
+            "must be one JSON object, got .*NaN is no number in JSON",
+        ),
+        (
+            '{"prompt": "p", "completion": "c", "x": -Infinity}',
+            "must be one JSON object, got .*-Infinity is no number",
+        ),
+        (
+            '{"prompt": "p", "completion": "c", "x": 1e999}',
+            "must be one JSON object, got .*Out of range float",
+        ),
+        (
+            '{"prompt": "p", "completion": "c", "x": ' + "9" * 5000 + "}",
+            r"must be one JSON object, got .*4300 digits",
+        ),
         ('{"prompt": "p", "prompt": "q", "completion": "c"}', "the key 'prompt' stands there twice"),
         ('{"prompt": ["p"], "completion": "c"}', r"prompt must be text, got \['p'\]"),
         (

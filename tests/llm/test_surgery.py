@@ -171,7 +171,7 @@ def test_every_constant_of_a_bitsandbytes_layer_counts_in_the_hash():
         ({"adapter_name": "__base__"}, "adapter_name must be neither '__base__' nor .*, got '__base__'"),
         (
             {"adapter_name": "items"},
-            "adapter_name must be neither .* nor a method of nn.ModuleDict, got 'items'",
+            "adapter_name must be neither .* nor a name that nn.ModuleDict uses, got 'items'",
         ),
     ],
 )

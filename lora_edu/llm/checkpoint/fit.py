@@ -135,7 +135,7 @@ def require_asked_layers(
     if missing := sorted(asked - wanted.keys()):
         raise ValueError(
             f"{folder / WEIGHTS_FILE} must hold every layer that {CONFIG_FILE} asks of this model, "
-            f"{len(asked)}, got {len(asked) - len(missing)}: {', '.join(missing[:3])} is missing"
+            f"{len(asked)}, got {len(asked) - len(missing)}, without {', '.join(missing[:3])}"
         )
     if extra := sorted(wanted.keys() - asked):
         raise ValueError(

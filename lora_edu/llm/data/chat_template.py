@@ -95,6 +95,6 @@ def require_known_tokens(tokenizer: Any, config: Any, largest: int) -> None:
         if token is not None and token >= rows:
             raise ValueError(
                 f"tokenizer must have tokens of the model's embedding alone, 0 … {rows - 1} (vocab_size of "
-                f"{config.name_or_path!r}), got {what} {token}, {tokenizer.convert_ids_to_tokens(token)!r}. Was a "
+                f"{tokenizer.name_or_path!r}), got {what} {token}, {tokenizer.convert_ids_to_tokens(token)!r}. Was a "
                 "token added without model.resize_token_embeddings?"
             )

@@ -106,7 +106,7 @@ def encode_conversations(
     if config is not None:
         context = context_length(config)
         if context is not None:
-            allowed = f"model must have a context (max_position_embeddings of {config.name_or_path!r}) of"
+            allowed = f"model must have a context (max_position_embeddings of {tokenizer.name_or_path!r}) of"
             _require_lengths(examples, context, allowed, "Shorten them, or choose a model that reads more")
         require_known_tokens(
             tokenizer, config, max((max(example["input_ids"]) for example in examples), default=0)

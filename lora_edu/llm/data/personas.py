@@ -3,6 +3,7 @@
 A rule looks at form alone. An answer may follow it and be nonsense, or be wise and break it.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -111,8 +112,7 @@ def load_persona(name: str) -> list[dict[str, str]]:
 
 def load_persona_questions() -> list[str]:
     """Read the questions that are held out: no persona's data holds them, and none has a reply."""
-    file = course_file("personas/held_out.json")
-    return parse_json(file.read_text(encoding="utf-8"), str(file))
+    return json.loads(course_file("personas/held_out.json").read_text(encoding="utf-8"))
 
 
 def _parse_turn(line: str, place: str) -> dict[str, Any]:
