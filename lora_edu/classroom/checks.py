@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import itertools
 import re
 import textwrap
 from collections.abc import Callable, Iterable
@@ -220,14 +221,22 @@ def _verdict(exercise: Exercise, function: Callable, made: list[Call]) -> tuple[
     got, expected = [call.value for call in made], values(exercise.solution, exercise)
     if not all(map(same, got, expected)):
         return HINT, _known_mistake(exercise, got, expected) or _first_difference(exercise, made, expected)
-    for law in exercise.laws:
-        for arguments in exercise.cases():
-            held = call(law.holds, (function, *arguments)).value
-            if isinstance(held, Raised) or not held:
-                return HINT, f"This should hold, and does not yet: {law.statement}"
+    if law := _broken_law(exercise, function, len(made)):
+        return HINT, f"This should hold, and does not yet: {law.statement}"
     if changed := _changed_names(exercise, made, exercise.may_change):
-        return HINT, f"The result is right, but your function changes {changed} in place. Leave it as it was."
+        told = f"The result is right, but your function changes {changed} in place."
+        return HINT, f"{told} Leave it as it was: `+=` and methods whose name ends in `_` write into it."
     return PASS, "Right."
+
+
+def _broken_law(exercise: Exercise, function: Callable, cases: int) -> Law | None:
+    """The first law that does not hold, on fresh arguments of each case."""
+    for index, law in itertools.product(range(cases), exercise.laws):
+        arguments = list(exercise.cases())[index]
+        held = call(law.holds, (function, *arguments)).value
+        if isinstance(held, Raised) or not held:
+            return law
+    return None
 
 
 def check(exercise_id: str, function: Any) -> Status:

@@ -1,6 +1,7 @@
 """No answer fools a check: five generic wrong answers to every exercise, and the ones that once passed."""
 
 import copy
+import sys
 
 import numpy as np
 import pytest
@@ -386,3 +387,61 @@ def test_singular_values_are_apart():
     for W, W_tuned, _ in EXERCISES["02.3"].cases():
         S = torch.linalg.svdvals(W_tuned - W)
         assert (S[:-1] - S[1:]).min() > 1e-3
+
+
+# ------------------------------------------------ whatever comes, a check answers
+
+
+class Abandon(BaseException):
+    """What is no Exception, as an exit or a cancelled task is not."""
+
+
+def abandons(*_):
+    raise Abandon
+
+
+def closes_its_output(*_):
+    sys.stdout.close()
+    return 1
+
+
+class EndsWrong:
+    """An iterator that breaks."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise Abandon
+
+
+@pytest.mark.parametrize("key", ["00.1", "01.1", "06.2", "12.1"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        abandons,
+        closes_its_output,
+        lambda *_: EndsWrong(),
+        lambda *_: {1, "a"},
+        lambda *_: np.array([object()]),
+        lambda *_: torch.ones(2, device="meta"),
+        lambda *_: torch.eye(3).to_sparse(),
+        lambda *_: [[]] * 3,
+        lambda *_: float("inf"),
+        lambda *_: complex(1, 1),
+        lambda *_: "9" * 5000,
+        lambda: None,
+        type,
+    ],
+)
+def test_a_check_answers_whatever_comes(key, answer, capsys):
+    assert check(key, answer) == HINT
+    assert capsys.readouterr().out.startswith(f"{key} hint. ")
+
+
+@pytest.mark.parametrize(
+    "key", ["", ".", "04", "04.1\0", "\0.1", "../x.1", "²²²²²²²²².1", 4.1, ["04.1"], b"04.1"]
+)
+def test_an_id_that_is_none_is_told(key, capsys):
+    assert check(key, len) == HINT
+    assert capsys.readouterr().out.startswith("There is no exercise ")
