@@ -48,6 +48,18 @@ def test_those_of_a_cpu_write_one_dated_record(tmp_path, base_model_folder):
 
 
 @pytest.mark.slow
+def test_free_cores_are_raced_beside_busy_processes(tmp_path, base_model_folder):
+    file = tmp_path / "record.json"
+    done = run("benchmarks.busy_machine", "--quick", "--rounds", 1, "--json", file)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(file.read_text())["results"]
+    assert [row["case"] for row in rows] == ["0 busy processes", "1 busy process"]
+    for row in rows:
+        check_row(row)
+        assert row["agreement"].startswith("same answers; 1 thread")
+
+
+@pytest.mark.slow
 def test_a_step_of_each_size_is_raced_on_a_gpu_and_a_tiny_one_here(tmp_path):
     file = tmp_path / "record.json"
     done = run("benchmarks.qlora_step", "--quick", "--rounds", 2, "--json", file)

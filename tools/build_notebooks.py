@@ -188,7 +188,9 @@ def execute(notebook: NotebookNode, name: str, folder: Path) -> None:
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not its notice about TCP
         resources={"metadata": {"path": str(folder)}},
     )
-    with client.setup_kernel(env={**os.environ, **KERNEL_ENVIRONMENT}):
+    # A given number of threads: else what a busy machine prints of its cores would be stored (lora_edu.llm.threads).
+    threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
+    with client.setup_kernel(env={**threads, **os.environ, **KERNEL_ENVIRONMENT}):
         for index, cell in enumerate(notebook.cells):
             if cell.cell_type != "code":
                 continue

@@ -141,20 +141,26 @@ def _describe_gpu(gpu: dict | None) -> str:
 
 
 def doctor() -> dict:
-    """Print what this machine has and which tier of the course runs here.
+    """Print what this machine has and which tier of the course runs here; from then on, share its cores.
 
     Returns
     -------
     dict
-        ``python``, ``torch``, ``bitsandbytes`` (versions; None if not installed), ``cpus``, ``memory_bytes``,
+        ``python``, ``torch``, ``bitsandbytes`` (versions; None if not installed), ``cpus``, ``threads`` (the number
+        that PyTorch now computes with, one for each free core: `lora_edu.llm.threads`), ``memory_bytes``,
         ``gpu`` (None, or name, memory_bytes and capability) and ``tier`` (see `tier`).
     """
-    gpu = _gpu()
+    import torch
+
+    from lora_edu.llm.threads import use_free_cores
+
+    gpu, sharing = _gpu(), use_free_cores()
     report = {
         "python": platform.python_version(),
         "torch": _version("torch"),
         "bitsandbytes": _version("bitsandbytes"),
         "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "memory_bytes": _memory_bytes(),
         "gpu": gpu,
         "tier": tier(gpu),
@@ -163,6 +169,7 @@ def doctor() -> dict:
     print(f"torch         {report['torch']}")
     print(f"bitsandbytes  {report['bitsandbytes'] or 'not installed; the notebooks that need it install it'}")
     print(f"CPU           {report['cpus']} cores")
+    print(f"computes with {sharing}")
     print(f"memory        {report['memory_bytes'] / GIB:.1f} GiB")
     print(f"GPU           {_describe_gpu(gpu)}")
     print(f"tier          {report['tier']}. {TIERS[report['tier']]}")

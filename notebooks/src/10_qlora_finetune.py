@@ -531,11 +531,10 @@ assert not small or rows["dequant(W4)"][0] < rows["W16"][0] < rows["NF4"][0]
 assert not small or rows["NF4"][1] <= 0.2
 
 # %% [markdown]
-# `dequant(W4)` gives the model that was trained, to rounding (on a GPU that computes in 16 bits, rounding alone moves a
-# logit by one or two). `W16` is farther off: NF4 had moved the weights by 9 % of
-# their norm, for most layers ten times the update and more, and the adapter was trained over the moved ones. Answers
-# may survive that (some do here), but count them anew. In `NF4` the merged model is the base again. peft warns of it
-# in one line ("may get different generations due to rounding errors").
+# `dequant(W4)` gives the model that was trained, to rounding (in a GPU's 16 bits: one or two). `W16` is farther off:
+# NF4 had moved the weights by 9 % of their norm, for most layers ten times the update and more, and the adapter was
+# trained over the moved ones. Answers may survive that (some do here), but count them anew. In `NF4` the merged model
+# is the base again. peft warns of it ("may get different generations due to rounding errors").
 #
 # So keep the adapter apart, or merge it into the widened weights and store 16 bits: here 269 MB in place of 111. (This
 # base's `W16` went through 4 bits once before; another model's may behave differently.)

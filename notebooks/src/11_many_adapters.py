@@ -404,9 +404,9 @@ compare(**method_columns(record, milliseconds))
 assert [run["persona"] for run in record["methods"]] == ["gardener"] * 12
 
 # %% [markdown]
-# The last row is the base's own time. LoRA and bottleneck add small products to many layers: up to a tenth on two CPU
-# cores, up to a quarter on a GPU, where starting a product costs more than computing it; a busy machine hides either. But LoRA can be merged when one adapter is enough. A prefix adds no product; each row of a
-# batch carries it in its cache, 40 tokens more to remember and to attend to.
+# The last row is the base's own time. LoRA and bottleneck add small products to many layers: up to a tenth on a CPU,
+# a quarter on a GPU, if the machine is not busy. But LoRA can be merged when one adapter is enough. A prefix adds no
+# product; each row of a batch carries it in its cache, 40 tokens more to remember and to attend to.
 #
 # Style is one task on one model, and the rate with the lowest loss was for each method the lowest one tried. At higher
 # rates all but the bottleneck keep the style better, as LoRA did in section 1. So read no ranking out of the table.

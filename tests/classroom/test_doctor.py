@@ -28,6 +28,8 @@ def test_doctor_prints_what_it_returns(capsys):
     printed = capsys.readouterr().out
     assert report["python"] in printed and report["torch"] in printed
     assert f"tier          {report['tier']}." in printed
+    assert f"computes with {report['threads']} thread" in printed
+    assert 1 <= report["threads"] <= report["cpus"]
     assert 0 < report["memory_bytes"] < 1024 * GIB
     assert tier(report["gpu"]) == report["tier"]
 

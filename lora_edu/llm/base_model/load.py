@@ -47,7 +47,9 @@ def load_base_model(
     Returns
     -------
     model, tokenizer
-        The model in eval mode, on the GPU if there is one. The tokenizer has a pad token.
+        The model in eval mode, on the GPU if there is one. The tokenizer has a pad token. On a CPU, PyTorch
+        from then on computes with as many threads as cores are free (`lora_edu.llm.threads`); where that
+        changes their number, a line says so.
 
     Raises
     ------
@@ -67,6 +69,8 @@ def load_base_model(
     tokenizer = _tokenizer(source, name)
     if quantization:
         _require_linear_layers(load_config(name))
+    if _device().type == "cpu":
+        _use_free_cores()
     with _no_loading_bar(), _explain_hub_errors(name):
         model = AutoModelForCausalLM.from_pretrained(
             source,
@@ -146,6 +150,21 @@ def _resolve_name(name: str) -> Path | str:
     raise ValueError(
         f"name must be {DEFAULT_NAME!r}, a folder that exists, or a hub id 'owner/model'; got {name!r}"
     )
+
+
+def _use_free_cores() -> None:
+    """Share the machine: here, since all that computes for long on a CPU loads a model first, in every notebook.
+
+    Silent where nothing changes, so that a free machine prints what it always printed.
+    """
+    import torch
+
+    from lora_edu.llm.threads import use_free_cores
+
+    before = torch.get_num_threads()
+    reason = use_free_cores()
+    if torch.get_num_threads() != before:
+        print(reason)
 
 
 def _device() -> "torch.device":
