@@ -30,6 +30,7 @@ from torch import nn
 from lora_edu.llm import tiers
 from lora_edu.llm.base_model import fetch_base_model, load_tokenizer, return_freed_memory
 from lora_edu.llm.budget import resolve_config
+from lora_edu.llm.files import write_json
 from lora_edu.llm.finetune import FinetuneConfig, backend_of, make_trainer
 from lora_edu.llm.provenance import provenance
 from lora_edu.llm.surgery import linear_layers
@@ -281,8 +282,7 @@ def main() -> None:
     if arguments.revision:
         record["revision"] = arguments.revision
     record |= {"limit_bytes": LIMIT_BYTES, "steps": STEPS, "cases": cases}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.output, record)
 
 
 if __name__ == "__main__":
