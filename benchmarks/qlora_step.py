@@ -19,7 +19,9 @@ from torch import nn
 from benchmarks._harness import Race, Result, Settings, compiler, main
 from lora_edu import accel
 from lora_edu.llm.budget import count_parameters, resolve_config
-from lora_edu.llm.finetune import FinetuneConfig, backend_of
+from lora_edu.llm.finetune import FinetuneConfig
+from lora_edu.llm.finetune.backends import backend_of
+from lora_edu.llm.finetune.recipe import make_recipe
 from lora_edu.llm.surgery import linear_layers
 from tools.record_gpu_memory import linear_4bit
 
@@ -104,7 +106,7 @@ def attach(model: Any, side: Literal["scratch", "peft"]) -> nn.Module:
     dtype: Any = str(model.dtype).partition(".")[2]
     config = FinetuneConfig(output=".", method="qlora", backend=side, dtype=dtype, r=16)
     torch.manual_seed(0)
-    return backend_of(config).attach(model, config)
+    return backend_of("qlora", side).attach(model, make_recipe(config))
 
 
 def step(model: Any, ids: torch.Tensor) -> Callable[[], float]:

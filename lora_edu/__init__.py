@@ -16,17 +16,17 @@ The map of the course, in the order in which you meet the parts:
 ``lora_edu.accel``: the same as ``nf4`` and ``qlora``, faster, by numba on a CPU and Triton on a GPU; optional.
 
 ``lora_edu.llm``: a real language model.
-    ``base_model`` fetch and load it, without a model hub
-    ``datasets``   event sentences and what they say, as JSON
-    ``extraction`` the task: how it is asked, answered and counted
-    ``surgery``    put adapters into it
+    ``base_model`` fetch, convert and load it, without a model hub
+    ``data``       event sentences, personas, your own conversations; how they are asked, answered and counted
+    ``surgery``    put adapters into the model
     ``checkpoint`` save and load adapters in PEFT's own files
     ``budget``     parameters and bytes, from a configuration alone
     ``finetune``   train, evaluate, record: a function and a command
+    ``files``      write whole or not at all
     ``provenance`` versions, device and commit, for every record
 
 ``lora_edu.classroom``: what a learner touches.
-    ``widgets``, ``figures``, ``checks``, ``records``, ``doctor``
+    ``widgets``, ``figures``, ``exercises`` with ``checks``, ``experiments``, ``records``, ``doctor``
 
 Start with ``notebooks/00_start_here.ipynb``; the capstone is ``notebooks/10_qlora_finetune.ipynb``.
 """

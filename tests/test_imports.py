@@ -27,3 +27,9 @@ def test_an_import_is_found_wherever_it_stands():
 @pytest.mark.parametrize("file", sorted(METHODS.rglob("*.py")), ids=lambda file: file.name)
 def test_methods_imports_torch_jaxtyping_and_the_standard_library_alone(file):
     assert set(packages(file.read_text(encoding="utf-8"))) <= ALLOWED
+
+
+@pytest.mark.parametrize("file", sorted(METHODS.parent.rglob("*.py")), ids=lambda file: file.name)
+def test_a_file_can_be_read_at_one_sitting(file):
+    most = 400 if file.parent.name == "exercises" else 350
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= most

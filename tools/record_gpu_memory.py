@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -27,11 +28,13 @@ import torch
 import transformers
 from torch import nn
 
-from lora_edu.llm import tiers
-from lora_edu.llm.base_model import fetch_base_model, load_tokenizer, return_freed_memory
+from lora_edu.llm.base_model import DEFAULT_NAME, fetch_base_model, load_tokenizer, return_freed_memory
 from lora_edu.llm.budget import resolve_config
 from lora_edu.llm.files import write_json
-from lora_edu.llm.finetune import FinetuneConfig, backend_of, make_trainer
+from lora_edu.llm.finetune import FinetuneConfig
+from lora_edu.llm.finetune.backends import backend_of
+from lora_edu.llm.finetune.recipe import Recipe, make_recipe, predict_memory
+from lora_edu.llm.finetune.trainer import make_trainer
 from lora_edu.llm.provenance import provenance
 from lora_edu.llm.surgery import linear_layers
 
@@ -136,13 +139,13 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
         torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_cudnn_sdp(False)
     with tempfile.TemporaryDirectory() as folder:
-        config = settings(case, folder)
-        ledger = tiers.predict(config, case["model"], case["seq"]).but(
+        recipe = make_recipe(settings(case, folder))
+        ledger = predict_memory(recipe, case["model"], case["seq"]).but(
             flash_attention=case["flash_attention"]
         )
         result: dict[str, Any] = {"predicted": ledger, "predicted_bytes": ledger.total}
         try:
-            measured = train(config, case["seq"], GpuMeter() if on_gpu else CpuMeter())
+            measured = train(recipe, Path(folder), case["seq"], GpuMeter() if on_gpu else CpuMeter())
         except torch.cuda.OutOfMemoryError as error:
             return result | {"out_of_memory": str(error).partition(".")[0]}
     peak = max(size for name, size in measured.items() if name.endswith("_peak"))
@@ -165,28 +168,27 @@ def settings(case: dict[str, Any], folder: str) -> FinetuneConfig:
     )
 
 
-def train(config: FinetuneConfig, seq: int, meter: Meter) -> dict[str, int]:
+def train(recipe: Recipe, folder: Path, seq: int, meter: Meter) -> dict[str, int]:
     """Bytes held after each stage of a fine-tune, and the peak within it."""
     measured = {"start": meter.held()}
-    backend = backend_of(config)
-    if config.model == REAL:
-        config.model = "smollm2-135m"
-        model, tokenizer = backend.load(config)
+    backend = backend_of(recipe.method, recipe.backend)
+    if recipe.model == REAL:
+        model, tokenizer = backend.load(replace(recipe, model=DEFAULT_NAME))
     else:
-        model, tokenizer = random_model(config), load_tokenizer()
+        model, tokenizer = random_model(recipe), load_tokenizer()
     gc.collect()
     measured |= {"loading_peak": meter.peak(), "loaded": meter.held()}
     meter.reset()
     transformers.set_seed(0)
-    model = backend.attach(model, config)
+    model = backend.attach(model, recipe)
     model.config.use_cache = False
     gc.collect()
     return_freed_memory()
     measured |= {"attaching_peak": meter.peak(), "attached": meter.held()}
     meter.reset()
-    ids = torch.randint(3, model.config.vocab_size, (STEPS * config.batch_size, seq)).tolist()
+    ids = torch.randint(3, model.config.vocab_size, (STEPS * recipe.batch_size, seq)).tolist()
     examples = [{"input_ids": row, "attention_mask": [1] * seq, "labels": row} for row in ids]
-    trainer = make_trainer(config, backend, model, tokenizer, examples, Path(config.output), 1)
+    trainer = make_trainer(recipe, backend, model, tokenizer, examples, folder)
     trainer.args.save_strategy = transformers.trainer_utils.SaveStrategy.NO  # else the last step saves
     trainer.train()
     measured |= {"training_peak": meter.peak(), "trained": meter.held()}
@@ -195,13 +197,13 @@ def train(config: FinetuneConfig, seq: int, meter: Meter) -> dict[str, int]:
     return measured
 
 
-def random_model(config: FinetuneConfig) -> Any:
+def random_model(recipe: Recipe) -> Any:
     """A published shape with random weights; bitsandbytes' layers are made one by one, as it reads a file."""
-    dtype = tiers.compute_dtype(config)
+    dtype = recipe.dtype
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device("meta"):
-        model: Any = transformers.AutoModelForCausalLM.from_config(resolve_config(config.model), dtype=dtype)
-    if config.method == "qlora" and config.backend == "peft":
+        model: Any = transformers.AutoModelForCausalLM.from_config(resolve_config(recipe.model), dtype=dtype)
+    if recipe.quantized and recipe.backend == "peft":
         for path, layer in linear_layers(model).items():
             layer = cast(nn.Linear, layer)
             dense = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device, dtype)

@@ -6,6 +6,7 @@ exception leaves what was there before, and nothing that looks finished and is n
 
 import errno
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 
 PARTIAL = ".lora_edu-partial"
 """Ending of a file that is being written; no one else's file has it."""
+
+NOTHING_LEFT = 2**16
+"""Fewer free bytes than this, after a write failed, mean that the disk was full."""
 
 
 @contextmanager
@@ -64,12 +68,18 @@ def explain_full_disk(folder: str | Path, what: str) -> Iterator[None]:
     """Say where the disk filled up, while what was written, and what to do."""
     try:
         yield
-    except Exception as error:  # safetensors' own exception carries only the text
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        if not full and "No space left on device" not in str(error):
+    except Exception as error:
+        if not _is_of_a_full_disk(error, Path(folder)):
             raise
         raise OSError(
             errno.ENOSPC,
             f"the disk of {folder} is full: {what} was not written, and what stood there before is unchanged. "
             "Free some space, or choose a folder on another disk",
         ) from error
+
+
+def _is_of_a_full_disk(error: Exception, folder: Path) -> bool:
+    """Whether an exception of whatever library means that; torch.save's says nothing of a disk."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error) or shutil.disk_usage(folder).free < NOTHING_LEFT

@@ -32,7 +32,7 @@ from torch import nn
 
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.experiments import training_memory
+from lora_edu.classroom.experiments import in_memory
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.llm.base_model import fetch_base_model
 from lora_edu.methods import nf4
@@ -295,7 +295,7 @@ check("09.2", matmul_4bit)
 
 # %%
 def draw_moment(ax, method, moment):
-    held = training_memory.layer_tensors(method, moment, d_in=4096, d_out=4096, tokens=512, r=16)
+    held = in_memory.layer_tensors(method, moment, d_in=4096, d_out=4096, tokens=512, r=16)
     rows = {name: (kind, size / 1e6) for name, (kind, size) in held.items()}
     listed = ", ".join(f"{name} {size:.1f}" for name, (_, size) in rows.items() if size)
     total = sum(size for _, size in rows.values())
@@ -307,7 +307,7 @@ def draw_moment(ax, method, moment):
 
 # %%
 begin = {"method": "QLoRA", "moment": "forward product"}
-explore(draw_moment, method=list(training_memory.METHODS), moment=list(training_memory.MOMENTS), start=begin)
+explore(draw_moment, method=list(in_memory.METHODS), moment=list(in_memory.MOMENTS), start=begin)
 
 # %% [markdown]
 # Only one layer at a time is in its product. At rest QLoRA's layer takes 9 MB, LoRA's 34. *In* the product QLoRA's
@@ -432,12 +432,12 @@ ledger = memory_ledger("SmolLM2-135M", "qlora", batch=1, seq=224, r=8, backend="
 log_probabilities = 4 * ids.numel() * 49_152
 
 # %% tags=["measured"]
-with training_memory.LiveTensors() as live:
+with in_memory.LiveTensors() as live:
     loss = model(input_ids=ids, labels=ids, use_cache=False).loss
     activations = live.now - log_probabilities
     loss.backward()
 optimizer.step()  # the first step makes Adam's averages
-measured = training_memory.standing_bytes(model, optimizer)
+measured = in_memory.standing_bytes(model, optimizer)
 measured |= {"activations": activations, "logits": live.peak - activations}
 del measured["gradients"]  # they come when activations have gone
 predicted = {term: ledger[term] for term in measured}
@@ -460,11 +460,11 @@ assert abs(both[0]["together"] / both[1]["together"] - 1) < 0.1
 
 # %%
 usual = {"backend": "peft", "dtype": "bfloat16", "gradient_checkpointing": True, "batch": 1, "seq": 512}
-entries = {(e["case"]["model"], e["case"]["method"]): e for e in training_memory.cases("gpu_memory", **usual)}
+entries = {(e["case"]["model"], e["case"]["method"]): e for e in in_memory.cases("gpu_memory", **usual)}
 found = dict(sorted(entries.items()))
 
 # %%
-expected = {key: training_memory.recorded_ledger(entry["case"], "cuda") for key, entry in found.items()}
+expected = {key: in_memory.recorded_ledger(entry["case"], "cuda") for key, entry in found.items()}
 
 # %%
 GB = [
@@ -510,7 +510,7 @@ titles = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}
 def bars_at(r, seq, batch):
     settings = {"batch": batch, "seq": seq, "r": r} | T4
     ledgers = {m: memory_ledger("Mistral-7B", m, optimizer=o, **settings) for m, o in optimizers.items()}
-    return {titles[m]: training_memory.gigabytes(ledger) for m, ledger in ledgers.items()}
+    return {titles[m]: in_memory.gigabytes(ledger) for m, ledger in ledgers.items()}
 
 
 # %%
@@ -540,9 +540,8 @@ explore(draw_seven_billion, **choices, start={"r": 16, "seq": 512, "batch": 1})
 # Now a free Binder: 2 GB, no GPU, SmolLM2-135M in bfloat16, batches of 2 × 128 tokens.
 
 # %%
-small = {titles[entry["case"]["method"]]: entry for entry in training_memory.cases("cpu_memory")}
-predicted = {m: training_memory.recorded_ledger(entry["case"], "cpu") for m, entry in small.items()}
-bars = {m: training_memory.gigabytes(ledger) for m, ledger in predicted.items()}
+small = {titles[entry["case"]["method"]]: entry for entry in in_memory.cases("cpu_memory")}
+bars = {m: in_memory.gigabytes(in_memory.recorded_ledger(entry["case"], "cpu")) for m, entry in small.items()}
 resident = {m: entry["measured_bytes"] / 1e9 for m, entry in small.items()}
 
 # %%
@@ -555,7 +554,7 @@ figures.stacked(labelled, limit=("Binder: 2 GB", 2), largest=2.2, title="SmolLM2
 # %%
 def verdict(entry):
     try:
-        preflight(training_memory.recorded_ledger(entry["case"], "cpu"), available=2_000_000_000)
+        preflight(in_memory.recorded_ledger(entry["case"], "cpu"), available=2_000_000_000)
     except MemoryError:
         return "refused"
     return "accepted"
@@ -594,7 +593,7 @@ predict(
 def step_costs():
     model.zero_grad()
     start = time.perf_counter()
-    with training_memory.LiveTensors() as live:
+    with in_memory.LiveTensors() as live:
         loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         waiting = live.now
         loss.backward()
@@ -604,7 +603,7 @@ def step_costs():
 # %% tags=["measured"]
 costs = {"all kept": step_costs()}
 gradient = next(p.grad.clone() for p in model.parameters() if p.requires_grad)
-training_memory.checkpoint_blocks(model)
+in_memory.checkpoint_blocks(model)
 costs["checkpointing"] = step_costs()
 waiting = [f"{size / 1e6:.0f} MB" for size, _ in costs.values()]
 compare(activations=costs, waiting=waiting, seconds=[f"{seconds:.1f}" for _, seconds in costs.values()])
@@ -625,7 +624,7 @@ sizes = {"SmolLM2-135M": {"batch": 8, "seq": 256}, "SmolLM2-1.7B": {"batch": 1, 
 
 def peaks_GB(checkpointing):
     settings = usual | {"method": "qlora", "gradient_checkpointing": checkpointing}
-    peaks = [training_memory.cases("gpu_memory", model=m, **settings | size)[0] for m, size in sizes.items()]
+    peaks = [in_memory.cases("gpu_memory", model=m, **settings | size)[0] for m, size in sizes.items()]
     return [f"{entry['measured_bytes'] / 1e9:.2f}" for entry in peaks]
 
 

@@ -28,7 +28,6 @@ from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments import gpu_fits, merging
 from lora_edu.classroom.widgets import chat, compare, predict
-from lora_edu.llm import tiers
 from lora_edu.llm.base_model import load_base_model, load_config
 from lora_edu.llm.data import DATA, extraction, load_events, load_persona
 
@@ -224,6 +223,7 @@ import os
 
 from lora_edu.llm.budget.preflight import changes, preflight
 from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
+from lora_edu.llm.finetune.recipe import make_recipe, predict_memory
 
 runs = os.environ.get("LORA_EDU_RUNS", "runs")
 config = FinetuneConfig(
@@ -238,7 +238,7 @@ config = FinetuneConfig(
 
 # %%
 longest = max(len(extraction.encode_example(tokenizer, line)["input_ids"]) for line in load_events("train"))
-ledger = tiers.predict(config, load_config(MODEL), longest)
+ledger = predict_memory(make_recipe(config), load_config(MODEL), longest)
 {term: f"{size / 2**20:.0f} MiB" for term, size in ledger.items() if size}
 
 # %% [markdown]

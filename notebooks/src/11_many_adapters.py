@@ -26,12 +26,7 @@ from torch import Tensor
 
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.experiments.adapter_kinds import (
-    method_columns,
-    milliseconds_a_token,
-    style_rates,
-    timed,
-)
+from lora_edu.classroom.experiments.adapters import method_columns, milliseconds_a_token, style_rates, timed
 from lora_edu.classroom.widgets import chat, compare, explore, predict
 from lora_edu.llm import surgery
 from lora_edu.llm.base_model import load_base_model

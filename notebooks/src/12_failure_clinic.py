@@ -76,7 +76,7 @@ from torch import Tensor, nn
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.experiments import digit_reader, digits, training_memory
+from lora_edu.classroom.experiments import digit_reader, digits, in_memory
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4
@@ -816,7 +816,7 @@ def draw_knob(ax, knob):
     after = knobs[knob]
     verdict = "it fits" if 1.1 * after.total <= 14.56 * GIB else "it does not fit"
     text = f"As asked {asked.total / GIB:.1f} GiB. With {knob}: {after.total / GIB:.1f} GiB; {verdict} a T4."
-    bars = {"as asked": training_memory.gibibytes(asked), "with the knob": training_memory.gibibytes(after)}
+    bars = {"as asked": in_memory.gibibytes(asked), "with the knob": in_memory.gibibytes(after)}
     T4 = {"limit": ("T4: 14.56 GiB", 14.56), "largest": 42, "unit": "GiB"}
     figures.stacked(bars, **T4, title=f"{knob}: {verdict}", alt=text, ax=ax)
 

@@ -9,8 +9,8 @@ import transformers
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import FullyShardedDataParallelPlugin
 
-from lora_edu.llm.finetune import main
-from lora_edu.llm.sharding import is_sharded
+from lora_edu.llm.finetune.__main__ import main
+from lora_edu.llm.finetune.sharding import is_sharded
 
 accelerator_init = Accelerator.__init__
 arguments_init = transformers.TrainingArguments.__post_init__

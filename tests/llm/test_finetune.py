@@ -1,22 +1,27 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 
-from lora_edu.llm import finetune as module
 from lora_edu.llm.base_model import load_base_model, load_tokenizer
 from lora_edu.llm.budget import resolve_config
 from lora_edu.llm.data.conversations import encode_conversations, load_conversations
 from lora_edu.llm.data.extraction import generate_turns
-from lora_edu.llm.finetune import FinetuneConfig, finetune
-from lora_edu.llm.tiers import choose_model
+from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
+from lora_edu.llm.finetune.__main__ import main
+from lora_edu.llm.finetune.backends import backend_of
+from lora_edu.llm.finetune.recipe import choose_model, make_recipe
 
 METHODS = [("qlora", "peft"), ("qlora", "scratch"), ("lora", "peft"), ("lora", "scratch"), ("full", "peft")]
 
@@ -94,7 +99,7 @@ def test_with_the_adapter_off_the_model_is_the_bare_base(settings, backend, tiny
     run.model.eval()
     with (
         torch.no_grad(),
-        module.backend_of(FinetuneConfig(**settings | {"backend": backend})).disabled(run.model),
+        backend_of("lora", backend).disabled(run.model),
     ):
         assert torch.equal(run.model(ids).logits, base(ids).logits)
 
@@ -192,6 +197,7 @@ def test_a_half_written_checkpoint_is_not_trusted(settings):
     half = Path(settings["output"]) / "checkpoints" / "checkpoint-3"
     half.mkdir()
     (half / "adapter_model.safetensors").write_bytes(b"half")
+    (Path(settings["output"]) / "run.json").unlink()
     assert finetune(FinetuneConfig(**settings, resume=True)).record["resumed_from_step"] == 4
     assert not half.exists()
 
@@ -224,7 +230,9 @@ def test_overwrite_discards_the_run_and_nothing_else(settings):
 
 
 def read_files(folder) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+    """What lies there, but for the lock of a run, which stays where a run was."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file() and path.name != ".lora_edu-lock"]
+    return {path: path.read_bytes() for path in files}
 
 
 def write_files(folder, contents: dict[str, str]) -> dict[Path, bytes]:
@@ -258,6 +266,7 @@ def test_beside_files_of_others_a_run_starts_and_goes_on(settings):
     mine = write_files(settings["output"], {"notes.txt": "mine", "config.partial": "mine", "model/a": "mine"})
     finetune(FinetuneConfig(**settings | {"before_events": 1}))
     mine |= write_files(settings["output"], {"checkpoints/checkpoint-best/adapter": "mine"})
+    (Path(settings["output"]) / "run.json").unlink()
     resumed = finetune(FinetuneConfig(**settings | {"before_events": 1}, resume=True)).record
     assert resumed["resumed_from_step"] == 4
     assert mine.items() <= read_files(settings["output"]).items()
@@ -414,7 +423,7 @@ def test_a_run_that_cannot_fit_is_refused_before_a_weight_is_loaded(
 ):
     huge = settings | {"model": weightless_7b, "method": "full"}
     monkeypatch.setattr(sys, "argv", ["finetune", *command(huge)[3:]])
-    assert module.main() == 2
+    assert main() == 2
     message = capsys.readouterr().err
     assert "this fine-tune needs 1" in message  # 16 bytes for each of 7.2 billion: above 100 GiB
     assert "GiB can be used on cpu" in message
@@ -430,7 +439,9 @@ def test_without_the_preflight_loading_is_tried(settings, weightless_7b):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what a CPU gets")
 def test_auto_picks_the_course_model_on_a_cpu(settings):
-    assert choose_model(FinetuneConfig(**settings | {"model": "auto"}), seq=512) == "smollm2-135m"
+    assert (
+        choose_model(make_recipe(FinetuneConfig(**settings | {"model": "auto"})), seq=512) == "smollm2-135m"
+    )
 
 
 def test_gradient_checkpointing_changes_no_loss(settings, tmp_path):
@@ -454,8 +465,8 @@ def test_a_16_bit_base_keeps_its_embeddings_in_16_bits(settings, backend):
     ("flags", "message"),
     [
         ({"method": "dora"}, "invalid choice: 'dora'"),
-        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
-        ({"r": 0}, "r must be a whole number of at least 1, got 0"),
+        ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
+        ({"r": 0}, "r must be an integer of at least 1, got 0"),
         ({"r": 65}, "r must be between 1 and"),
         ({"learning_rate": -1}, "learning_rate must be above 0, got -1"),
         ({"learning_rate": "inf"}, "learning_rate must be a finite number, got inf"),
@@ -468,14 +479,14 @@ def test_a_16_bit_base_keeps_its_embeddings_in_16_bits(settings, backend):
             {"batch_size": 3, "micro_batch_size": 2},
             "batch_size must be a multiple of micro_batch_size, got 3 and 2",
         ),
-        ({"max_length": 0}, "max_length must be a whole number of at least 1, got 0"),
+        ({"max_length": 0}, "max_length must be an integer of at least 1, got 0"),
         ({"optimizer": "sgd"}, "invalid choice: 'sgd'"),
         (
             {"method": "full", "dtype": "float16"},
             "dtype must be auto, float32 or bfloat16 for full, got float16",
         ),
         ({"dataset": "a.jsonl", "train_file": "b.jsonl"}, "dataset and train_file must not both be set"),
-        ({"test_events": 0}, "test_events must be a whole number of at least 1, got 0"),
+        ({"test_events": 0}, "test_events must be an integer of at least 1, got 0"),
         ({"target_modules": "query"}, "target_modules must name linear layers of the model"),
         ({"train_file": "nowhere.jsonl"}, "nowhere.jsonl"),
     ],
@@ -483,7 +494,7 @@ def test_a_16_bit_base_keeps_its_embeddings_in_16_bits(settings, backend):
 def test_the_command_explains_a_bad_flag(settings, capsys, monkeypatch, flags, message):
     monkeypatch.setattr(sys, "argv", ["finetune", *command(settings | flags)[3:]])
     try:
-        status = module.main()
+        status = main()
     except SystemExit as error:  # argparse
         status = error.code
     assert status == 2
@@ -507,3 +518,53 @@ def test_two_processes_train_as_one(settings):
     two = read_record(settings)
     assert two["processes"] == 2
     assert two["losses"] == pytest.approx(one, rel=1e-2)
+
+
+@pytest.mark.parametrize(("method", "backend"), METHODS)
+def test_a_diverged_run_stops_keeps_its_last_good_checkpoint_and_exits_with_3(settings, method, backend):
+    """The learning rate rises over 40 steps, so the first two are good."""
+    wild = settings | {"method": method, "backend": backend, "learning_rate": 1e6, "warmup_steps": 40}
+    wild |= {"steps": 40, "save_every": 1, "preflight": False}
+    done = subprocess.run(command(wild), capture_output=True, text=True, check=False)
+    folder = Path(settings["output"])
+    if done.returncode == 0:  # so wild a rate may leave numbers that are bad and finite
+        pytest.fail(f"it did not diverge: {read_record(settings)['losses'][-3:]}")
+    assert done.returncode == 3, done.stderr[-2000:]
+    assert "training diverged:" in done.stderr and "lower learning_rate (it was 1e+06)" in done.stderr
+    assert not (folder / "run.json").exists()
+    kept = sorted(folder.glob("checkpoints/checkpoint-*/*.safetensors"))
+    assert kept, "nothing good was left"
+    for file in kept:
+        assert all(tensor.isfinite().all() for tensor in load_file(file).values())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_print_cannot_fail_a_finished_run(settings, tmp_path, encoding):
+    """A path that stdout's encoding does not know, and a reader that has gone."""
+    run = settings | {"output": str(tmp_path / "日本"), "steps": 1, "test_events": 1}
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command(run), capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert b"\\u65e5\\u672c" in done.stdout
+    closed = subprocess.Popen(command(run, "--overwrite"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    closed.stdout.close()
+    _, errors = closed.communicate(timeout=120)
+    assert closed.returncode == 0, errors.decode()[-2000:]
+
+
+def test_settings_from_numpy_are_the_numbers_that_they_are(settings, tmp_path):
+    plain = FinetuneConfig(**settings | {"r": 4, "lora_alpha": 8.0})
+    numpy = FinetuneConfig(
+        **settings
+        | {"r": np.int64(4), "lora_alpha": np.float32(8), "steps": np.int32(4), "output": tmp_path / "run"}
+    )
+    assert json.dumps(asdict(numpy)) == json.dumps(asdict(plain))
+    for wrong in ({"r": True}, {"r": 4.0}, {"steps": "4"}, {"resume": 1}, {"target_modules": []}):
+        with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))} must be"):
+            FinetuneConfig(**settings | wrong)
+
+
+def test_of_your_own_data_no_count_is_announced(settings, tmp_path):
+    own = {"test_file": None, "dataset": write_lines(tmp_path, PAIR), "preflight": False}
+    text = summary(finetune(FinetuneConfig(**settings | own)).record)
+    assert "Exact match" not in text and "loss" in text

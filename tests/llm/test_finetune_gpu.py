@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lora_edu.llm.finetune import FinetuneConfig, finetune
-from lora_edu.llm.tiers import choose_model
+from lora_edu.llm.finetune.recipe import choose_model, make_recipe
 from tools.record_gpu_memory import measure_apart
 
 pytestmark = [
@@ -106,7 +106,7 @@ def test_the_ledger_is_within_a_tenth_of_the_peak(method, dtype):
 
 def test_auto_picks_a_model_of_the_course_that_fits(settings):
     """A GPU of 15 GB or more takes the 7B model in 4 bits."""
-    chosen = choose_model(FinetuneConfig(**settings | {"gradient_checkpointing": True}), seq=512)
+    chosen = choose_model(make_recipe(FinetuneConfig(**settings | {"gradient_checkpointing": True})), seq=512)
     free = torch.cuda.mem_get_info()[0]
     if free > 10 * 2**30:
         assert chosen == "Qwen/Qwen2.5-7B-Instruct"

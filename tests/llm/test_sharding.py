@@ -15,9 +15,10 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.finetune import FinetuneConfig, finetune
-from lora_edu.llm.sharding import gather_trainable
+from lora_edu.llm.finetune.backends import PeftBackend
+from lora_edu.llm.finetune.recipe import make_recipe
+from lora_edu.llm.finetune.sharding import gather_trainable
 
 FSDP = Path(__file__).resolve().parents[2] / "configs" / "fsdp.yaml"
 
@@ -45,9 +46,10 @@ def test_what_cannot_be_sharded_is_refused_before_anything_is_written(fsdp, tmp_
 
 def test_the_same_codes_are_stored_as_numbers_that_can_be_sharded(monkeypatch, tiny_folder):
     bits = []
+    config = FinetuneConfig(output="unused", model=str(tiny_folder), dtype="bfloat16")
     for switch in ("false", "true"):
         monkeypatch.setenv("ACCELERATE_USE_FSDP", switch)
-        model, _ = load_base_model(str(tiny_folder), torch.bfloat16, "nf4")
+        model, _ = PeftBackend().load(make_recipe(config))
         weight = model.model.layers[0].self_attn.q_proj.weight
         assert weight.dtype == (torch.bfloat16 if switch == "true" else torch.uint8)
         bits.append(weight.data.contiguous().view(torch.uint8).flatten())

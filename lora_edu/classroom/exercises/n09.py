@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lora_edu.classroom.checks import Exercise, Law, WrongAnswer
-from lora_edu.classroom.experiments.training_memory import LiveTensors
+from lora_edu.classroom.experiments.in_memory import LiveTensors
 from lora_edu.methods.codebook import nf4_code
 from lora_edu.methods.nf4 import QuantState, dequantize_nf4, quantize_nf4
 from lora_edu.methods.packing import unpack_4bit

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from lora_edu.classroom import figures
-from lora_edu.classroom.experiments.training_memory import cases, gibibytes, recorded_ledger
+from lora_edu.classroom.experiments.in_memory import cases, gibibytes, recorded_ledger
 from lora_edu.classroom.widgets import Explorer, explore
 from lora_edu.llm.budget import Ledger, memory_ledger, preflight
 from lora_edu.llm.budget.preflight import GIB, changes

@@ -23,6 +23,7 @@ def load_base_model(
     name: str = DEFAULT_NAME,
     dtype: "torch.dtype | str | None" = None,
     quantization: Literal["nf4"] | None = None,
+    quant_storage: "torch.dtype | None" = None,
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Load a causal language model and its tokenizer, ready for greedy answers and for training.
 
@@ -38,6 +39,9 @@ def load_base_model(
     quantization
         ``"nf4"``: every ``nn.Linear`` but ``lm_head`` becomes bitsandbytes' ``Linear4bit``, 4-bit NormalFloat
         with double quantization (Dettmers et al. 2023, arXiv 2305.14314, section 3). None: no quantization.
+    quant_storage
+        Dtype of the tensor that holds the 4-bit codes; None: uint8. The same codes as the bits of floating-point
+        numbers can be sharded by accelerate.
 
     Returns
     -------
@@ -62,7 +66,7 @@ def load_base_model(
         model = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype,
-            quantization_config=_nf4_config(dtype) if quantization else None,
+            quantization_config=_nf4_config(dtype, quant_storage) if quantization else None,
             device_map={"": _device()},
             use_safetensors=True,
         )
@@ -143,17 +147,16 @@ def _device() -> "torch.device":
     return torch.device("cpu")
 
 
-def _nf4_config(dtype: "torch.dtype") -> Any:
+def _nf4_config(dtype: "torch.dtype", quant_storage: "torch.dtype | None") -> Any:
+    import torch
     from transformers import BitsAndBytesConfig
-
-    from lora_edu.llm.sharding import quant_storage
 
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_storage=quant_storage(dtype),
+        bnb_4bit_quant_storage=torch.uint8 if quant_storage is None else quant_storage,
         llm_int8_skip_modules=["lm_head"],
     )
 

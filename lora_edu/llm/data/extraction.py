@@ -6,7 +6,6 @@ Two of them know nothing of events and serve any conversation: `encode_turn` and
 """
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any, cast
@@ -14,6 +13,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 from tqdm import tqdm
+
+from lora_edu.llm.console import unfailing
 
 IGNORE = -100
 """The label that the loss passes over (PyTorch's ``cross_entropy(ignore_index=-100)``)."""
@@ -194,7 +195,9 @@ def generate_turns(
 
 def progress_bar(total: int, title: str | None, initial: int = 0) -> tqdm:
     """Return a bar of plain text, the same in a terminal, a notebook and a log; no title, no bar."""
-    return tqdm(total=total, desc=title, initial=initial, disable=title is None, file=sys.stdout, ascii=" -#")
+    return tqdm(
+        total=total, desc=title, initial=initial, disable=title is None, file=unfailing(), ascii=" -#"
+    )
 
 
 def exact_match(answers: Sequence[str], events: Sequence[dict[str, str]]) -> float:

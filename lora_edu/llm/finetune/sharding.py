@@ -5,15 +5,12 @@ weights are gathered before it computes and dropped after. ``accelerate launch -
 switches it on, in PyTorch's second form, ``fully_shard``, and accelerate does the sharding.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-if TYPE_CHECKING:
-    from lora_edu.llm.finetune import FinetuneConfig
+from lora_edu.llm.finetune.config import FinetuneConfig
 
 
 def is_sharded() -> bool:
@@ -21,7 +18,7 @@ def is_sharded() -> bool:
     return parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
-def require_shardable(config: "FinetuneConfig", compute: torch.dtype) -> None:
+def require_shardable(config: FinetuneConfig, compute: torch.dtype) -> None:
     """Refuse what cannot be sharded, before anything is loaded.
 
     Parameters
@@ -58,15 +55,6 @@ def require_shardable(config: "FinetuneConfig", compute: torch.dtype) -> None:
         if wrong:
             name = message.partition(" ")[0]
             raise ValueError(f"{message}; got {compute if name == 'dtype' else getattr(config, name)}")
-
-
-def quant_storage(compute: torch.dtype) -> torch.dtype:
-    """Return the dtype in which bitsandbytes keeps 4-bit codes.
-
-    Bytes, as a rule. accelerate shards floating-point weights alone: there the same codes are stored as the bits of
-    numbers of dtype ``compute``.
-    """
-    return compute if is_sharded() else torch.uint8
 
 
 def gather_trainable(model: nn.Module) -> dict[str, Tensor]:

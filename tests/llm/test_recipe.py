@@ -1,6 +1,6 @@
 """What a fine-tune becomes on each class of machine: dtype, optimizer, model, and how much is in memory at once.
 
-A GPU that this machine lacks is pretended: `tiers` asks PyTorch for its compute capability and its free memory.
+A GPU that this machine lacks is pretended: `recipe` asks PyTorch for its compute capability and its free memory.
 """
 
 import itertools
@@ -13,7 +13,15 @@ from transformers import AutoConfig, GPT2Config, LlamaConfig
 from lora_edu.llm.base_model import DEFAULT_NAME
 from lora_edu.llm.budget import SHAPES, count_parameters
 from lora_edu.llm.finetune import FinetuneConfig
-from lora_edu.llm.tiers import TIERS, choose_model, choose_optimizer, compute_dtype, fit, predict
+from lora_edu.llm.finetune.recipe import (
+    TIERS,
+    choose_model,
+    choose_optimizer,
+    compute_dtype,
+    fit,
+    make_recipe,
+    predict_memory,
+)
 
 GIB = 2**30
 QWEN, SMOL_1B7, SMOL_135M = TIERS
@@ -45,6 +53,10 @@ def no_gpu(monkeypatch):
 
 def config(**settings) -> FinetuneConfig:
     return FinetuneConfig(**{"output": "unused"} | settings)
+
+
+def recipe(processes=1, **settings):
+    return make_recipe(config(**settings), processes)
 
 
 @pytest.fixture
@@ -138,13 +150,13 @@ def test_the_tiers_descend_to_the_model_of_this_course():
 )
 def test_each_gpu_gets_the_largest_model_that_it_can_train(gpu, capability, gib, choices):
     gpu(capability, gib * GIB)
-    assert {method: choose_model(config(method=method), SEQ) for method in choices} == choices
+    assert {method: choose_model(recipe(method=method), SEQ) for method in choices} == choices
 
 
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 def test_a_cpu_gets_the_smallest_model(method):
-    assert choose_model(config(method=method), SEQ) == SMOL_135M
+    assert choose_model(recipe(method=method), SEQ) == SMOL_135M
 
 
 @pytest.mark.parametrize(
@@ -153,33 +165,33 @@ def test_a_cpu_gets_the_smallest_model(method):
 )
 def test_a_model_is_chosen_from_the_byte_on_that_it_needs(gpu, name, smaller, capability):
     gpu(capability)
-    least = needed(predict(config(), TIERS[name], SEQ))
+    least = needed(predict_memory(recipe(), TIERS[name], SEQ))
     gpu(capability, least)
-    assert choose_model(config(), SEQ) == name
+    assert choose_model(recipe(), SEQ) == name
     gpu(capability, least - 8)
-    assert choose_model(config(), SEQ) == smaller
+    assert choose_model(recipe(), SEQ) == smaller
 
 
 def test_memory_that_pytorch_holds_unused_counts_as_free(gpu):
     gpu()
-    least = needed(predict(config(), TIERS[QWEN], SEQ))
+    least = needed(predict_memory(recipe(), TIERS[QWEN], SEQ))
     gpu(free=least - GIB, reserved=3 * GIB, allocated=2 * GIB)
-    assert choose_model(config(), SEQ) == QWEN
+    assert choose_model(recipe(), SEQ) == QWEN
     gpu(free=least - GIB, reserved=3 * GIB, allocated=3 * GIB)
-    assert choose_model(config(), SEQ) != QWEN
+    assert choose_model(recipe(), SEQ) != QWEN
 
 
 def test_longer_examples_ask_for_a_smaller_model(gpu):
     gpu()
-    gpu(free=needed(predict(config(), TIERS[QWEN], SEQ)))
-    assert choose_model(config(), 4 * SEQ) != QWEN
+    gpu(free=needed(predict_memory(recipe(), TIERS[QWEN], SEQ)))
+    assert choose_model(recipe(), 4 * SEQ) != QWEN
 
 
-@pytest.mark.parametrize(("processes", "forwards"), [(1, 4), (2, 2), (4, 1), (8, 1)])
+@pytest.mark.parametrize(("processes", "forwards"), [(1, 8), (2, 4), (4, 2), (8, 1)])
 def test_processes_share_the_forwards_of_a_step(gpu, processes, forwards):
     gpu()
-    asked = config(batch_size=8, micro_batch_size=2)
-    assert predict(asked, "SmolLM2-1.7B", SEQ, processes).settings["micro_batches"] == forwards
+    asked = recipe(processes, batch_size=16, micro_batch_size=2)
+    assert predict_memory(asked, "SmolLM2-1.7B", SEQ).settings["micro_batches"] == forwards
 
 
 # --- what is predicted, and whether it fits -----------------------------------------------------------
@@ -188,61 +200,60 @@ def test_processes_share_the_forwards_of_a_step(gpu, processes, forwards):
 @pytest.mark.parametrize(("capability", "flash"), [((7, 5), False), ((8, 0), True)])
 def test_a_gpu_before_8_0_has_no_flash_attention(gpu, capability, flash):
     gpu(capability)
-    settings = predict(config(dtype="bfloat16"), "SmolLM2-1.7B", SEQ).settings
+    settings = predict_memory(recipe(dtype="bfloat16"), "SmolLM2-1.7B", SEQ).settings
     assert settings["device"] == "cuda" and settings["flash_attention"] is flash
 
 
 @pytest.mark.usefixtures("no_gpu")
 def test_the_prediction_is_of_the_run_as_it_will_be():
-    asked = config(method="lora", backend="scratch", r=4, target_modules=["q_proj"], batch_size=6)
-    s = predict(asked, "SmolLM2-135M", 77).settings
+    asked = recipe(method="lora", backend="scratch", r=4, target_modules=["q_proj"], batch_size=6)
+    s = predict_memory(asked, "SmolLM2-135M", 77).settings
     told = {"method": "lora", "backend": "scratch", "r": 4, "target_modules": ["q_proj"], "seq": 77}
     told |= {"batch": 2, "micro_batches": 3, "dtype": torch.float32, "optimizer": "adamw", "device": "cpu"}
     assert {name: s[name] for name in told} == told
 
 
-def test_what_fits_is_left_as_it_is(gpu, folder, capsys):
+def test_what_fits_is_left_as_it_is(gpu, folder):
     gpu()
-    asked = config(model=folder(AutoConfig.for_model(**SHAPES["SmolLM2-1.7B"])))
-    fitted, ledger = fit(asked, SEQ)
-    assert fitted == asked
-    assert ledger.total == predict(asked, "SmolLM2-1.7B", SEQ).total
-    assert capsys.readouterr().out == ""
+    asked = recipe(model=folder(AutoConfig.for_model(**SHAPES["SmolLM2-1.7B"])))
+    fitted, ledger, notes = fit(asked, SEQ)
+    assert (fitted, notes) == (asked, [])
+    assert ledger.total == predict_memory(asked, "SmolLM2-1.7B", SEQ).total
 
 
-def test_with_less_memory_less_is_in_it_at_once_and_the_learner_is_told(gpu, folder, capsys):
+def test_with_less_memory_less_is_in_it_at_once_and_the_learner_is_told(gpu, folder):
     gpu((7, 5))
-    asked = config(
+    asked = recipe(
         model=folder(AutoConfig.for_model(**SHAPES["SmolLM2-1.7B"])), batch_size=8, micro_batch_size=8
     )
-    whole = predict(asked, "SmolLM2-1.7B", SEQ)
+    whole = predict_memory(asked, "SmolLM2-1.7B", SEQ)
     checkpointed = whole.but(gradient_checkpointing=True)
 
     gpu((7, 5), 1.1 * checkpointed.total + 8)
-    fitted, ledger = fit(asked, SEQ)
+    fitted, ledger, notes = fit(asked, SEQ)
     assert (fitted.gradient_checkpointing, fitted.micro_batch_size) == (True, 8)
     assert ledger.total == checkpointed.total
     sizes = f"{ledger.total / GIB:.1f} GiB predicted, not {whole.total / GIB:.1f}"
-    assert capsys.readouterr().out == f"To fit memory: gradient checkpointing on ({sizes}).\n"
+    assert notes == [f"To fit memory: gradient checkpointing on ({sizes})."]
 
     gpu((7, 5), 1.1 * checkpointed.total - 8)
-    fitted, ledger = fit(asked, SEQ)
+    fitted, ledger, notes = fit(asked, SEQ)
     assert (fitted.gradient_checkpointing, fitted.micro_batch_size, fitted.batch_size) == (True, 4, 8)
-    assert ledger.total == predict(fitted, "SmolLM2-1.7B", SEQ).total
-    assert "gradient checkpointing on, 4 sequences at once instead of 8" in capsys.readouterr().out
+    assert ledger.total == predict_memory(fitted, "SmolLM2-1.7B", SEQ).total
+    assert "gradient checkpointing on, 4 sequences at once instead of 8" in notes[0]
 
 
 def test_a_gpu_that_is_too_small_is_refused_with_what_would_help(gpu, folder):
     gpu((7, 5))
-    asked = config(model=folder(AutoConfig.for_model(**SHAPES["SmolLM2-1.7B"])), method="lora")
-    least = needed(predict(asked, "SmolLM2-1.7B", SEQ))
+    asked = recipe(model=folder(AutoConfig.for_model(**SHAPES["SmolLM2-1.7B"])), method="lora")
+    least = needed(predict_memory(asked, "SmolLM2-1.7B", SEQ))
     gpu((7, 5), least)
     fit(asked, SEQ)
     gpu((7, 5), least - 8)
     with pytest.raises(MemoryError) as refused:
         fit(asked, SEQ)
     message = str(refused.value)
-    ledger = predict(asked, "SmolLM2-1.7B", SEQ)
+    ledger = predict_memory(asked, "SmolLM2-1.7B", SEQ)
     assert (
         f"needs {ledger.total / GIB:.2f} GiB and {(least - 8) / 1.1 / GIB:.2f} GiB can be used on cuda"
         in message
@@ -259,13 +270,11 @@ def test_a_cpu_refuses_what_no_cpu_holds(folder):
         num_hidden_layers=2, hidden_size=2**16, intermediate_size=2**20, num_attention_heads=512
     )
     with pytest.raises(MemoryError, match=r"can be used on cpu(.|\n)*smaller model, such as Qwen2.5-7B"):
-        fit(config(model=folder(huge), method="full"), SEQ)
+        fit(recipe(model=folder(huge), method="full"), SEQ)
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_of_an_architecture_that_the_ledger_does_not_know_it_says_so(folder, capsys):
-    asked = config(model=folder(GPT2Config(n_embd=32, n_layer=1, n_head=2)))
-    assert fit(asked, SEQ) == (asked, None)
-    printed = capsys.readouterr()
-    assert printed.err == "Memory is not predicted for gpt2 models, only for llama, mistral, qwen2.\n"
-    assert printed.out == ""
+def test_of_an_architecture_that_the_ledger_does_not_know_it_says_so(folder):
+    asked = recipe(model=folder(GPT2Config(n_embd=32, n_layer=1, n_head=2)))
+    note = "Memory is not predicted for gpt2 models, only for llama, mistral, qwen2."
+    assert fit(asked, SEQ) == (asked, None, [note])

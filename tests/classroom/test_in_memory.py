@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.exercises.n09 import matmul_4bit
-from lora_edu.classroom.experiments.training_memory import (
+from lora_edu.classroom.experiments.in_memory import (
     METHODS,
     MOMENTS,
     LiveTensors,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lora_edu.classroom.experiments.adapter_kinds import (
+from lora_edu.classroom.experiments.adapters import (
     METHODS,
     method_columns,
     milliseconds_a_token,

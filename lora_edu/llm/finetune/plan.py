@@ -1,0 +1,155 @@
+"""All that settings, data and machine decide about a run, settled once before a weight is loaded.
+
+`make_plan` reads the data, chooses the model, asks whether memory will do, and answers with one frozen `Plan`. What
+comes after it asks neither the machine nor the user again.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from lora_edu.llm.base_model import DEFAULT_NAME, load_tokenizer
+from lora_edu.llm.budget import Ledger
+from lora_edu.llm.data.conversations import (
+    Conversation,
+    encode_conversations,
+    event_conversation,
+    load_conversations,
+)
+from lora_edu.llm.data.events import load_events
+from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
+from lora_edu.llm.finetune.recipe import Recipe, choose_model, fit, make_recipe
+
+FEW_SHOT_EXAMPLES = 3
+
+_NOT_IDENTITY = ("output", "resume", "overwrite", "preflight", "train_file", "dataset", "test_file", "model")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What the model is asked before and after: lines of the event data.
+
+    Attributes
+    ----------
+    before
+        Asked of the base as well.
+    worked
+        Worked examples for the base's second try.
+    seen, unseen
+        Asked afterwards: patterns that the training data has, and others.
+    batch_size
+        Sentences answered at once.
+    """
+
+    before: list[dict]
+    worked: list[dict]
+    seen: list[dict]
+    unseen: list[dict]
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run, settled.
+
+    Attributes
+    ----------
+    config
+        What the user said; for the record alone.
+    folder
+        Where everything goes, absolute.
+    recipe
+        How each step is computed.
+    examples
+        Encoded training examples: ``input_ids``, ``attention_mask``, ``labels``.
+    ledger
+        Predicted memory, bytes by term; None where nothing was predicted.
+    notes
+        What was chosen or changed, and why: one sentence each.
+    identity
+        What makes two runs the same run, so that one may go on as the other: settings, and the data by its content.
+    """
+
+    config: FinetuneConfig
+    folder: Path
+    recipe: Recipe
+    examples: list[dict[str, list[int]]]
+    questions: Questions
+    ledger: Ledger | None
+    notes: tuple[str, ...]
+    identity: dict[str, Any]
+
+
+def make_plan(config: FinetuneConfig) -> Plan:
+    """Settle a run; nothing is loaded but the tokenizer, nothing is written.
+
+    Raises
+    ------
+    ValueError
+        A setting or a line of the data is wrong.
+    MemoryError
+        The run would not fit this machine; the message says what to change.
+    """
+    processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
+    recipe = make_recipe(config, processes)
+    conversations, questions = _read_data(config)
+    notes = []
+    if recipe.model == AUTO:
+        # The course's tokenizer needs no hub, and one tokenizer counts about as many tokens as another.
+        examples = encode_conversations(load_tokenizer(DEFAULT_NAME), conversations, config.max_length)
+        recipe = replace(recipe, model=choose_model(recipe, _longest(examples)))
+        notes.append(f"Model: {recipe.model}")
+    examples = encode_conversations(load_tokenizer(recipe.model), conversations, config.max_length)
+    identity = _identity(config, recipe, examples, questions)
+    ledger = None
+    if config.preflight:
+        recipe, ledger, changed = fit(recipe, _longest(examples))
+        notes += changed
+    folder = Path(config.output).expanduser().absolute()
+    return Plan(config, folder, recipe, examples, questions, ledger, tuple(notes), identity)
+
+
+def _read_data(config: FinetuneConfig) -> tuple[list[Conversation], Questions]:
+    if config.dataset is None:
+        train = load_events("train", _expanded(config.train_file))
+        conversations = [event_conversation(line) for line in train]
+        worked, test = train[:FEW_SHOT_EXAMPLES], load_events("test", _expanded(config.test_file))
+    else:
+        conversations, worked = load_conversations(str(_expanded(config.dataset))), []
+        test = load_events("test", _expanded(config.test_file)) if config.test_file else []
+    seen = [line for line in test if not line.get("unseen_pattern")][: config.test_events]
+    unseen = [line for line in test if line.get("unseen_pattern")][: config.test_events]
+    return conversations, Questions(
+        seen[: config.before_events], worked, seen, unseen, config.eval_batch_size
+    )
+
+
+def _expanded(path: str | None) -> str | None:
+    return str(Path(path).expanduser()) if path and path.startswith("~") else path
+
+
+def _longest(examples: Sequence[dict[str, list[int]]]) -> int:
+    return max(len(example["input_ids"]) for example in examples)
+
+
+def _identity(
+    config: FinetuneConfig, recipe: Recipe, examples: list[dict[str, list[int]]], questions: Questions
+) -> dict[str, Any]:
+    """Files count by what they hold, not by their names; ``auto`` by what it became."""
+    settings = {key: value for key, value in asdict(config).items() if key not in _NOT_IDENTITY}
+    became = {"dtype": str(recipe.dtype).removeprefix("torch."), "optimizer": recipe.optimizer}
+    return (
+        settings
+        | became
+        | {"training_data_sha256": _sha256(examples), "test_data_sha256": _sha256(asdict(questions))}
+    )
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,232 @@
+"""How a step is computed on this machine: what ``auto`` stands for, and how much memory it takes.
+
+The machine is asked here, once, and the answer is frozen. What runs a step takes a `Recipe` and asks nobody again.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from lora_edu.llm.base_model import DEFAULT_NAME, load_config, resolve_dtype
+from lora_edu.llm.budget import ARCHITECTURES, Ledger, count_parameters, memory_ledger, preflight
+from lora_edu.llm.budget.preflight import GIB, changes
+from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
+from lora_edu.llm.finetune.sharding import is_sharded, require_shardable
+from lora_edu.llm.surgery import ALL_LINEAR
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+TIERS = {
+    "Qwen/Qwen2.5-7B-Instruct": "Qwen2.5-7B",
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": "SmolLM2-1.7B",
+    DEFAULT_NAME: "SmolLM2-135M",
+}
+"""What ``--model auto`` chooses from, the largest first, and the recorded shape of each. On a CPU: the last."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The adapter that is attached; names as in peft."""
+
+    target_modules: list[str] | str
+    r: int
+    lora_alpha: float
+    lora_dropout: float
+    use_rslora: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How each step is computed, all of it settled.
+
+    Attributes
+    ----------
+    dtype
+        Of products and of weights that are not quantized.
+    optimizer
+        ``"adamw"`` or a name that transformers' Trainer knows.
+    batch_size
+        Sequences an optimizer step, over all processes.
+    micro_batch_size
+        Sequences at once in a process's memory.
+    processes
+        That share each batch.
+    sharded
+        Whether the base is spread over the processes (FSDP).
+    device
+        ``"cuda"`` or ``"cpu"``.
+    fused_attention
+        Whether attention keeps no matrix of scores (on a GPU: from compute capability 8.0 on).
+    """
+
+    model: str
+    method: str
+    backend: str
+    dtype: torch.dtype
+    lora: Lora
+    optimizer: str
+    steps: int
+    learning_rate: float
+    warmup_steps: int
+    batch_size: int
+    micro_batch_size: int
+    gradient_checkpointing: bool
+    seed: int
+    save_every: int
+    processes: int
+    sharded: bool
+    device: str
+    fused_attention: bool
+
+    @property
+    def micro_batches(self) -> int:
+        """How many forward passes of a process make one optimizer step."""
+        return max(1, self.batch_size // (self.micro_batch_size * self.processes))
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the base is held in 4 bits."""
+        return self.method == "qlora"
+
+
+def make_recipe(config: FinetuneConfig, processes: int = 1) -> Recipe:
+    """Settle what the machine decides: dtype, optimizer, device.
+
+    Parameters
+    ----------
+    config
+        The settings; ``model`` may still be ``auto`` (`choose_model`).
+    processes
+        That share each batch.
+
+    Raises
+    ------
+    ValueError
+        The batch does not divide over the processes, the optimizer needs a GPU that is not there, or the settings
+        cannot be sharded and accelerate was asked to.
+    """
+    at_once = config.micro_batch_size * processes
+    if config.batch_size % at_once:
+        raise ValueError(
+            f"batch_size must be a multiple of micro_batch_size x processes = {at_once}, got {config.batch_size}"
+        )
+    on_gpu = torch.cuda.is_available()
+    if config.optimizer == "paged_adamw_8bit" and not on_gpu:
+        raise ValueError("optimizer must be auto or adamw without a CUDA GPU, got 'paged_adamw_8bit'")
+    dtype, sharded = compute_dtype(config), is_sharded()
+    if sharded:
+        require_shardable(config, dtype)
+    return Recipe(
+        model=config.model,
+        method=config.method,
+        backend=config.backend,
+        dtype=dtype,
+        lora=Lora(
+            ALL_LINEAR if config.target_modules == [ALL_LINEAR] else config.target_modules,
+            config.r,
+            config.lora_alpha,
+            config.lora_dropout,
+            config.use_rslora,
+        ),
+        optimizer=choose_optimizer(config),
+        steps=config.steps,
+        learning_rate=float(config.learning_rate or 0),
+        warmup_steps=config.warmup_steps,
+        batch_size=config.batch_size,
+        micro_batch_size=config.micro_batch_size,
+        gradient_checkpointing=config.gradient_checkpointing,
+        seed=config.seed,
+        save_every=config.save_every,
+        processes=processes,
+        sharded=sharded,
+        device="cuda" if on_gpu else "cpu",
+        fused_attention=not on_gpu or torch.cuda.get_device_capability() >= (8, 0),
+    )
+
+
+def compute_dtype(config: FinetuneConfig) -> torch.dtype:
+    """Return the dtype of products and of weights that are not quantized.
+
+    ``auto``: float32 on a CPU; on a GPU bfloat16 from compute capability 8.0 on and float16 before. A model that
+    trains whole stays float32: 16 bits would round its small updates away.
+    """
+    if config.dtype == AUTO and config.method == "full":
+        return torch.float32
+    return resolve_dtype(None if config.dtype == AUTO else config.dtype)
+
+
+def choose_optimizer(config: FinetuneConfig) -> str:
+    """Return what ``auto`` stands for: paged 8-bit AdamW for QLoRA on a GPU that holds all of it, else AdamW."""
+    if config.optimizer != AUTO:
+        return config.optimizer
+    paged = config.method == "qlora" and torch.cuda.is_available() and not is_sharded()
+    return "paged_adamw_8bit" if paged else "adamw"
+
+
+def choose_model(recipe: Recipe, seq: int) -> str:
+    """Return the largest of `TIERS` that fits the GPU as `recipe` asks; on a CPU the smallest.
+
+    Parameters
+    ----------
+    seq
+        Tokens of the longest training example.
+    """
+    names = list(TIERS)
+    if recipe.device == "cuda":
+        for name in names[:-1]:
+            try:
+                preflight(predict_memory(recipe, TIERS[name], seq), recipe.device)
+            except MemoryError:
+                continue
+            return name
+    return names[-1]
+
+
+def fit(recipe: Recipe, seq: int) -> tuple[Recipe, Ledger | None, list[str]]:
+    """Return the recipe that fits this machine, the memory it will take, and in words what was changed.
+
+    Raises
+    ------
+    MemoryError
+        Nothing fits; the message says what to change.
+    """
+    model_config = load_config(recipe.model)
+    if model_config.model_type not in ARCHITECTURES:
+        kinds = ", ".join(ARCHITECTURES)
+        unknown = f"Memory is not predicted for {model_config.model_type} models, only for {kinds}."
+        return recipe, None, [unknown]
+    asked = predict_memory(recipe, model_config, seq)
+    parameters = count_parameters(model_config)
+    smaller = tuple(shape for shape in TIERS.values() if count_parameters(shape) < parameters)
+    fitting = preflight(asked, recipe.device, smaller=smaller)
+    notes = []
+    if changed := changes(asked, fitting):
+        notes.append(
+            f"To fit memory: {changed} ({fitting.total / GIB:.1f} GiB predicted, not {asked.total / GIB:.1f})."
+        )
+    s = fitting.settings
+    adjusted = replace(
+        recipe, micro_batch_size=s["batch"], gradient_checkpointing=s["gradient_checkpointing"]
+    )
+    return adjusted, fitting, notes
+
+
+def predict_memory(recipe: Recipe, model_config: "PretrainedConfig | str", seq: int) -> Ledger:
+    """Return the memory ledger of a run on this machine, for sequences of `seq` tokens."""
+    return memory_ledger(
+        model_config,
+        recipe.method,
+        recipe.micro_batch_size,
+        seq,
+        recipe.lora.r,
+        recipe.lora.target_modules,
+        recipe.dtype,
+        recipe.optimizer,
+        recipe.gradient_checkpointing,
+        recipe.backend,
+        recipe.device,
+        recipe.micro_batches,
+        recipe.fused_attention,
+    )

@@ -1,0 +1,208 @@
+"""transformers' Trainer as the course runs it: what trains is what is saved, and a diverged run stops.
+
+The loop is Trainer's over accelerate. Ours are checkpoints that are trusted only when whole, one line of progress,
+the peak of the GPU's memory, and the refusal to go on from a number that is none.
+"""
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from accelerate import PartialState
+from torch import nn
+from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainerCallback
+
+from lora_edu.llm.data.extraction import progress_bar
+from lora_edu.llm.files import explain_full_disk
+from lora_edu.llm.finetune.backends import Backend
+from lora_edu.llm.finetune.recipe import Recipe
+from lora_edu.llm.finetune.run_folder import mark_complete
+
+
+class DivergedError(ArithmeticError):
+    """The loss or a trained weight is no longer a finite number."""
+
+    def __init__(self, what: str, step: int, recipe: Recipe):
+        super().__init__(
+            f"training diverged: {what} at step {step}. Start anew with a lower learning_rate (it was "
+            f"{recipe.learning_rate:g}), more warmup_steps ({recipe.warmup_steps})"
+            + (", or dtype bfloat16 or float32" if recipe.dtype == torch.float16 else "")
+        )
+
+
+class CourseTrainer(Trainer):
+    """A Trainer whose checkpoints hold what trains, and are trusted only when complete."""
+
+    def __init__(self, backend: Backend, recipe: Recipe, **arguments: Any):
+        super().__init__(**arguments)
+        self._backend, self._recipe = backend, recipe
+        self.progress, self.gpu_peak = _Progress(), _GpuPeak(recipe.device == "cuda")
+        self.add_callback(self.gpu_peak)
+        self.add_callback(_StopWhenDiverged(recipe))
+        if PartialState().is_main_process:
+            self.add_callback(self.progress)
+
+    def autocast_smart_context_manager(
+        self, cache_enabled: bool | None = True
+    ) -> AbstractContextManager[Any]:
+        # accelerate puts autocast around a model's forward, but not around a sharded one's.
+        return (
+            self.accelerator.autocast()
+            if self._recipe.sharded
+            else super().autocast_smart_context_manager(cache_enabled)
+        )
+
+    def require_finite_weights(self) -> None:
+        """Raise `DivergedError` if a weight that trains is no longer finite: a checkpoint of it is worth nothing."""
+        trained = (p for p in self.model.parameters() if p.requires_grad)  # type: ignore[union-attr]
+        if not all(bool(p.isfinite().all()) for p in trained):
+            raise DivergedError("a trained weight is not finite", self.state.global_step, self._recipe)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.should_save:  # every process comes here, and one writes
+            return
+        self._backend.save(
+            self.accelerator.unwrap_model(self.model), Path(cast(str, output_dir or self.args.output_dir))
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._backend.restore(
+            self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint)
+        )
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.require_finite_weights()
+        folder = Path(cast(str, self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        with explain_full_disk(folder.parent, folder.name):
+            super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+        if self.args.should_save:
+            mark_complete(folder)
+
+
+class _Progress(TrainerCallback):
+    """One line: step, loss, time gone, time left. Remembers when each step ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar = progress_bar(state.max_steps, "training", initial=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+        self.ends.append(time.perf_counter())
+
+    def step_seconds(self) -> float | None:
+        """Return the median time of an optimizer step; None if there was but one."""
+        steps = [later - end for end, later in itertools.pairwise(self.ends)]
+        return statistics.median(steps) if steps else None
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.close()
+
+
+class _StopWhenDiverged(TrainerCallback):
+    """Stops a run at its first loss that is no number, before a checkpoint of it is written."""
+
+    def __init__(self, recipe: Recipe):
+        self._recipe = recipe
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss}", state.global_step, self._recipe)
+
+
+class _GpuPeak(TrainerCallback):
+    """The most memory that was allocated on this process's GPU, in bytes; 0 without one."""
+
+    before_training = 0
+
+    def __init__(self, on_gpu: bool):
+        self._on_gpu = on_gpu
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.before_training = self.now()  # sharding, which is over by now, holds more than a step does
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+
+    def now(self) -> int:
+        """Return the peak since training began."""
+        return torch.cuda.max_memory_allocated() if self._on_gpu else 0
+
+
+def make_trainer(
+    recipe: Recipe, backend: Backend, model: Any, tokenizer: Any, examples: Sequence[dict], folder: Path
+) -> CourseTrainer:
+    """Return the loop that trains `model` by `recipe` and keeps its checkpoints under `folder`.
+
+    Parameters
+    ----------
+    examples
+        Dicts of ``input_ids``, ``attention_mask`` and ``labels``.
+    """
+    on_gpu = recipe.device == "cuda"
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.micro_batch_size,
+        gradient_accumulation_steps=recipe.micro_batches,
+        learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup_steps,
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        bf16=on_gpu and recipe.dtype == torch.bfloat16,
+        fp16=on_gpu and recipe.dtype == torch.float16,  # Trainer then scales the loss
+        seed=recipe.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no" if recipe.sharded else "steps",
+        save_steps=recipe.save_every,
+        save_total_limit=2,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to="none",
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # the base, whose 4-bit codes are buffers, is frozen and the same everywhere
+        **({} if recipe.optimizer == "adamw" else {"optim": recipe.optimizer}),
+        **_checkpointing_arguments(recipe),
+    )
+    # Several are accelerate's matter; Trainer would take nn.DataParallel.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    trainer = CourseTrainer(
+        backend,
+        recipe,
+        model=model,
+        args=arguments,
+        train_dataset=cast(Any, examples),
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+    )
+    trainer.remove_callback(PrinterCallback)
+    if recipe.sharded:
+        # Each weight, gradient and loss in its own dtype, as on one GPU. accelerate would make all of them bfloat16.
+        cast(Any, trainer.accelerator.state.fsdp_plugin).mixed_precision_policy = None
+    return trainer
+
+
+def _checkpointing_arguments(recipe: Recipe) -> dict[str, Any]:
+    if not recipe.gradient_checkpointing:
+        return {}
+    names = {f.name for f in fields(transformers.TrainingArguments)}
+    # transformers 5.2x renamed it; the course runs with both.
+    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
