@@ -46,6 +46,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from lora_edu.llm.files import write_text
 from tools.set_repo import present_slug
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -294,14 +295,6 @@ def read_notebook(target: Path) -> NotebookNode | None:
     return nbformat.read(target, as_version=4) if target.exists() else None
 
 
-def write_atomically(notebook: NotebookNode, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.validate(notebook)
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-    partial.replace(target)
-
-
 def products(source: Path, root: Path) -> list[Path]:
     notebooks = root / "notebooks"
     return [notebooks / f"{source.stem}.ipynb", notebooks / "solutions" / f"{source.stem}.ipynb"]
@@ -324,7 +317,8 @@ def build(source: Path, target: Path, root: Path = ROOT, force: bool = False) ->
     execute(notebook, path, target.parent)
     normalise(notebook)
     keep_measured_outputs(notebook, stored)
-    write_atomically(notebook, target)
+    nbformat.validate(notebook)
+    write_text(target, nbformat.writes(notebook) + "\n")
     return True
 
 

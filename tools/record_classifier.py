@@ -9,7 +9,6 @@ the head is left out of the file. Accuracy is counted before training, after it,
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from transformers import (
 
 from lora_edu.llm.base_model import fetch_base_model
 from lora_edu.llm.data import load_events
+from lora_edu.llm.files import write_json
 from lora_edu.llm.provenance import provenance
 
 KINDS = ("weekday", "weekend", "tomorrow", "date")
@@ -123,7 +123,7 @@ def main() -> None:
         "settings": SETTINGS | TRAINING | {"classes": KINDS},
         "runs": [record(way, seed, tokenizer) for way in ways for seed in SEEDS],
     }
-    arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(arguments.output, content)
 
 
 if __name__ == "__main__":

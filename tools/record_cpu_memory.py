@@ -7,12 +7,12 @@ trains three steps in a process of its own, as `tools.record_gpu_memory` does on
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from lora_edu.llm.base_model import fetch_base_model
+from lora_edu.llm.files import write_json
 from lora_edu.llm.provenance import provenance
 from tools.record_gpu_memory import DEFAULTS, REAL, ROOT, STEPS, measure_apart
 
@@ -39,7 +39,7 @@ def main() -> None:
     cases = [record_case(method, arguments.seconds) for method in ("full", "lora", "qlora")]
     record = {"command": "python -m tools.record_cpu_memory"} | provenance()
     record |= {"steps": STEPS, "cases": cases}
-    arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.output, record)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ The last two kinds from seed 0 only.
 """
 
 import argparse
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.data import load_events
 from lora_edu.llm.data.extraction import evaluate
+from lora_edu.llm.files import write_json
 from lora_edu.llm.finetune import FinetuneConfig, finetune
 from lora_edu.llm.surgery import linear_layers
 
@@ -112,7 +112,7 @@ def main() -> None:
         "relative_size": {path: (dW[path].norm() / W[path].norm()).item() for path in W},
         "by_rank": list(by_rank(model, tokenizer, factors)),
     }
-    (folder / f"delta_w_seed{arguments.seed}.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_json(folder / f"delta_w_seed{arguments.seed}.json", record)
 
 
 if __name__ == "__main__":

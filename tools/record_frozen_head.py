@@ -8,7 +8,6 @@ of regularization chosen by cross-validation on the training sentences alone.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from lora_edu.llm.base_model import fetch_base_model
+from lora_edu.llm.files import write_json
 from lora_edu.llm.provenance import provenance
 from tools.record_classifier import KINDS, examples, new_model
 
@@ -54,7 +54,7 @@ def main() -> None:
         "most_frequent_class": np.bincount(y_test).max().item() / len(y_test),
     }
     print({key: content[key] for key in ("train", "after", "most_frequent_class")})
-    TARGET.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(TARGET, content)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from torch import nn
 
 from lora_edu.llm.base_model import DEFAULT_NAME, fetch_base_model, load_tokenizer, return_freed_memory
 from lora_edu.llm.budget import resolve_config
+from lora_edu.llm.files import write_json
 from lora_edu.llm.finetune import FinetuneConfig
 from lora_edu.llm.finetune.backends import backend_of
 from lora_edu.llm.finetune.recipe import Recipe, make_recipe, predict_memory
@@ -283,8 +284,7 @@ def main() -> None:
     if arguments.revision:
         record["revision"] = arguments.revision
     record |= {"limit_bytes": LIMIT_BYTES, "steps": STEPS, "cases": cases}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.output, record)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from lora_edu.llm.files import write_json
+
 # One pass over the 1,600 training sentences. No question before training: the CPU records have that.
 COMMON = {"steps": 200, "batch_size": 8, "micro_batch_size": 8, "before_events": 0, "save_every": 1000}
 COMMON |= {"eval_batch_size": 100, "dtype": "float32"}
@@ -124,7 +126,7 @@ def main() -> None:
         "common": COMMON,
         "runs": runs,
     }
-    arguments.output.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(arguments.output, content)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
+from lora_edu.llm.files import write_json
 from lora_edu.llm.provenance import provenance
 from tools.build_notebooks import execute, normalise
 
@@ -43,7 +43,7 @@ def main() -> None:
     notebook = nbformat.read(arguments.notebook, as_version=4)
     execute(notebook, arguments.notebook.name, arguments.notebook.parent)
     content = record(notebook, arguments.notebook, arguments.revision)
-    arguments.output.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(arguments.output, content)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ Runs share the GPU, several processes side by side: their seconds say nothing ab
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import tempfile
@@ -35,6 +34,7 @@ from lora_edu.llm.checkpoint import WEIGHTS_FILE, save_adapter
 from lora_edu.llm.data import PERSONAS, load_persona, load_persona_questions
 from lora_edu.llm.data.extraction import encode_turn, generate_turns
 from lora_edu.llm.data.personas import style_rate
+from lora_edu.llm.files import write_json
 from lora_edu.llm.provenance import provenance
 from lora_edu.llm.surgery import add_bottleneck, add_lora, add_prefix, base_weights_hash
 
@@ -194,8 +194,7 @@ def main() -> None:
             "tuning": without_replies(tuning),
         }
     file = settings.output / "runs" / "personas.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(file, content)
 
 
 if __name__ == "__main__":

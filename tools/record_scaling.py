@@ -26,6 +26,7 @@ import transformers
 
 from lora_edu.llm.base_model import DEFAULT_NAME, load_tokenizer
 from lora_edu.llm.budget import resolve_config
+from lora_edu.llm.files import write_json
 from lora_edu.llm.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,8 +181,7 @@ def main() -> None:
     asked += f" --gpus {' '.join(map(str, arguments.gpus))}" + " --share-gpu" * arguments.share_gpu
     content = {"command": f"python -m tools.record_scaling {asked}"} | provenance()
     content |= {"revision": arguments.revision, "common": COMMON, "settings": SETTINGS, "runs": runs}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.output, content)
 
 
 if __name__ == "__main__":

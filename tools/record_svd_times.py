@@ -9,7 +9,6 @@ seconds of one core (one thread, `time.process_time`), so that other work on the
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from lora_edu.llm.files import write_json
 from lora_edu.methods.lowrank import truncated_svd
 
 TARGET = Path(__file__).resolve().parents[1] / "data" / "svd" / "times.json"
@@ -68,8 +68,7 @@ def main() -> None:
         "exact_seconds": [entry["exact"] for entry in times],
         "randomized_seconds": [entry["randomized"] for entry in times],
     }
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(TARGET, record, indent=2)
 
 
 if __name__ == "__main__":

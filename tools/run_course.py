@@ -18,6 +18,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from lora_edu.llm.console import say, unfailing
 from lora_edu.llm.files import write_text
 from tools import pages
 from tools.npm import NodeMissing
@@ -37,15 +38,17 @@ class Progress:
         """Say where the run is."""
         if sys.stdout.isatty():
             width = shutil.get_terminal_size().columns - 1
-            print(f"\r\x1b[K{text[:width]}", end="", flush=True)
+            screen = unfailing()
+            screen.write(f"\r\x1b[K{text[:width]}")
+            screen.flush()
         elif time.monotonic() - self.last > QUIET_SECONDS:
-            print(text, flush=True)
+            say(text)
             self.last = time.monotonic()
 
     def finish(self, text: str) -> None:
         """Replace the running line by one that stays."""
         start = "\r\x1b[K" if sys.stdout.isatty() else ""
-        print(f"{start}{text}", flush=True)
+        say(f"{start}{text}")
         self.last = time.monotonic()
 
 
@@ -158,20 +161,20 @@ def run_course(notebooks: list[Path], output: Path) -> None:
     for name, document in documents.items():
         site.write(name, document)
     for path in notebooks:
-        site.write(path.stem, execute(path, progress))
+        notebook = execute(path, progress)
+        site.write(path.stem, notebook)
     write_text(output / "index.html", index_page([path.stem for path in [*notebooks, *pages.DOCUMENTS]]))
-    print(*before_and_after(output / "runs"), sep="\n")
+    say("\n".join(before_and_after(output / "runs")))
 
 
 def main() -> None:
     """Run the course of this repository."""
     output = ROOT / "build" / "course"
-    sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue] (a print never ends a run)
     try:
         run_course(sorted((ROOT / "notebooks").glob("*.ipynb")), output)
     except NotebookFailed as error:
         sys.exit(f"\n{error}")
-    print(f"The course as web pages: {output / 'index.html'}")
+    say(f"The course as web pages: {output / 'index.html'}")
 
 
 if __name__ == "__main__":

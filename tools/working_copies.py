@@ -10,6 +10,8 @@ import json
 import shutil
 from pathlib import Path
 
+from lora_edu.llm.files import write_json
+
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ".copied.json"  # for each notebook, the digest of every version that was copied
 
@@ -66,9 +68,7 @@ def copy_notebooks(source_folder: Path, work: Path) -> list[Path]:
         copied.append(digest(source))
         if destination != target:
             print(f"{target.name} has your changes: the new version is {destination.name}, beside it.")
-    partial = record_file.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1))
-    partial.replace(record_file)
+    write_json(record_file, record)
     return written
 
 

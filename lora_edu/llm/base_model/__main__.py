@@ -3,12 +3,13 @@
 import sys
 
 from lora_edu.llm.base_model.fetch import fetch_base_model
+from lora_edu.llm.console import say
 
 
 def main() -> None:
     """Fetch the base model and print its folder, or one clear line of what went wrong."""
     try:
-        print(fetch_base_model())
+        say(str(fetch_base_model()))
     except (OSError, ValueError, ModuleNotFoundError) as error:
         sys.exit(f"The base model could not be fetched: {error}")
 
