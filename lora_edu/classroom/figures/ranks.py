@@ -17,7 +17,7 @@ def share_by_rank(
     shares: Mapping[str, ArrayLike],
     *,
     ranks: Sequence[int],
-    alt: str,
+    alt: str | None = None,
     xlabel: str = "rank",
     ylabel: str = "",
     title: str = "",
@@ -51,7 +51,7 @@ def share_by_rank(
 def energy_by_rank(
     curves: Mapping[str, Sequence[float] | np.ndarray],
     *,
-    alt: str,
+    alt: str | None = None,
     rank: int | None = None,
     title: str = "",
     ax: Picture | None = None,
@@ -74,15 +74,14 @@ def energy_by_rank(
     ValueError
         If `alt` is empty or the lengths differ.
     """
-    picture = lines(curves, xlabel="rank kept", ylabel="energy kept", title=title, alt=alt, ax=ax)
+    mark = None if rank is None else {f"rank {rank}": (rank, None)}
+    picture = lines(curves, xlabel="rank kept", ylabel="energy kept", title=title, mark=mark, alt=alt, ax=ax)
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_ylim(0, 1.05)
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         doubled = [2**k for k in range(max(map(len, curves.values()), default=1).bit_length())]
         picture.set_xscale("log", base=2)
         picture.set_xticks(doubled, [str(tick) for tick in doubled])
-        for line in picture.lines:
+        for line in picture.lines[: len(curves)]:
             line.set_markevery([tick - 1 for tick in doubled])
-        if rank is not None:
-            picture.axvline(rank, color="black", linewidth=1.5)
     return picture

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from matplotlib.patches import Rectangle
 
-from lora_edu.classroom.figures._canvas import COLORS, Picture, drawing
+from lora_edu.classroom.figures._canvas import Picture, drawing, set_title
+from lora_edu.classroom.figures._sentences import listed, number, sentence
+from lora_edu.classroom.figures.palette import COLORS, ROLE_HATCHES, ROLES, mix
 
 
 def update_to_scale(
@@ -14,7 +16,7 @@ def update_to_scale(
     in_features: int,
     r: int,
     *,
-    alt: str,
+    alt: str | None = None,
     title: str = "",
     ax: Picture | None = None,
 ) -> Picture:
@@ -42,21 +44,29 @@ def update_to_scale(
             raise ValueError(f"{name} must be at least 1, got {size}")
     corner = r + 0.05 * max(out_features, in_features)  # where W begins, right of B and below A
     blocks = [
-        ("W", out_features, in_features, corner, corner),
-        ("B, left", out_features, r, 0, corner),
-        ("A, above", r, in_features, corner, 0),
+        ("W", "frozen", out_features, in_features, corner, corner),
+        ("B, left", "trained", out_features, r, 0, corner),
+        ("A, above", "trained", r, in_features, corner, 0),
     ]
     side = corner + max(out_features, in_features)
     with drawing(alt, ax) as picture:
-        for index, (name, rows, columns, x, y) in enumerate(blocks):
+        for name, role, rows, columns, x, y in blocks:
             text = f"{name}: {rows:,} × {columns:,}\n{rows * columns:,} numbers"
-            color = COLORS[index]
+            color, hatch = ROLES[role], ROLE_HATCHES.get(role, "")
+            fill = mix(color, 0.35) if hatch else color
             picture.add_patch(
-                Rectangle((x, y), columns, rows, facecolor=color, edgecolor=color, linewidth=0.8, label=text)
+                Rectangle(
+                    (x, y), columns, rows, facecolor=fill, edgecolor=color, hatch=hatch, linewidth=0.8, label=text
+                )
             )
         picture.set(xlim=(-0.02 * side, 1.8 * side), ylim=(1.02 * side, -0.02 * side), aspect="equal")
         picture.set_axis_off()
-        picture.set_title(title)
+        set_title(picture, title)
+        whole, update = out_features * in_features, r * (out_features + in_features)
+        picture.alt = sentence(
+            f"W, frozen, is {out_features:,} × {in_features:,}: {whole:,} numbers",
+            f"B and A of rank {r:,}, to scale beside it, hold {update:,}: {update / whole:.2%} of W",
+        )
         picture.legend(loc="center right", labelspacing=1, handlelength=1, borderpad=0, borderaxespad=0)
     return picture
 
@@ -64,7 +74,7 @@ def update_to_scale(
 def areas(
     values: Mapping[str, float],
     *,
-    alt: str,
+    alt: str | None = None,
     number_format: str = "{:,.0f}",
     title: str = "",
     ax: Picture | None = None,
@@ -100,5 +110,11 @@ def areas(
             left += width + 0.08
         picture.set(xlim=(-0.02, left - 0.06), ylim=(-0.32, 1.02), aspect="equal")
         picture.set_axis_off()
-        picture.set_title(title)
+        set_title(picture, title)
+        least = min(values, key=values.__getitem__)
+        most = max(values, key=values.__getitem__)
+        picture.alt = sentence(
+            f"Squares, their areas to scale: {listed(f'{name} {number_format.format(v)}' for name, v in values.items())}",
+            f"{most} is {number(values[most] / values[least])} times {least}" if most != least else "",
+        )
     return picture
