@@ -20,6 +20,7 @@ import numpy as np
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.gridspec import SubplotSpec
@@ -33,7 +34,7 @@ from lora_edu.classroom.figures.palette import EDGE, GRID, INK, PAPER, SOFT
 
 PANEL_INCHES = (7.2, 4.2)
 DENSITY = 2  # dots of the file for each dot on the page
-PAD = 0.16  # inches between the card's edge and what stands on it
+PAD = 0.2  # inches between the card's edge and what stands on it
 TITLE_SIZE, TITLE_LEADING = 15, 1.28
 TRANSPARENT = 255  # its place in the palette of a file
 STYLE: dict[Any, Any] = {
@@ -77,6 +78,15 @@ class Picture(Axes):
     def clear(self) -> None:
         super().clear()
         self.before_drawing = []
+
+    def get_tightbbox(self, *args: Any, **options: Any) -> Any:
+        """The room that the axes and their labels take; the title has its own, at the top of the card."""
+        shown = self.title.get_visible()
+        self.title.set_visible(False)
+        try:
+            return super().get_tightbbox(*args, **options)
+        finally:
+            self.title.set_visible(shown)
 
     def draw(self, renderer: Any) -> None:
         for place in self.before_drawing:
@@ -152,7 +162,9 @@ def in_palette(pixels: np.ndarray) -> Image.Image:
     colors, counts = np.unique(sample, return_counts=True)
     frequent = colors[np.argsort(-counts, kind="stable")[:TRANSPARENT]]
     palette = Image.new("P", (1, 1))
-    palette.putpalette(frequent.view(np.uint8).reshape(-1, 4)[:, :3].tobytes())
+    colors_used = np.full((256, 3), [round(255 * part) for part in to_rgb(PAPER)], dtype=np.uint8)
+    colors_used[: len(frequent)] = frequent.view(np.uint8).reshape(-1, 4)[:, :3]
+    palette.putpalette(colors_used.tobytes())
     places = _nearest(Image.fromarray(pixels).convert("RGB"), palette)
     packed = np.ascontiguousarray(pixels).view(np.uint32)[..., 0]
     itself = _nearest(Image.fromarray(frequent.view(np.uint8).reshape(1, -1, 4)).convert("RGB"), palette)[0]
@@ -174,12 +186,13 @@ def freeze_layout(picture: Picture) -> None:
 
 
 def is_cut_off(picture: Picture) -> bool:
-    """Whether something of the last drawing, such as a label, reaches out of the figure."""
+    """Whether something of the last drawing reaches out of the figure, or a title runs into its axes."""
     figure = picture.canvas.figure
     with mpl.rc_context(STYLE):
         drawn = figure.get_tightbbox()
+        titles = [axes.title.get_window_extent().y0 < axes.bbox.y1 for axes in figure.axes if axes.axison]
     width, height = figure.get_size_inches()
-    return min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) < 0
+    return min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) < 0 or any(titles)
 
 
 def png_output(png: bytes, alt: str) -> tuple[dict, dict]:
@@ -270,7 +283,6 @@ def set_title(picture: Picture, title: str) -> None:
         parse_math=False,
     )
     picture._autotitlepos = False  # pyright: ignore[reportAttributeAccessIssue] (it would move the title to the axes)
-    text.set_in_layout(False)
     _make_room_for_titles(figure)
 
 
@@ -280,5 +292,5 @@ def _make_room_for_titles(figure: Figure) -> None:
         return
     lines = max((len(axes.title.get_text().splitlines()) for axes in figure.axes), default=0)
     height = figure.get_size_inches()[1]
-    taken = (lines * TITLE_SIZE * TITLE_LEADING / 72 + (0.02 if lines else 0)) / height
+    taken = (lines * TITLE_SIZE * TITLE_LEADING / 72 + (0.1 if lines else 0)) / height
     engine.set(rect=(0, 0, 1, 1 - taken))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
@@ -185,33 +186,33 @@ def bars(
     drawn: dict[str, np.ndarray] = {}
     repeats = False
     with drawing(alt, ax) as picture:
-        size = number_size(picture, len(series) * len(groups))
+        room = (slot_inches(picture) - 1.2) / max(1, len(groups))  # inches of a group
         for index, (name, values) in enumerate(series.items()):
             middle, low, high = median_and_range(values, name, len(groups))
             spread = bool(np.any(low < high))
-            container = picture.bar(
-                positions + (index - (len(series) - 1) / 2) * width,
+            places = positions + (index - (len(series) - 1) / 2) * width
+            picture.bar(
+                places,
                 middle,
                 width,
-                yerr=[middle - low, high - middle] if spread else None,
-                error_kw={"ecolor": INK, "elinewidth": 1.6, "capsize": 4},
                 color=colors[index],
                 hatch=HATCHES[index % len(HATCHES)],
                 edgecolor=PAPER,
                 label=name,
             )
             texts = [written(value, number_format) for value in middle]
-            picture.bar_label(container, texts, padding=3, fontsize=size)
+            aside = spread and max(text_width(text, SIZE) for text in texts) + 0.14 < room * width
+            if spread:
+                whiskers(picture, places + aside * 0.36 * width, middle, low, high)
+            number_bars(picture, places - aside * 0.08 * width, middle if aside else high, texts)
             drawn[name], repeats = middle, repeats or spread
-        room = (slot_inches(picture) - 1.2) / max(1, len(groups)) - 0.12
-        picture.set_xticks(positions, [wrapped(group, room, 14) for group in groups])
         picture.grid(axis="x", visible=False)
         picture.tick_params(axis="x", length=0)
         picture.margins(y=0.15)
         if top is not None:
             picture.set_ylim(0, top)
         label(picture, "", ylabel, title)
-        picture.set_xticks(positions, [wrapped(group, room, 14) for group in groups])
+        picture.set_xticks(positions, [wrapped(group, room - 0.12, 14) for group in groups])
         if "%" in number_format:
             picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         name_bars(picture, list(drawn))
@@ -219,10 +220,27 @@ def bars(
     return picture
 
 
-def number_size(picture: Picture, bars: int) -> float:
-    """The size of the numbers over bars: as large as other text, as long as they do not touch."""
-    room = (slot_inches(picture) - 1.2) * 0.8 / max(1, bars)
-    return 14 if text_width("0.888", 14) < room else SIZE
+def whiskers(picture: Picture, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Draw from the lowest to the highest repeat; a light rim keeps it visible on any bar."""
+    drawn = picture.errorbar(
+        x, middle, [middle - low, high - middle], fmt="none", ecolor=INK, elinewidth=1.6, capsize=4
+    )
+    for part in (*drawn.lines[1], *drawn.lines[2]):
+        part.set_path_effects([withStroke(linewidth=3.6, foreground=PAPER)])
+
+
+def number_bars(picture: Picture, x: np.ndarray, ends: np.ndarray, texts: Sequence[str]) -> None:
+    """Write each bar's number at its end; where the whisker is in the way, at the whisker's end."""
+    for place, end, text in zip(x, ends, texts, strict=True):
+        picture.annotate(
+            text,
+            (place, end),
+            (0, 3 if end >= 0 else -3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if end >= 0 else "top",
+            fontsize=SIZE,
+        )
 
 
 def written(value: float, number_format: str) -> str:

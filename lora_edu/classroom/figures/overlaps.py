@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 import matplotlib as mpl
-from matplotlib.collections import LineCollection
+from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -57,10 +57,9 @@ def whiskers_of(axes: object) -> Iterator[Bbox]:
     """The boxes of error bars' upright strokes."""
     assert isinstance(axes, Picture)
     for container in axes.containers:
-        errors = getattr(container, "errorbar", None)
-        strokes = errors.lines[2] if errors else ()
-        for stroke in strokes:
-            assert isinstance(stroke, LineCollection)
+        if not isinstance(container, ErrorbarContainer):
+            continue
+        for stroke in container.lines[2]:
             for segment in stroke.get_segments():
                 yield Bbox(axes.transData.transform(segment)).padded(1.0)
 

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
-from lora_edu.classroom.figures._canvas import STYLE, Picture
+from lora_edu.classroom.figures._canvas import STYLE, Picture, median_and_range
+from lora_edu.classroom.figures._sentences import percent, sentence
 from lora_edu.classroom.figures.charts import lines
 
 
@@ -45,7 +46,22 @@ def share_by_rank(
         picture.set_xticks(positions, [str(rank) for rank in ranks])
         picture.set_ylim(-0.03, 1.05)
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    picture.alt = alt or said_of_shares(shares, ranks, xlabel, ylabel)
     return picture
+
+
+def said_of_shares(shares: Mapping[str, ArrayLike], ranks: Sequence[int], xlabel: str, ylabel: str) -> str:
+    """For each line the share at the first and at the last rank that has one."""
+    parts = [f"{ylabel[:1].upper()}{ylabel[1:]} over {xlabel}"] if ylabel else []
+    for name, values in shares.items():
+        middle, _, _ = median_and_range(values, name, len(ranks))
+        known = np.flatnonzero(np.isfinite(middle))
+        if len(known):
+            first, last = known[0], known[-1]
+            parts.append(
+                f"{name}: {percent(middle[first])} at {ranks[first]:,}, {percent(middle[last])} at {ranks[last]:,}"
+            )
+    return sentence(*parts)
 
 
 def energy_by_rank(

@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 from matplotlib.patches import Arc, Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from lora_edu.classroom.figures._canvas import Picture, drawing, lay_card, set_title, text_width
+from lora_edu.classroom.figures._canvas import (
+    PAD,
+    TITLE_LEADING,
+    TITLE_SIZE,
+    Picture,
+    drawing,
+    lay_card,
+    set_title,
+    text_width,
+    wrapped,
+)
 from lora_edu.classroom.figures.palette import (
     GRID,
     INK,
@@ -72,6 +82,8 @@ def sheet(width: float, height: float, *, title: str, alt: str | None, ax: Pictu
         raise ValueError("ax must be alone in its figure: a schematic takes a whole one, so panels=1")
     with drawing(alt, ax) as picture:
         figure = picture.canvas.figure
+        lines = wrapped(title, width - 2 * PAD, TITLE_SIZE, "bold").count("\n")
+        height += lines * TITLE_SIZE * TITLE_LEADING / 72  # a long title makes the sheet taller
         figure.set_size_inches(width, height)
         figure.set_layout_engine("none")
         lay_card(figure)
