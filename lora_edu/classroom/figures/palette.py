@@ -61,8 +61,10 @@ def readable(color: str, ground: str = PAPER) -> str:
 
 
 def on(color: str) -> str:
-    """Ink or white: whichever can be read better on the colour."""
-    return max((INK, "#FFFFFF"), key=lambda text: contrast(text, color))
+    """Ink where it can be read on the colour, else black or white, one of which always can."""
+    if contrast(INK, color) >= CONTRAST:
+        return INK
+    return max(("#FFFFFF", "#000000"), key=lambda text: contrast(text, color))
 
 
 def colors_of(names: Sequence[str], roles: Mapping[str, str] | None) -> list[str]:
