@@ -52,7 +52,10 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         mark={"20 steps": (20, None)},
     ),
     "bars": lambda: figures.bars(
-        {"base": [[0.0, 0.0], [0.02, 0.01], [0.0, 0.0]], "with adapter": [[0.9, 0.4], [0.97, 0.7], [0.94, 0.58]]},
+        {
+            "base": [[0.0, 0.0], [0.02, 0.01], [0.0, 0.0]],
+            "with adapter": [[0.9, 0.4], [0.97, 0.7], [0.94, 0.58]],
+        },
         groups=["seen patterns", "unseen patterns"],
         number_format="{:.0%}",
         ylabel="exact match",
@@ -70,7 +73,9 @@ def page_with(page: str, sentences: dict[str, str]) -> str:
         shown = f"![{text}](pictures/{name}.png)\n\n*{text}*".replace("\\", "\\\\")
         page, found = re.subn(pattern, shown, page)
         if found != 1:
-            raise ValueError(f"{PAGE.name} must show pictures/{name}.png once with a line of text, found {found}")
+            raise ValueError(
+                f"{PAGE.name} must show pictures/{name}.png once with a line of text, found {found}"
+            )
     return page
 
 

@@ -54,7 +54,9 @@ FIGURES = {
     ),
     "running_time": lambda **options: figures.running_time({"a": [1, 8]}, sizes=[2, 4], **options),
     "stacked": lambda **options: figures.stacked({"a": {"b": 1}}, limit=("full", 2), largest=3, **options),
-    "forward_backward": lambda **options: figures.forward_backward(**LAYER, grad_y=[1, -2, 0.5, -1], **options),
+    "forward_backward": lambda **options: figures.forward_backward(
+        **LAYER, grad_y=[1, -2, 0.5, -1], **options
+    ),
     "lora_layer": lambda **options: figures.lora_layer(**LAYER, **options),
     "one_base": lambda **options: figures.one_base(
         ("base", 269), {"robot": 0.9, "events": 4.8}, rows=["robot", None], **options
@@ -127,7 +129,9 @@ def test_the_sentence_holds_the_numbers_drawn(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_text_is_legible_on_a_projector_and_nothing_collides(name):
-    picture = FIGURES[name](title="What a figure found out, in a sentence that takes more than a line of the card")
+    picture = FIGURES[name](
+        title="What a figure found out, in a sentence that takes more than a line of the card"
+    )
     figures.to_png(picture)
     assert figures.collisions(picture) == []
     texts = [picture.title, *picture.texts]
@@ -225,7 +229,7 @@ def test_a_power_law_of_running_time_is_straight():
     points = picture.transData.transform(np.column_stack(picture.lines[0].get_data()))
     slopes = np.diff(points[:, 1]) / np.diff(points[:, 0])
     assert slopes[0] == pytest.approx(slopes[1])
-    assert [tick.get_text() for tick in picture.get_xticklabels()] == ["512", "1024", "2048"]
+    assert [tick.get_text() for tick in picture.get_xticklabels()] == ["512", "1,024", "2,048"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,9 @@ def lab(rgb):
 
 
 @pytest.mark.parametrize("sight", SEEN)
-@pytest.mark.parametrize("colors", [tuple(palette.ROLES.values()), palette.COLORS[:4]], ids=["roles", "first four"])
+@pytest.mark.parametrize(
+    "colors", [tuple(palette.ROLES.values()), palette.COLORS[:4]], ids=["roles", "first four"]
+)
 def test_colours_are_told_apart(colors, sight):
     seen = [lab(SEEN[sight] @ linear(color)) for color in colors]
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) >= LEAST

@@ -22,7 +22,11 @@ def test_the_page_shows_every_picture_with_its_sentence():
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_stored_pictures_are_up_to_date(name):
-    stored = np.asarray(Image.open(draw_pictures.PAGE.parent / "pictures" / f"{name}.png").convert("RGBA"), int)
-    drawn = np.asarray(Image.open(io.BytesIO(figures.to_png(draw_pictures.DRAWN[name]()))).convert("RGBA"), int)
+    stored = np.asarray(
+        Image.open(draw_pictures.PAGE.parent / "pictures" / f"{name}.png").convert("RGBA"), int
+    )
+    drawn = np.asarray(
+        Image.open(io.BytesIO(figures.to_png(draw_pictures.DRAWN[name]()))).convert("RGBA"), int
+    )
     assert stored.shape == drawn.shape
     assert np.abs(stored - drawn).mean() < 0.5, "run .venv/bin/python -m tools.draw_pictures"

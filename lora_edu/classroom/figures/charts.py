@@ -109,7 +109,10 @@ def last_point(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def said_of_lines(
-    drawn: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str, ylabel: str, mark: Mapping[str, Mark] | None
+    drawn: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    xlabel: str,
+    ylabel: str,
+    mark: Mapping[str, Mark] | None,
 ) -> str:
     """Where each line begins and ends, how far it swings between, where two of them cross, and what is marked."""
     parts = [f"{ylabel[:1].upper()}{ylabel[1:]} over {xlabel}"] if xlabel and ylabel else []
@@ -142,7 +145,17 @@ def loss_curve(
     ax: Picture | None = None,
 ) -> Picture:
     """Draw training losses (nats a token) over optimizer steps; parameters as in `lines`."""
-    picture = lines(losses, x=steps, xlabel="optimizer step", ylabel="loss, nats a token", title=title, roles=roles, mark=mark, alt=alt, ax=ax)
+    picture = lines(
+        losses,
+        x=steps,
+        xlabel="optimizer step",
+        ylabel="loss, nats a token",
+        title=title,
+        roles=roles,
+        mark=mark,
+        alt=alt,
+        ax=ax,
+    )
     picture.xaxis.set_major_locator(MaxNLocator(integer=True))  # no step is half taken
     return picture
 
@@ -252,10 +265,16 @@ def said_of_bars(
     drawn: Mapping[str, np.ndarray], groups: Sequence[str], ylabel: str, number_format: str, repeats: bool
 ) -> str:
     """Every number, up to twelve; else the least and the most of each kind."""
-    parts = [f"{ylabel[:1].upper()}{ylabel[1:]}{', medians over repeats' if repeats else ''}"] if ylabel or repeats else []
+    parts = (
+        [f"{ylabel[:1].upper()}{ylabel[1:]}{', medians over repeats' if repeats else ''}"]
+        if ylabel or repeats
+        else []
+    )
     for name, values in drawn.items():
         if len(drawn) * len(groups) <= 12:
-            pairs = say.listed(f"{group} {written(v, number_format)}" for group, v in zip(groups, values, strict=True))
+            pairs = say.listed(
+                f"{group} {written(v, number_format)}" for group, v in zip(groups, values, strict=True)
+            )
         else:
             least, most = int(np.argmin(values)), int(np.argmax(values))
             few, many = written(values[least], number_format), written(values[most], number_format)

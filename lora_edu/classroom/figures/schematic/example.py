@@ -153,6 +153,7 @@ def _said(shown: Sequence[str], scored: Sequence[bool], shades: Mapping[str, np.
             least = answer[int(np.argmin(right))]
             mean = float(np.mean(right))
             parts.append(
-                f"{name}: the right token gets {percent(mean)} on average, and least at {shown[least]}: {percent(float(values[least]))}"
+                f"{name}: the right token gets {percent(mean)} on average, and least at "
+                f"{shown[least]}: {percent(float(values[least]))}"
             )
     return sentence(*parts)

@@ -70,7 +70,9 @@ class Block:
 
 
 @contextmanager
-def sheet(width: float, height: float, *, title: str, alt: str | None, ax: Picture | None) -> Iterator[Picture]:
+def sheet(
+    width: float, height: float, *, title: str, alt: str | None, ax: Picture | None
+) -> Iterator[Picture]:
     """An empty sheet of paper, its title written; `ax` becomes as large as the sheet.
 
     Raises
@@ -119,7 +121,15 @@ def word(
 def named(picture: Picture, block: Block, name: str, note: str, role: str | None, lock_it: bool) -> None:
     """Write a block's name over it and a note below it."""
     if name:
-        word(picture, (block.top[0], block.top[1] + 0.06), name, role=role, size=NAME_SIZE, va="bottom", weight="bold")
+        word(
+            picture,
+            (block.top[0], block.top[1] + 0.06),
+            name,
+            role=role,
+            size=NAME_SIZE,
+            va="bottom",
+            weight="bold",
+        )
     if note:
         word(picture, (block.bottom[0], block.y - 0.07), note, soft=True, va="top")
     if lock_it:
@@ -194,7 +204,9 @@ def matrix(
 def entry(value: float) -> str:
     """A number short enough for a cell."""
     short = f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}".removesuffix(".0")
-    return short.removeprefix("-") if float(short) == 0 else short.replace("-", "–")  # a minus would be too wide
+    return (
+        short.removeprefix("-") if float(short) == 0 else short.replace("-", "–")
+    )  # a minus would be too wide
 
 
 def column(values: np.ndarray) -> np.ndarray:
@@ -231,7 +243,9 @@ def arrow(
     )
 
 
-def box(picture: Picture, middle: Point, text: str, *, width: float, height: float = 0.46, fill: str = PAPER) -> Block:
+def box(
+    picture: Picture, middle: Point, text: str, *, width: float, height: float = 0.46, fill: str = PAPER
+) -> Block:
     """Draw a rounded box with a text in it: something that is done."""
     block = Block(middle[0] - width / 2, middle[1] - height / 2, width, height)
     picture.add_patch(rounded(block, fill, INK))
@@ -255,10 +269,16 @@ def plus(picture: Picture, middle: Point, sign: str = "+", radius: float = 0.19)
     """Draw a circle in which paths are added (or multiplied)."""
     picture.add_patch(Circle(middle, radius, facecolor=PAPER, edgecolor=INK, linewidth=1.8, zorder=3))
     x, y = middle
-    arms = [((-1, 0), (1, 0)), ((0, -1), (0, 1))] if sign == "+" else [((-0.7, -0.7), (0.7, 0.7)), ((-0.7, 0.7), (0.7, -0.7))]
+    arms = (
+        [((-1, 0), (1, 0)), ((0, -1), (0, 1))]
+        if sign == "+"
+        else [((-0.7, -0.7), (0.7, 0.7)), ((-0.7, 0.7), (0.7, -0.7))]
+    )
     for (a, b), (c, d) in arms:
         reach = 0.55 * radius
-        picture.plot([x + a * reach, x + c * reach], [y + b * reach, y + d * reach], color=INK, linewidth=1.8, zorder=4)
+        picture.plot(
+            [x + a * reach, x + c * reach], [y + b * reach, y + d * reach], color=INK, linewidth=1.8, zorder=4
+        )
     return Block(x - radius, y - radius, 2 * radius, 2 * radius)
 
 
@@ -267,21 +287,37 @@ def lock(picture: Picture, at: Point, size: float = 0.2, role: str = "frozen") -
     (x, y), color = at, ROLES[role]
     picture.add_patch(rounded(Block(x, y, size, 0.75 * size), color, color, 0, radius=0.15 * size))
     picture.add_patch(
-        Arc((x + size / 2, y + 0.72 * size), 0.62 * size, 0.85 * size, theta1=0, theta2=180, color=color, linewidth=2)
+        Arc(
+            (x + size / 2, y + 0.72 * size),
+            0.62 * size,
+            0.85 * size,
+            theta1=0,
+            theta2=180,
+            color=color,
+            linewidth=2,
+        )
     )
 
 
 def bits(picture: Picture, block: Block, *, share: float = 1.0, rows: int = 6) -> None:
     """Draw a weight stored in 4 bits: a dark sheet with holes, like a punched card."""
     picture.add_patch(
-        Rectangle((block.x, block.y), block.width, block.height, facecolor=mix(ROLES["codes"], share), linewidth=0)
+        Rectangle(
+            (block.x, block.y), block.width, block.height, facecolor=mix(ROLES["codes"], share), linewidth=0
+        )
     )
     step = block.height / rows
     for row in range(rows):
         for side in (0.16, 0.56):
             hole = block.x + side * block.width, block.y + (row + 0.32) * step
             picture.add_patch(
-                Rectangle(hole, 0.28 * block.width, 0.36 * step, facecolor=mix("#FFFFFF", 0.4, mix(ROLES["codes"], share)), linewidth=0)
+                Rectangle(
+                    hole,
+                    0.28 * block.width,
+                    0.36 * step,
+                    facecolor=mix("#FFFFFF", 0.4, mix(ROLES["codes"], share)),
+                    linewidth=0,
+                )
             )
 
 
@@ -313,7 +349,13 @@ def numbered(picture: Picture, middle: Point, step: int, role: str = "gradients"
 
 def bracket(picture: Picture, left: float, right: float, y: float, text: str) -> None:
     """Draw a line under a stretch of the drawing and say what it is."""
-    picture.plot([left, left, right, right], [y + 0.07, y, y, y + 0.07], color=GRID, linewidth=1.6, solid_joinstyle="round")
+    picture.plot(
+        [left, left, right, right],
+        [y + 0.07, y, y, y + 0.07],
+        color=GRID,
+        linewidth=1.6,
+        solid_joinstyle="round",
+    )
     word(picture, ((left + right) / 2, y - 0.06), text, soft=True, va="top")
 
 
@@ -326,7 +368,9 @@ def chain_of(values: Sequence[tuple[str, np.ndarray, tuple[int | None, ...]]]) -
         If an array has not the wanted shape, or a number in it is not finite.
     """
     for name, array, wanted in values:
-        fits = array.ndim == len(wanted) and all(w in (None, n) for w, n in zip(wanted, array.shape, strict=True))
+        fits = array.ndim == len(wanted) and all(
+            w in (None, n) for w, n in zip(wanted, array.shape, strict=True)
+        )
         if not fits or not array.size or not np.isfinite(array).all():
             shape = tuple("any" if n is None else n for n in wanted)
             raise ValueError(f"{name} must be finite numbers of shape {shape}, got shape {array.shape}")
