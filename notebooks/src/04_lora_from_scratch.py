@@ -547,6 +547,14 @@ def first_step(grad_W: Tensor, lora_A: Tensor, scaling: float, learning_rate: fl
 check("04.4", first_step)
 
 # %% [markdown]
+# ### When not to use it
+#
+# - You have the memory for full training, and the task is far from what the model knows: full fine-tuning may learn
+#   more ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673)).
+# - Only one task is ever served: the second path costs time for nothing, so merge. Several tasks in turn: do not
+#   merge.
+
+# %% [markdown]
 # ## 5. What does a library add to the formula?
 #
 # *Deeper: nothing later needs this section.*
@@ -639,13 +647,6 @@ compare(bias=options, biases_that_train=[trained_biases(option) for option in op
 f"A times √in lies within ±{lora_A.abs().max() * 576**0.5:.3f}"
 
 # %% [markdown]
-# ### When not to use it
-#
-# - You have the memory for full training, and the task is far from what the model knows: full fine-tuning may learn
-#   more ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673)).
-# - Only one task is ever served: the second path costs time for nothing, so merge. Several tasks in turn: do not
-#   merge.
-#
 # ## Summary
 #
 # - $y = Wx + \frac{\alpha}{r} B(Ax)$: $W$ stays whole, $B$ (out, r) and $A$ (r, in) train.

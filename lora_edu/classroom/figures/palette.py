@@ -1,7 +1,8 @@
 """The course's colours: one meaning each, in every notebook.
 
 A colour never speaks alone. What is frozen is hatched and carries a lock; lines differ in stroke and marker
-too, bars in hatch. Readers with red or green blindness tell any two of them apart (tests/classroom/test_figures_palette.py simulates both).
+too, bars in hatch. Readers with red or green blindness tell any two of them apart: a test simulates both
+(tests/classroom/test_figures_palette.py).
 """
 
 from __future__ import annotations

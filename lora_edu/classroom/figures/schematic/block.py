@@ -137,7 +137,8 @@ def transformer_block(
         carried = [name.removesuffix("_proj") for name in LAYERS if name in adapted]
         picture.alt = sentence(
             "A transformer block. From the residual stream a norm leads to q, k and v, attention and o, whose result "
-            "is added to the stream; a second norm leads to gate and up, whose product goes through down and is added too",
+            "is added to the stream; a second norm leads to gate and up, whose product goes through down and is "
+            "added too",
             f"The seven linear layers hold {frozen:,} numbers, all frozen",
             f"{listed(carried)} carry A and B of rank {r}: {trained:,} numbers, {trained / frozen:.2%}"
             if carried
