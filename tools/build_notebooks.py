@@ -49,7 +49,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from tools.set_repo import present_slug
 
 ROOT = Path(__file__).resolve().parents[1]
-TAGS = {"exercise", "solution", "hint", "measured", "nbval-ignore-output", "raises-exception"}
+TAGS = {"exercise", "solution", "hint", "measured", "nbval-ignore-output", "raises-exception", "claim"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT_SECONDS = 1800
 # Progress bars and notices would differ from run to run.

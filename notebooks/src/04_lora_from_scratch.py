@@ -313,19 +313,19 @@ history = {name: torch.tensor(list(train(wrapped(*sizes)))) for name, sizes in s
 
 
 # %%
-def draw_moves(ax, start):
-    _, A_moved, B_moved = history[start].T
+def draw_moves(ax, beginning):
+    _, A_moved, B_moved = history[beginning].T
     style = {
         "xlabel": "steps taken",
         "ylabel": "how far it moved (norm)",
         "roles": {"A": "trained", "B": "trained"},
     }
     figures.lines(
-        {"A": A_moved, "B": B_moved}, x=torch.arange(15), ylim=(-0.1, 2), title=start, **style, ax=ax
+        {"A": A_moved, "B": B_moved}, x=torch.arange(15), ylim=(-0.1, 2), title=beginning, **style, ax=ax
     )
 
 
-explore(draw_moves, start=list(starts))
+explore(draw_moves, beginning=list(starts))
 
 # %% [markdown]
 # With $B = 0$ the product is zero, so the model starts as itself ([Hu et al.

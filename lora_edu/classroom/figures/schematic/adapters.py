@@ -7,16 +7,8 @@ from collections.abc import Mapping, Sequence
 from lora_edu.classroom.figures._canvas import Picture
 from lora_edu.classroom.figures._sentences import count_of, listed, number, sentence
 from lora_edu.classroom.figures.palette import ROLES, mix
-from lora_edu.classroom.figures.schematic.parts import (
-    Block,
-    area,
-    arrow,
-    named,
-    plus,
-    rounded,
-    sheet,
-    word,
-)
+from lora_edu.classroom.figures.schematic.parts import area, arrow, named, plus, rounded
+from lora_edu.classroom.figures.schematic.sheet import Block, sheet, word
 
 SIDE = 2.3  # inches: the base's square
 

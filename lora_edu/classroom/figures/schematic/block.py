@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from matplotlib.patches import Rectangle
+
 from lora_edu.classroom.figures._canvas import Picture
 from lora_edu.classroom.figures._sentences import count_of, listed, sentence
 from lora_edu.classroom.figures.palette import ROLES
-from lora_edu.classroom.figures.schematic.parts import (
-    Block,
-    Rectangle,
-    area,
-    arrow,
-    box,
-    lock,
-    plus,
-    sheet,
-    word,
-)
+from lora_edu.classroom.figures.schematic.parts import area, arrow, box, lock, plus
+from lora_edu.classroom.figures.schematic.sheet import Block, sheet, word
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 STRIP = 0.08  # inches: the least width of A and B that can be seen

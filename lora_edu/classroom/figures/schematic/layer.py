@@ -7,16 +7,8 @@ from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import Picture
 from lora_edu.classroom.figures._sentences import number, numbers, sentence
-from lora_edu.classroom.figures.schematic.parts import (
-    CELL,
-    arrow,
-    box,
-    chain_of,
-    column,
-    matrix,
-    plus,
-    sheet,
-)
+from lora_edu.classroom.figures.schematic.parts import arrow, box, column, matrix, plus
+from lora_edu.classroom.figures.schematic.sheet import CELL, chain_of, sheet
 
 TALLEST = 2.2  # inches for the longer side of W
 

@@ -7,16 +7,8 @@ from matplotlib.patches import Rectangle
 from lora_edu.classroom.figures._canvas import Picture, text_width
 from lora_edu.classroom.figures._sentences import number, sentence
 from lora_edu.classroom.figures.palette import PAPER, ROLES, mix
-from lora_edu.classroom.figures.schematic.parts import (
-    SIZE,
-    Block,
-    area,
-    arrow,
-    bits,
-    rounded,
-    sheet,
-    word,
-)
+from lora_edu.classroom.figures.schematic.parts import area, arrow, bits, rounded
+from lora_edu.classroom.figures.schematic.sheet import SIZE, Block, sheet, word
 
 WIDTH, LEFT, RIGHT = 10.8, 0.4, 10.4
 NIGHT = "#1B2530"  # a dark sheet: nothing on it is wide

@@ -9,21 +9,8 @@ from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import Picture
 from lora_edu.classroom.figures._sentences import number, numbers, sentence
-from lora_edu.classroom.figures.schematic.parts import (
-    CELL,
-    Block,
-    Point,
-    area,
-    arrow,
-    chain_of,
-    column,
-    matrix,
-    named,
-    numbered,
-    sheet,
-    tag,
-    word,
-)
+from lora_edu.classroom.figures.schematic.parts import area, arrow, column, matrix, named, numbered, tag
+from lora_edu.classroom.figures.schematic.sheet import CELL, Block, Point, chain_of, sheet, word
 
 TALLEST = 2.1  # inches for the longer side of W
 
