@@ -50,7 +50,7 @@ from lora_edu.llm.files import write_text
 from tools.set_repo import present_slug
 
 ROOT = Path(__file__).resolve().parents[1]
-TAGS = {"exercise", "solution", "hint", "measured", "nbval-ignore-output", "raises-exception"}
+TAGS = {"exercise", "solution", "hint", "measured", "nbval-ignore-output", "raises-exception", "claim"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT_SECONDS = 1800
 # Progress bars and notices would differ from run to run.

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
-from lora_edu.classroom.figures._canvas import (
-    COLORS,
-    HATCHES,
-    LINE_STYLES,
-    MARKERS,
-    STYLE,
-    Picture,
-    drawing,
+from lora_edu.classroom.figures import _sentences as say
+from lora_edu.classroom.figures._canvas import STYLE, Picture, drawing, median_and_range
+from lora_edu.classroom.figures._marks import (
+    Mark,
+    draw_marks,
     label,
-    median_and_range,
+    name_lines,
 )
+from lora_edu.classroom.figures.palette import LINE_STYLES, MARKERS, colors_of
 
 
 def lines(
     series: Mapping[str, ArrayLike],
     *,
-    alt: str,
+    alt: str | None = None,
     x: ArrayLike | None = None,
     xlabel: str = "",
     ylabel: str = "",
     title: str = "",
     log_y: bool = False,
     ylim: tuple[float, float] | None = None,
+    roles: Mapping[str, str] | None = None,
+    mark: Mapping[str, Mark] | None = None,
     ax: Picture | None = None,
 ) -> Picture:
     """Draw one line a series; repeats become their median and a band from lowest to highest.
@@ -40,16 +40,22 @@ def lines(
     ----------
     series : mapping of str to array
         Label to values, each of shape (n,) or (repeats, n).
-    alt : str
-        What there is to see, in a sentence; shown below the picture too.
+    alt : str, optional
+        What there is to see, in a sentence, shown below the picture too; in place of the figure's own.
     x : array, optional
         Shape (n,), shared by all series; 1 ... n if left out.
-    xlabel, ylabel, title : str
+    xlabel, ylabel : str
         Texts, with units where there are any.
+    title : str
+        The finding, in a few words.
     log_y : bool
         Logarithmic y axis.
     ylim : (float, float), optional
         Where the y axis begins and ends, for lines that a slider moves; None: around the lines.
+    roles : mapping of str to str, optional
+        For a series what it is, one of `ROLES`: it decides the colour.
+    mark : mapping of str to (x, y), optional
+        What the text speaks of, by a word: a point, a level (None, y), a place (x, None), a region ((x0, x1), None).
     ax : Picture, optional
         Where to draw; a new figure if left out.
 
@@ -59,131 +65,99 @@ def lines(
         If `alt` is empty or a shape does not fit.
     """
     positions = None if x is None else np.asarray(x)
+    colors = colors_of(list(series), roles)
+    drawn: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     with drawing(alt, ax) as picture:
         for index, (name, values) in enumerate(series.items()):
             length = None if positions is None else len(positions)
             middle, low, high = median_and_range(values, name, length)
             steps = np.arange(1, len(middle) + 1) if positions is None else positions
-            color = COLORS[index % len(COLORS)]
             picture.plot(
                 steps,
                 middle,
-                color=color,
+                color=colors[index],
                 linestyle=LINE_STYLES[index % len(LINE_STYLES)],
                 marker=MARKERS[index % len(MARKERS)],
                 markevery=max(1, len(middle) // 10),
                 label=name,
             )
             if np.any(low < high):
-                picture.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+                picture.fill_between(steps, low, high, color=colors[index], alpha=0.18, linewidth=0)
+            drawn[name] = steps, middle
         picture.set_yscale("log" if log_y else "linear")
+        picture.margins(x=0.03)
         if ylim is not None:
             picture.set_ylim(ylim)
-        label(picture, xlabel, ylabel, title, legend=len(series) > 1)
+        label(picture, xlabel, ylabel, title)
+        name_lines(picture, list(drawn), [last_point(*line) for line in drawn.values()], colors)
+        draw_marks(picture, mark)
+        picture.alt = said_of_lines(drawn, xlabel, ylabel, mark)
     return picture
+
+
+def last_point(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Where a line ends; it may break off before its last number."""
+    finite = np.flatnonzero(np.isfinite(y))
+    end = finite[-1] if len(finite) else -1
+    return float(x[end]), float(np.nan_to_num(y[end]))
+
+
+def said_of_lines(
+    drawn: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    xlabel: str,
+    ylabel: str,
+    mark: Mapping[str, Mark] | None,
+) -> str:
+    """Where each line begins and ends, how far it swings between, where two of them cross, and what is marked."""
+    parts = [f"{ylabel[:1].upper()}{ylabel[1:]} over {xlabel}"] if xlabel and ylabel else []
+    for name, (x, y) in drawn.items():
+        kept = np.isfinite(y)
+        x, y = x[kept], y[kept]
+        if not len(y):
+            continue
+        text = f"{name}: {say.number(y[0])} at {say.number(x[0])}, {say.number(y[-1])} at {say.number(x[-1])}"
+        low, high = int(np.argmin(y)), int(np.argmax(y))
+        text += f", least {say.number(y[low])} at {say.number(x[low])}" if y[low] < min(y[0], y[-1]) else ""
+        text += f", most {say.number(y[high])} at {say.number(x[high])}" if y[high] > max(y[0], y[-1]) else ""
+        parts.append(text)
+    if len(drawn) == 2:
+        (x, one), (x2, other) = drawn.values()
+        crossed = say.crossings(x, one, other) if np.array_equal(x, x2) else []
+        parts += [f"They cross at {say.number(crossed[0])}"] if len(crossed) == 1 else []
+    parts += [f"Marked: {say.listed(mark)}"] if mark else []
+    return say.sentence(*parts)
 
 
 def loss_curve(
     losses: Mapping[str, ArrayLike],
     *,
-    alt: str,
+    alt: str | None = None,
     steps: ArrayLike | None = None,
     title: str = "",
+    roles: Mapping[str, str] | None = None,
+    mark: Mapping[str, Mark] | None = None,
     ax: Picture | None = None,
 ) -> Picture:
     """Draw training losses (nats a token) over optimizer steps; parameters as in `lines`."""
-    picture = lines(losses, x=steps, xlabel="optimizer step", ylabel="loss", title=title, alt=alt, ax=ax)
-    picture.xaxis.set_major_locator(MaxNLocator(integer=True))  # no step is half taken
-    return picture
-
-
-def bars(
-    series: Mapping[str, ArrayLike],
-    *,
-    groups: Sequence[str],
-    alt: str,
-    ylabel: str = "",
-    title: str = "",
-    number_format: str = "{:.3g}",
-    top: float | None = None,
-    ax: Picture | None = None,
-) -> Picture:
-    """Draw bars in groups; repeats become their median with a whisker from lowest to highest.
-
-    Parameters
-    ----------
-    series : mapping of str to array
-        Label to one value a group, each of shape (groups,) or (repeats, groups).
-    groups : sequence of str
-        Names of the groups, along the x axis.
-    alt, ylabel, title, ax
-        As in `lines`.
-    number_format : str
-        How the number over a bar is written. If it writes per cent, so does the y axis.
-    top : float, optional
-        Where the y axis ends, for bars that a slider moves; None: a little above the highest.
-
-    Raises
-    ------
-    ValueError
-        If `alt` is empty or a shape does not fit.
-    """
-    positions, width = np.arange(len(groups)), 0.8 / max(1, len(series))
-    with drawing(alt, ax) as picture:
-        for index, (name, values) in enumerate(series.items()):
-            middle, low, high = median_and_range(values, name, len(groups))
-            container = picture.bar(
-                positions + (index - (len(series) - 1) / 2) * width,
-                middle,
-                width,
-                yerr=[middle - low, high - middle] if np.any(low < high) else None,
-                capsize=4,
-                color=COLORS[index % len(COLORS)],
-                hatch=HATCHES[index % len(HATCHES)],
-                edgecolor="white",
-                label=name,
-            )
-            picture.bar_label(container, fmt=number_format.format, padding=2)
-        picture.set_xticks(positions, groups)
-        picture.grid(axis="x", visible=False)
-        picture.margins(y=0.15)
-        if top is not None:
-            picture.set_ylim(0, top)
-        if "%" in number_format:
-            picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        label(picture, "", ylabel, title, legend=len(series) > 1)
-    return picture
-
-
-def before_after(
-    before: ArrayLike,
-    after: ArrayLike,
-    *,
-    groups: Sequence[str],
-    alt: str,
-    title: str = "",
-    ax: Picture | None = None,
-) -> Picture:
-    """Draw the exact match (fractions, 0 to 1) of each group before and after training, as in `bars`."""
-    picture = bars(
-        {"before": before, "after": after},
-        groups=groups,
-        ylabel="exact match",
+    picture = lines(
+        losses,
+        x=steps,
+        xlabel="optimizer step",
+        ylabel="loss, nats a token",
         title=title,
-        number_format="{:.0%}",
+        roles=roles,
+        mark=mark,
         alt=alt,
         ax=ax,
     )
-    with mpl.rc_context(STYLE):  # new ticks
-        picture.set_ylim(0, 1.15)
-        picture.set_yticks(np.linspace(0, 1, 6))
+    picture.xaxis.set_major_locator(MaxNLocator(integer=True))  # no step is half taken
     return picture
 
 
 def rank_error(
     curves: Mapping[str, ArrayLike],
     *,
-    alt: str,
+    alt: str | None = None,
     rank: int | None = None,
     title: str = "",
     ax: Picture | None = None,
@@ -213,6 +187,7 @@ def rank_error(
         xlabel="rank kept",
         ylabel="relative error",
         title=title,
+        mark=None if rank is None else {f"rank {rank}": (rank, None)},
         alt=alt,
         ax=ax,
     )
@@ -220,8 +195,6 @@ def rank_error(
         picture.set_ylim(0, 1.05)
         picture.xaxis.set_major_locator(MaxNLocator(integer=True))
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        if rank is not None:
-            picture.axvline(rank, color="black", linewidth=1.5)
     return picture
 
 
@@ -229,7 +202,7 @@ def running_time(
     seconds: Mapping[str, ArrayLike],
     *,
     sizes: ArrayLike,
-    alt: str,
+    alt: str | None = None,
     xlabel: str = "size",
     title: str = "",
     ax: Picture | None = None,
@@ -257,5 +230,5 @@ def running_time(
     )
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_xscale("log", base=2)
-        picture.set_xticks(np.asarray(sizes), [f"{size:g}" for size in np.asarray(sizes)])
+        picture.set_xticks(np.asarray(sizes), [f"{size:,g}" for size in np.asarray(sizes)])
     return picture
