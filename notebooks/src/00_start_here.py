@@ -17,7 +17,7 @@
 #
 # **You need** Python, and from linear algebra the product of two matrices.
 #
-# **Time:** 15 minutes.
+# **Time:** {minutes}.
 #
 # Run the cells from top to bottom with Shift + Enter.
 
