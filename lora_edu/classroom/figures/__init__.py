@@ -33,6 +33,7 @@ from lora_edu.classroom.figures.charts import (
     rank_error,
     running_time,
 )
+from lora_edu.classroom.figures.course_map import course_map
 from lora_edu.classroom.figures.crossover import crossover
 from lora_edu.classroom.figures.language import next_token
 from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, number_lines
