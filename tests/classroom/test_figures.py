@@ -2,16 +2,26 @@
 
 import base64
 import inspect
+import io
+import re
 
 import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.capture import capture_output
+from PIL import Image
 
 from lora_edu.classroom import figures
 
 ALT = "Two lines fall."
+LAYER = {
+    "x": [1, 2, -1, 0, 1],
+    "W": [[1, 2, 0, 1, 3], [0, 1, 1, -1, 2], [2, 3, -1, 3, 4], [1, 3, 1, 0, 5]],
+    "A": [[1, 0, 0, -1, 0], [0, 1, 0, 0, 1]],
+    "B": [[1, 0], [0, 2], [-1, 1], [0, 1]],
+    "alpha": 4,
+}
 FIGURES = {
     "areas": lambda **options: figures.areas({"a": 9, "b": 1}, **options),
     "share_by_rank": lambda **options: figures.share_by_rank({"a": [0.5, 1]}, ranks=[1, 8], **options),
@@ -44,6 +54,16 @@ FIGURES = {
     ),
     "running_time": lambda **options: figures.running_time({"a": [1, 8]}, sizes=[2, 4], **options),
     "stacked": lambda **options: figures.stacked({"a": {"b": 1}}, limit=("full", 2), largest=3, **options),
+    "forward_backward": lambda **options: figures.forward_backward(**LAYER, grad_y=[1, -2, 0.5, -1], **options),
+    "lora_layer": lambda **options: figures.lora_layer(**LAYER, **options),
+    "one_base": lambda **options: figures.one_base(
+        ("base", 269), {"robot": 0.9, "events": 4.8}, rows=["robot", None], **options
+    ),
+    "scored_example": lambda **options: figures.scored_example(
+        ["Hi", " you", "{", "a", "}"], [-100, -100, 5, 6, 7], probabilities=[0, 0, 0.05, 0.5, 1], **options
+    ),
+    "transformer_block": lambda **options: figures.transformer_block(["q_proj", "down_proj"], **options),
+    "weight_life": lambda **options: figures.weight_life(3, layers=30, wide=1.3, stored=72.4, **options),
     "tensors_alive": lambda **options: figures.tensors_alive(
         {"a": ("fp32", 1)}, formats=("fp32",), largest=3, **options
     ),
@@ -57,12 +77,64 @@ def test_every_figure_is_tried_here():
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_alt_text_is_required(name):
-    alt = inspect.signature(getattr(figures, name)).parameters["alt"]
-    assert alt.kind is alt.KEYWORD_ONLY and alt.default is alt.empty
-    for empty in ("", "  ", None):
+def test_a_figure_describes_itself_unless_told_how(name):
+    own = FIGURES[name]().alt
+    assert re.search(r"\d", own) and own.endswith(".") and "  " not in own and "nan" not in own
+    assert FIGURES[name](alt=ALT).alt == ALT
+    for empty in ("", "  ", 3):
         with pytest.raises(ValueError, match="alt must say"):
             FIGURES[name](alt=empty)
+
+
+# What a sentence must hold, worked out by hand from the numbers in FIGURES.
+TOLD = {
+    "areas": ["a 9 and b 1", "9 times"],
+    "share_by_rank": ["50% at 1, 100% at 8"],
+    "update_to_scale": ["30 × 40", "1,200", "140", "11.67%"],
+    "lines": ["a: 3 at 1, 1 at 2", "b: 2 at 1, 1 at 2"],
+    "loss_curve": ["3 at 1, 1 at 2"],
+    "bars": ["a: x 1 and y 2", "b: x 2 and y 3"],
+    "before_after": ["before: x 0% and y 10%", "after: x 80% and y 90%"],
+    "bit_fields": ["a: 1 010, -2"],
+    "crossover": ["1 at 1, 9 at 9", "cross at 4"],
+    "energy_by_rank": ["0.5 at 1, 1 at 2", "rank 1"],
+    "equal_shares": ["4 slices", "0.674"],
+    "error_budget": ["0.2 at 4, 0.1 at 5", "0.3 at 4.5, 0.1 at 6"],
+    "error_by_bits": ["0.2 at 4, 0.1 at 5"],
+    "forward_backward": ["are kept", "1, 3", "4 × 2", "2 × 5", "20 numbers are saved, 18 are made", "1, -9"],
+    "image": ["2 × 2", "0 to 1"],
+    "lora_layer": ["8, 3, 13, 11", "1, 3", "= 2", "2, 12, 4, 6", "10, 15, 17, 17", "18 numbers", "20"],
+    "next_token": ["a 70.0% and b 20.0%", "number 2"],
+    "number_lines": ["a: 3 strokes, from -1 to 1", "b: 1 stroke"],
+    "one_base": ["269 MB", "robot 0.9 MB", "2.1%", "row 2 by the base alone"],
+    "product": ["2 × 1", "1 × 3", "-2 and 8"],
+    "rank_error": ["1 at 0, 0 at 2", "rank 1"],
+    "roofline": ["bends at 10", "a reaches 2%"],
+    "running_time": ["1 at 2, 8 at 4"],
+    "scored_example": ["5 tokens", "3 are scored", "52% on average", "at {: 5.0%"],
+    "stacked": ["a 1 (fits)", "full, is 2 GB"],
+    "tensors_alive": ["a 1 MB (fp32)"],
+    # q: 8 (576 + 576), down: 8 (576 + 1536)
+    "transformer_block": ["q and down carry A and B of rank 8: 26,112", "3,538,944", "k, v, o, gate and up"],
+    "weight_life": ["30 layers", "72.4 MB", "layer 4", "1.3 MB"],
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_sentence_holds_the_numbers_drawn(name):
+    assert [words for words in TOLD[name] if words not in FIGURES[name]().alt] == []
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_text_is_legible_on_a_projector_and_nothing_collides(name):
+    picture = FIGURES[name](title="What a figure found out, in a sentence that takes more than a line of the card")
+    figures.to_png(picture)
+    assert figures.collisions(picture) == []
+    texts = [picture.title, *picture.texts]
+    if picture.axison:
+        texts += [picture.xaxis.label, *picture.get_xticklabels()]
+        texts += [picture.yaxis.label, *picture.get_yticklabels()]
+    assert min(text.get_fontsize() for text in texts) >= 13
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -72,7 +144,10 @@ def test_a_figure_shows_a_png_and_its_text(name):
         display(FIGURES[name](alt="a < b"))
     picture, text = captured.outputs
     assert base64.b64decode(picture.data["image/png"]).startswith(b"\x89PNG")
-    assert picture.metadata["image/png"]["alt"] == "a < b"
+    metadata = picture.metadata["image/png"]
+    assert metadata["alt"] == "a < b"
+    size = Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"]))).size
+    assert size == (2 * metadata["width"], 2 * metadata["height"])  # sharp on a screen of double density
     assert text.data == {"text/html": "<p>a &lt; b</p>", "text/plain": "a < b"}
 
 
@@ -84,17 +159,6 @@ def test_redrawing_gives_the_picture_that_drawing_gives(name):
     redrawn = FIGURES[name](ax=used, alt=ALT)
     assert redrawn is used
     assert figures.to_png(redrawn) == figures.to_png(FIGURES[name](alt=ALT))
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_text_is_legible_on_a_projector(name):
-    picture = FIGURES[name](alt=ALT, title="Title")
-    figures.to_png(picture)
-    texts = [picture.title, *picture.texts]
-    if picture.axison:
-        texts += [picture.xaxis.label, *picture.get_xticklabels()]
-        texts += [picture.yaxis.label, *picture.get_yticklabels()]
-    assert min(text.get_fontsize() for text in texts) >= 13
 
 
 def test_series_differ_without_colour():

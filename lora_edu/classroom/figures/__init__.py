@@ -2,18 +2,15 @@
 
 A figure is the value of its cell and shows itself: a PNG, then its `alt` as a line of text. JupyterLab and
 GitHub ignore the alternative text of an output's picture, so it stands below as well, where every screen
-reader finds it. Every function requires `alt`: one sentence that says what there is to see. With `ax` given,
+reader finds it. A figure makes that sentence itself, from what it drew; `alt` replaces it. With `ax` given,
 a function clears it and draws there; so `widgets.explore` redraws in place.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind readers tell apart; line
-styles, markers and hatches repeat what the colour says.
+`palette` says what each colour means, `schematic` holds the drawings that return through the course, and
+docs/pictures.md shows them all.
 """
 
 from lora_edu.classroom.figures._canvas import (
-    COLORS,
-    HATCHES,
-    LINE_STYLES,
-    MARKERS,
+    DENSITY,
     PANEL_INCHES,
     STYLE,
     Picture,
@@ -39,6 +36,16 @@ from lora_edu.classroom.figures.language import next_token
 from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, number_lines
 from lora_edu.classroom.figures.matrices import image, product
 from lora_edu.classroom.figures.memory import stacked, tensors_alive
+from lora_edu.classroom.figures.overlaps import collisions
+from lora_edu.classroom.figures.palette import COLORS, HATCHES, LINE_STYLES, MARKERS, ROLES
 from lora_edu.classroom.figures.ranks import energy_by_rank, share_by_rank
 from lora_edu.classroom.figures.roofline import roofline
 from lora_edu.classroom.figures.scale import areas, update_to_scale
+from lora_edu.classroom.figures.schematic import (
+    forward_backward,
+    lora_layer,
+    one_base,
+    scored_example,
+    transformer_block,
+    weight_life,
+)

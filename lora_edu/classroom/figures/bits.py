@@ -9,14 +9,16 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
-from lora_edu.classroom.figures._canvas import COLORS, STYLE, Picture, drawing
+from lora_edu.classroom.figures._canvas import STYLE, Picture, drawing, set_title
+from lora_edu.classroom.figures._sentences import sentence
 from lora_edu.classroom.figures.levels import error_by_bits
+from lora_edu.classroom.figures.palette import COLORS, INK
 
 
 def bit_fields(
     rows: Mapping[str, tuple[Mapping[str, str], str]],
     *,
-    alt: str,
+    alt: str | None = None,
     title: str = "",
     ax: Picture | None = None,
 ) -> Picture:
@@ -68,7 +70,10 @@ def bit_fields(
             picture.text(x + gap, y, meaning, ha="left", va="center")
         picture.set(xlim=(-7.2, widest + 10.5), ylim=(y + 0.6, 0.4))
         picture.set_axis_off()
-        picture.set_title(title)
+        set_title(picture, title)
+        picture.alt = sentence(
+            *(f"{name}: {' '.join(fields.values())}, {meaning}" for name, (fields, meaning) in rows.items())
+        )
     return picture
 
 
@@ -76,7 +81,7 @@ def error_budget(
     series: Mapping[str, tuple[ArrayLike, ArrayLike]],
     *,
     chosen: tuple[float, float],
-    alt: str,
+    alt: str | None = None,
     title: str = "",
     ax: Picture | None = None,
 ) -> Picture:
@@ -104,5 +109,5 @@ def error_budget(
         picture.yaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]))
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
         picture.minorticks_off()
-        picture.scatter(*chosen, s=260, facecolors="none", edgecolors="black", linewidths=2.2, zorder=3)
+        picture.scatter(*chosen, s=260, facecolors="none", edgecolors=INK, linewidths=2.2, zorder=3)
     return picture

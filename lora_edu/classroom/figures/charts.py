@@ -6,32 +6,38 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
-from lora_edu.classroom.figures._canvas import (
-    COLORS,
-    HATCHES,
-    LINE_STYLES,
-    MARKERS,
-    STYLE,
-    Picture,
-    drawing,
+from lora_edu.classroom.figures import _sentences as say
+from lora_edu.classroom.figures._canvas import STYLE, Picture, drawing, median_and_range, text_width, wrapped
+from lora_edu.classroom.figures._marks import (
+    SIZE,
+    Mark,
+    draw_marks,
     label,
-    median_and_range,
+    name_bars,
+    name_lines,
+    slot_inches,
 )
+from lora_edu.classroom.figures.palette import HATCHES, INK, LINE_STYLES, MARKERS, PAPER, colors_of
+
+THREE_DIGITS = "{:.3g}"
 
 
 def lines(
     series: Mapping[str, ArrayLike],
     *,
-    alt: str,
+    alt: str | None = None,
     x: ArrayLike | None = None,
     xlabel: str = "",
     ylabel: str = "",
     title: str = "",
     log_y: bool = False,
     ylim: tuple[float, float] | None = None,
+    roles: Mapping[str, str] | None = None,
+    mark: Mapping[str, Mark] | None = None,
     ax: Picture | None = None,
 ) -> Picture:
     """Draw one line a series; repeats become their median and a band from lowest to highest.
@@ -40,16 +46,22 @@ def lines(
     ----------
     series : mapping of str to array
         Label to values, each of shape (n,) or (repeats, n).
-    alt : str
-        What there is to see, in a sentence; shown below the picture too.
+    alt : str, optional
+        What there is to see, in a sentence, shown below the picture too; in place of the figure's own.
     x : array, optional
         Shape (n,), shared by all series; 1 ... n if left out.
-    xlabel, ylabel, title : str
+    xlabel, ylabel : str
         Texts, with units where there are any.
+    title : str
+        The finding, in a few words.
     log_y : bool
         Logarithmic y axis.
     ylim : (float, float), optional
         Where the y axis begins and ends, for lines that a slider moves; None: around the lines.
+    roles : mapping of str to str, optional
+        For a series what it is, one of `ROLES`: it decides the colour.
+    mark : mapping of str to (x, y), optional
+        What the text speaks of, by a word: a point, a level (None, y), a place (x, None), a region ((x0, x1), None).
     ax : Picture, optional
         Where to draw; a new figure if left out.
 
@@ -59,40 +71,78 @@ def lines(
         If `alt` is empty or a shape does not fit.
     """
     positions = None if x is None else np.asarray(x)
+    colors = colors_of(list(series), roles)
+    drawn: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     with drawing(alt, ax) as picture:
         for index, (name, values) in enumerate(series.items()):
             length = None if positions is None else len(positions)
             middle, low, high = median_and_range(values, name, length)
             steps = np.arange(1, len(middle) + 1) if positions is None else positions
-            color = COLORS[index % len(COLORS)]
             picture.plot(
                 steps,
                 middle,
-                color=color,
+                color=colors[index],
                 linestyle=LINE_STYLES[index % len(LINE_STYLES)],
                 marker=MARKERS[index % len(MARKERS)],
                 markevery=max(1, len(middle) // 10),
                 label=name,
             )
             if np.any(low < high):
-                picture.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+                picture.fill_between(steps, low, high, color=colors[index], alpha=0.18, linewidth=0)
+            drawn[name] = steps, middle
         picture.set_yscale("log" if log_y else "linear")
+        picture.margins(x=0.03)
         if ylim is not None:
             picture.set_ylim(ylim)
-        label(picture, xlabel, ylabel, title, legend=len(series) > 1)
+        label(picture, xlabel, ylabel, title)
+        name_lines(picture, list(drawn), [last_point(*line) for line in drawn.values()], colors)
+        draw_marks(picture, mark)
+        picture.alt = said_of_lines(drawn, xlabel, ylabel, mark)
     return picture
+
+
+def last_point(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Where a line ends; it may break off before its last number."""
+    finite = np.flatnonzero(np.isfinite(y))
+    end = finite[-1] if len(finite) else -1
+    return float(x[end]), float(np.nan_to_num(y[end]))
+
+
+def said_of_lines(
+    drawn: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabel: str, ylabel: str, mark: Mapping[str, Mark] | None
+) -> str:
+    """Where each line begins and ends, how far it swings between, where two of them cross, and what is marked."""
+    parts = [f"{ylabel[:1].upper()}{ylabel[1:]} over {xlabel}"] if xlabel and ylabel else []
+    for name, (x, y) in drawn.items():
+        kept = np.isfinite(y)
+        x, y = x[kept], y[kept]
+        if not len(y):
+            continue
+        text = f"{name}: {say.number(y[0])} at {say.number(x[0])}, {say.number(y[-1])} at {say.number(x[-1])}"
+        low, high = int(np.argmin(y)), int(np.argmax(y))
+        text += f", least {say.number(y[low])} at {say.number(x[low])}" if y[low] < min(y[0], y[-1]) else ""
+        text += f", most {say.number(y[high])} at {say.number(x[high])}" if y[high] > max(y[0], y[-1]) else ""
+        parts.append(text)
+    if len(drawn) == 2:
+        (x, one), (x2, other) = drawn.values()
+        crossed = say.crossings(x, one, other) if np.array_equal(x, x2) else []
+        parts += [f"They cross at {say.number(crossed[0])}"] if len(crossed) == 1 else []
+    parts += [f"Marked: {say.listed(mark)}"] if mark else []
+    return say.sentence(*parts)
 
 
 def loss_curve(
     losses: Mapping[str, ArrayLike],
     *,
-    alt: str,
+    alt: str | None = None,
     steps: ArrayLike | None = None,
     title: str = "",
+    roles: Mapping[str, str] | None = None,
+    mark: Mapping[str, Mark] | None = None,
     ax: Picture | None = None,
 ) -> Picture:
     """Draw training losses (nats a token) over optimizer steps; parameters as in `lines`."""
-    picture = lines(losses, x=steps, xlabel="optimizer step", ylabel="loss", title=title, alt=alt, ax=ax)
+    picture = lines(losses, x=steps, xlabel="optimizer step", ylabel="loss, nats a token", title=title, roles=roles, mark=mark, alt=alt, ax=ax)
     picture.xaxis.set_major_locator(MaxNLocator(integer=True))  # no step is half taken
     return picture
 
@@ -101,11 +151,12 @@ def bars(
     series: Mapping[str, ArrayLike],
     *,
     groups: Sequence[str],
-    alt: str,
+    alt: str | None = None,
     ylabel: str = "",
     title: str = "",
-    number_format: str = "{:.3g}",
+    number_format: str = THREE_DIGITS,
     top: float | None = None,
+    roles: Mapping[str, str] | None = None,
     ax: Picture | None = None,
 ) -> Picture:
     """Draw bars in groups; repeats become their median with a whisker from lowest to highest.
@@ -122,6 +173,8 @@ def bars(
         How the number over a bar is written. If it writes per cent, so does the y axis.
     top : float, optional
         Where the y axis ends, for bars that a slider moves; None: a little above the highest.
+    roles : mapping of str to str, optional
+        As in `lines`.
 
     Raises
     ------
@@ -129,30 +182,86 @@ def bars(
         If `alt` is empty or a shape does not fit.
     """
     positions, width = np.arange(len(groups)), 0.8 / max(1, len(series))
+    colors = colors_of(list(series), roles)
+    drawn: dict[str, np.ndarray] = {}
+    repeats = False
     with drawing(alt, ax) as picture:
+        room = (slot_inches(picture) - 1.2) / max(1, len(groups))  # inches of a group
         for index, (name, values) in enumerate(series.items()):
             middle, low, high = median_and_range(values, name, len(groups))
-            container = picture.bar(
-                positions + (index - (len(series) - 1) / 2) * width,
+            spread = bool(np.any(low < high))
+            places = positions + (index - (len(series) - 1) / 2) * width
+            picture.bar(
+                places,
                 middle,
                 width,
-                yerr=[middle - low, high - middle] if np.any(low < high) else None,
-                capsize=4,
-                color=COLORS[index % len(COLORS)],
+                color=colors[index],
                 hatch=HATCHES[index % len(HATCHES)],
-                edgecolor="white",
+                edgecolor=PAPER,
                 label=name,
             )
-            picture.bar_label(container, fmt=number_format.format, padding=2)
-        picture.set_xticks(positions, groups)
+            texts = [written(value, number_format) for value in middle]
+            aside = spread and max(text_width(text, SIZE) for text in texts) + 0.14 < room * width
+            if spread:
+                whiskers(picture, places + aside * 0.36 * width, middle, low, high)
+            number_bars(picture, places - aside * 0.08 * width, middle if aside else high, texts)
+            drawn[name], repeats = middle, repeats or spread
         picture.grid(axis="x", visible=False)
+        picture.tick_params(axis="x", length=0)
         picture.margins(y=0.15)
         if top is not None:
             picture.set_ylim(0, top)
+        label(picture, "", ylabel, title)
+        picture.set_xticks(positions, [wrapped(group, room - 0.12, 14) for group in groups])
         if "%" in number_format:
             picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        label(picture, "", ylabel, title, legend=len(series) > 1)
+        name_bars(picture, list(drawn))
+        picture.alt = said_of_bars(drawn, groups, ylabel, number_format, repeats)
     return picture
+
+
+def whiskers(picture: Picture, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Draw from the lowest to the highest repeat; a light rim keeps it visible on any bar."""
+    drawn = picture.errorbar(
+        x, middle, [middle - low, high - middle], fmt="none", ecolor=INK, elinewidth=1.6, capsize=4
+    )
+    for part in (*drawn.lines[1], *drawn.lines[2]):
+        part.set_path_effects([withStroke(linewidth=3.6, foreground=PAPER)])
+
+
+def number_bars(picture: Picture, x: np.ndarray, ends: np.ndarray, texts: Sequence[str]) -> None:
+    """Write each bar's number at its end; where the whisker is in the way, at the whisker's end."""
+    for place, end, text in zip(x, ends, texts, strict=True):
+        picture.annotate(
+            text,
+            (place, end),
+            (0, 3 if end >= 0 else -3),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if end >= 0 else "top",
+            fontsize=SIZE,
+        )
+
+
+def written(value: float, number_format: str) -> str:
+    """A number as its format says, or as one says it where that is three digits."""
+    return say.number(value) if number_format == THREE_DIGITS else number_format.format(value)
+
+
+def said_of_bars(
+    drawn: Mapping[str, np.ndarray], groups: Sequence[str], ylabel: str, number_format: str, repeats: bool
+) -> str:
+    """Every number, up to twelve; else the least and the most of each kind."""
+    parts = [f"{ylabel[:1].upper()}{ylabel[1:]}{', medians over repeats' if repeats else ''}"] if ylabel or repeats else []
+    for name, values in drawn.items():
+        if len(drawn) * len(groups) <= 12:
+            pairs = say.listed(f"{group} {written(v, number_format)}" for group, v in zip(groups, values, strict=True))
+        else:
+            least, most = int(np.argmin(values)), int(np.argmax(values))
+            few, many = written(values[least], number_format), written(values[most], number_format)
+            pairs = f"least {few} ({groups[least]}), most {many} ({groups[most]})"
+        parts.append(f"{name}: {pairs}".replace("\n", " "))
+    return say.sentence(*parts)
 
 
 def before_after(
@@ -160,7 +269,7 @@ def before_after(
     after: ArrayLike,
     *,
     groups: Sequence[str],
-    alt: str,
+    alt: str | None = None,
     title: str = "",
     ax: Picture | None = None,
 ) -> Picture:
@@ -171,6 +280,7 @@ def before_after(
         ylabel="exact match",
         title=title,
         number_format="{:.0%}",
+        roles={"after": "trained"},
         alt=alt,
         ax=ax,
     )
@@ -183,7 +293,7 @@ def before_after(
 def rank_error(
     curves: Mapping[str, ArrayLike],
     *,
-    alt: str,
+    alt: str | None = None,
     rank: int | None = None,
     title: str = "",
     ax: Picture | None = None,
@@ -213,6 +323,7 @@ def rank_error(
         xlabel="rank kept",
         ylabel="relative error",
         title=title,
+        mark=None if rank is None else {f"rank {rank}": (rank, None)},
         alt=alt,
         ax=ax,
     )
@@ -220,8 +331,6 @@ def rank_error(
         picture.set_ylim(0, 1.05)
         picture.xaxis.set_major_locator(MaxNLocator(integer=True))
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        if rank is not None:
-            picture.axvline(rank, color="black", linewidth=1.5)
     return picture
 
 
@@ -229,7 +338,7 @@ def running_time(
     seconds: Mapping[str, ArrayLike],
     *,
     sizes: ArrayLike,
-    alt: str,
+    alt: str | None = None,
     xlabel: str = "size",
     title: str = "",
     ax: Picture | None = None,
@@ -257,5 +366,5 @@ def running_time(
     )
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_xscale("log", base=2)
-        picture.set_xticks(np.asarray(sizes), [f"{size:g}" for size in np.asarray(sizes)])
+        picture.set_xticks(np.asarray(sizes), [f"{size:,g}" for size in np.asarray(sizes)])
     return picture

@@ -8,6 +8,7 @@ import matplotlib as mpl
 from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import STYLE, Picture
+from lora_edu.classroom.figures._sentences import number
 from lora_edu.classroom.figures.charts import lines
 
 
@@ -16,7 +17,7 @@ def crossover(
     *,
     x: ArrayLike,
     at: float,
-    alt: str,
+    alt: str | None = None,
     limits: tuple[float, float] | None = None,
     xlabel: str = "",
     ylabel: str = "",
@@ -45,10 +46,10 @@ def crossover(
     """
     if not at > 0:
         raise ValueError(f"at must be above 0, on a logarithmic axis, got {at}")
-    picture = lines(series, x=x, xlabel=xlabel, ylabel=ylabel, title=title, log_y=True, alt=alt, ax=ax)
+    mark = {f"equal at {number(at)}": (at, None)}
+    picture = lines(series, x=x, xlabel=xlabel, ylabel=ylabel, title=title, log_y=True, mark=mark, alt=alt, ax=ax)
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_xscale("log")
-        picture.axvline(at, color="black", linewidth=1.5)
         picture.set_ylim(limits)
         picture.minorticks_off()  # many decades: a tick each would slow the slider down
     return picture

@@ -9,21 +9,17 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lora_edu.classroom.figures._canvas import (
-    COLORS,
-    HATCHES,
-    LINE_STYLES,
-    MARKERS,
-    Picture,
-    drawing,
-    label,
-)
+from lora_edu.classroom.figures._canvas import Picture, drawing
+from lora_edu.classroom.figures._marks import label, name_lines
+from lora_edu.classroom.figures._sentences import number, sentence
+from lora_edu.classroom.figures.charts import last_point, said_of_lines
+from lora_edu.classroom.figures.palette import COLORS, HATCHES, INK, LINE_STYLES, MARKERS, colors_of
 
 
 def equal_shares(
     parts: int,
     *,
-    alt: str,
+    alt: str | None = None,
     title: str = "",
     ax: Picture | None = None,
 ) -> Picture:
@@ -52,16 +48,21 @@ def equal_shares(
             density = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
             color, hatch = COLORS[index], HATCHES[index]
             picture.fill_between(x, density, color=color, hatch=hatch, alpha=0.4, linewidth=0)
-        picture.vlines(cuts, 0, [normal.pdf(cut) for cut in cuts], color="black", linewidth=1.5)
+        picture.vlines(cuts, 0, [normal.pdf(cut) for cut in cuts], color=INK, linewidth=1.5)
         picture.set(xlim=(-end, end), ylim=(0, 0.42))
-        label(picture, "standard deviations from the mean", "density", title, legend=False)
+        label(picture, "standard deviations from the mean", "density", title)
+        picture.alt = sentence(
+            f"The bell curve of N(0, 1) in {parts} slices of equal area, {1 / parts:.3g} each",
+            f"The cuts stand between {number(cuts[0])} and {number(cuts[-1])}" if parts > 2 else "The cut stands at 0",
+            f"The narrowest slice is {number(min(b - a for a, b in pairwise(cuts)))} wide" if parts > 2 else "",
+        )
     return picture
 
 
 def number_lines(
     rows: Mapping[str, ArrayLike],
     *,
-    alt: str,
+    alt: str | None = None,
     xlabel: str = "",
     title: str = "",
     ax: Picture | None = None,
@@ -91,17 +92,23 @@ def number_lines(
             color = COLORS[index % len(COLORS)]
             picture.hlines(index, values.min(), values.max(), color=color, linewidth=0.8)
             picture.vlines(values, index - 0.3, index + 0.3, color=color, linewidth=2.5)
+        label(picture, xlabel, "", title)
         picture.set_yticks(range(len(vectors)), list(vectors))
         picture.set_ylim(len(vectors) - 0.4, -0.6)
         picture.grid(axis="y", visible=False)
-        label(picture, xlabel, "", title, legend=False)
+        picture.alt = sentence(
+            *(
+                f"{name}: {len(v):,} {'stroke' if len(v) == 1 else 'strokes'}, from {number(v.min())} to {number(v.max())}"
+                for name, v in vectors.items()
+            )
+        )
     return picture
 
 
 def error_by_bits(
     series: Mapping[str, tuple[ArrayLike, ArrayLike]],
     *,
-    alt: str,
+    alt: str | None = None,
     xlabel: str = "bits per weight",
     ylabel: str = "error",
     title: str = "",
@@ -125,15 +132,19 @@ def error_by_bits(
         if np.ndim(bits) != 1 or np.shape(bits) != np.shape(errors):
             shapes = f"{np.shape(bits)} and {np.shape(errors)}"
             raise ValueError(f"{name} must be two arrays of one shape (n,), got {shapes}")
+    drawn = {name: (np.asarray(b, float), np.asarray(e, float)) for name, (b, e) in series.items()}
+    colors = colors_of(list(series), None)
     with drawing(alt, ax) as picture:
-        for index, (name, (bits, errors)) in enumerate(series.items()):
+        for index, (name, (bits, errors)) in enumerate(drawn.items()):
             picture.plot(
                 bits,
                 errors,
-                color=COLORS[index % len(COLORS)],
+                color=colors[index],
                 linestyle=LINE_STYLES[index % len(LINE_STYLES)],
                 marker=MARKERS[index % len(MARKERS)],
                 label=name,
             )
-        label(picture, xlabel, ylabel, title, legend=len(series) > 1)
+        label(picture, xlabel, ylabel, title)
+        name_lines(picture, list(drawn), [last_point(*line) for line in drawn.values()], colors)
+        picture.alt = said_of_lines(drawn, xlabel, ylabel, None)
     return picture

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lora_edu.classroom.figures._canvas import Picture, drawing, matrix_of
+from lora_edu.classroom.figures._canvas import Picture, drawing, matrix_of, set_title
+from lora_edu.classroom.figures._sentences import number, sentence
 
 
 def image(
     values: ArrayLike,
     *,
-    alt: str,
+    alt: str | None = None,
     limits: tuple[float, float] = (0, 1),
     title: str = "",
     ax: Picture | None = None,
@@ -37,7 +38,12 @@ def image(
         picture.imshow(pixels, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
         picture.set(xticks=[], yticks=[])  # hidden ticks would still be made, for the title's place
         picture.set_axis_off()
-        picture.set_title(title)
+        set_title(picture, title)
+        height, width = pixels.shape
+        picture.alt = sentence(
+            f"{title or 'A picture'}: {height:,} × {width:,} numbers from {number(pixels.min())} to {number(pixels.max())} as grey "
+            f"levels, black at {number(limits[0])} and white at {number(limits[1])}"
+        )
     return picture
 
 
@@ -45,7 +51,7 @@ def product(
     left: ArrayLike,
     right: ArrayLike,
     *,
-    alt: str,
+    alt: str | None = None,
     names: tuple[str, str] = ("B", "A"),
     title: str = "",
     ax: Picture | None = None,
@@ -93,5 +99,11 @@ def product(
             picture.text(x + columns / 2, y - 0.45, f"{name}: {rows} × {columns}", ha="center", va="center")
         picture.set(xlim=(-0.5, corner + A.shape[1] + 0.5), ylim=(corner + B.shape[0] + 0.5, -1))
         picture.set_axis_off()
-        picture.set_title(title)
+        set_title(picture, title)
+        picture.alt = sentence(
+            f"{names[0]}, {B.shape[0]} × {B.shape[1]}, times {names[1]}, {A.shape[0]} × {A.shape[1]}, is "
+            f"{''.join(names)}, {result.shape[0]} × {result.shape[1]}",
+            f"Its numbers lie between {number(result.min())} and {number(result.max())}; the factors hold {B.size + A.size:,} "
+            f"numbers, the product {result.size:,}",
+        )
     return picture

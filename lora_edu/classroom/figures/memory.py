@@ -7,15 +7,19 @@ from typing import Any
 
 from matplotlib.patches import Patch
 
-from lora_edu.classroom.figures._canvas import COLORS, HATCHES, Picture, drawing
+from lora_edu.classroom.figures._canvas import Picture, drawing, set_title
+from lora_edu.classroom.figures._sentences import listed, number, sentence
+from lora_edu.classroom.figures.palette import COLORS, HATCHES, INK, PAPER
 
-_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+_BOX = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}
+
+_KEY: dict[str, Any] = {"fontsize": 13, "borderaxespad": 0, "borderpad": 0.1, "handlelength": 1.5, "columnspacing": 1.2}
 
 
 def tensors_alive(
     rows: Mapping[str, tuple[str, float]],
     *,
-    alt: str,
+    alt: str | None = None,
     formats: tuple[str, ...],
     largest: float,
     title: str = "",
@@ -50,17 +54,23 @@ def tensors_alive(
                 text = f"{size:.1f}" if size >= 0.05 else "< 0.1"
                 picture.text(size + 0.01 * largest, position, text, va="center")
         picture.set_yticks(range(len(rows)), list(rows))
-        picture.set(xlim=(0, 1.12 * largest), ylim=(len(rows) + 0.9, -0.6), xlabel="MB", title=title)
+        picture.set(xlim=(0, 1.12 * largest), ylim=(len(rows) - 0.4, -0.6), xlabel="MB")
+        set_title(picture, title)
         picture.grid(axis="y", visible=False)
         handles = [Patch(label=name, **style) for name, style in styles.items()]
-        picture.legend(handles=handles, loc="lower center", ncols=len(handles))
+        picture.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.01), ncols=len(handles), **_KEY)
+        alive = {name: size for name, (_, size) in rows.items() if size}
+        picture.alt = sentence(
+            f"Alive: {listed(f'{name} {number(size)} MB ({rows[name][0]})' for name, size in alive.items())}",
+            f"Together {number(sum(alive.values()))} MB; {len(rows) - len(alive)} of {len(rows)} are not there now",
+        )
     return picture
 
 
 def stacked(
     bars: Mapping[str, Mapping[str, float]],
     *,
-    alt: str,
+    alt: str | None = None,
     limit: tuple[str, float],
     largest: float,
     unit: str = "GB",
@@ -106,20 +116,27 @@ def stacked(
             picture.text(x, position, text, va="center", ha="right" if cut else "left", bbox=_BOX)
         name, size = limit
         ends = -0.6, len(bars) - 0.4
-        picture.plot([size, size], ends, color="black", linestyle="--", linewidth=1.8)
-        picture.text(size, ends[0], name, ha="center", va="bottom")
+        picture.plot([size, size], ends, color=INK, linestyle="--", linewidth=1.8)
+        picture.text(size + largest / 100, ends[1] - 0.04, name, ha="left", va="bottom", bbox=_BOX)
         picture.set_yticks(range(len(bars)), list(bars))
-        picture.set(xlim=(0, 1.16 * largest), ylim=(len(bars) + 0.9, -0.6), xlabel=unit)
-        picture.set_title(title, pad=26)
+        picture.set(xlim=(0, 1.16 * largest), ylim=(len(bars) - 0.4, -0.6), xlabel=unit)
+        set_title(picture, title)
         picture.grid(axis="y", visible=False)
         handles = [Patch(label=name, **style) for name, style in styles.items()]
-        picture.legend(handles=handles, loc="lower center", ncols=3, fontsize=12, columnspacing=1)
+        columns = min(3, len(handles))
+        picture.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, **_KEY)
+        sums = {name: sum(parts.values()) for name, parts in bars.items()}
+        picture.alt = sentence(
+            f"In {unit}: "
+            + listed(f"{bar} {number(total)} ({'fits' if total <= size else 'too much'})" for bar, total in sums.items()),
+            f"The limit, {name}, is {number(size)} {unit}",
+        )
     return picture
 
 
 def _styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour and hatch of each name."""
     return {
-        name: {"facecolor": COLORS[i % len(COLORS)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": "white"}
+        name: {"facecolor": COLORS[i % len(COLORS)], "hatch": HATCHES[i % len(HATCHES)], "edgecolor": PAPER}
         for i, name in enumerate(names)
     }

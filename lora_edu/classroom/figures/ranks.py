@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
-from lora_edu.classroom.figures._canvas import STYLE, Picture
+from lora_edu.classroom.figures._canvas import STYLE, Picture, median_and_range
+from lora_edu.classroom.figures._sentences import percent, sentence
 from lora_edu.classroom.figures.charts import lines
 
 
@@ -17,7 +18,7 @@ def share_by_rank(
     shares: Mapping[str, ArrayLike],
     *,
     ranks: Sequence[int],
-    alt: str,
+    alt: str | None = None,
     xlabel: str = "rank",
     ylabel: str = "",
     title: str = "",
@@ -45,13 +46,28 @@ def share_by_rank(
         picture.set_xticks(positions, [str(rank) for rank in ranks])
         picture.set_ylim(-0.03, 1.05)
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    picture.alt = alt or said_of_shares(shares, ranks, xlabel, ylabel)
     return picture
+
+
+def said_of_shares(shares: Mapping[str, ArrayLike], ranks: Sequence[int], xlabel: str, ylabel: str) -> str:
+    """For each line the share at the first and at the last rank that has one."""
+    parts = [f"{ylabel[:1].upper()}{ylabel[1:]} over {xlabel}"] if ylabel else []
+    for name, values in shares.items():
+        middle, _, _ = median_and_range(values, name, len(ranks))
+        known = np.flatnonzero(np.isfinite(middle))
+        if len(known):
+            first, last = known[0], known[-1]
+            parts.append(
+                f"{name}: {percent(middle[first])} at {ranks[first]:,}, {percent(middle[last])} at {ranks[last]:,}"
+            )
+    return sentence(*parts)
 
 
 def energy_by_rank(
     curves: Mapping[str, Sequence[float] | np.ndarray],
     *,
-    alt: str,
+    alt: str | None = None,
     rank: int | None = None,
     title: str = "",
     ax: Picture | None = None,
@@ -74,15 +90,14 @@ def energy_by_rank(
     ValueError
         If `alt` is empty or the lengths differ.
     """
-    picture = lines(curves, xlabel="rank kept", ylabel="energy kept", title=title, alt=alt, ax=ax)
+    mark = None if rank is None else {f"rank {rank}": (rank, None)}
+    picture = lines(curves, xlabel="rank kept", ylabel="energy kept", title=title, mark=mark, alt=alt, ax=ax)
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_ylim(0, 1.05)
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
         doubled = [2**k for k in range(max(map(len, curves.values()), default=1).bit_length())]
         picture.set_xscale("log", base=2)
         picture.set_xticks(doubled, [str(tick) for tick in doubled])
-        for line in picture.lines:
+        for line in picture.lines[: len(curves)]:
             line.set_markevery([tick - 1 for tick in doubled])
-        if rank is not None:
-            picture.axvline(rank, color="black", linewidth=1.5)
     return picture

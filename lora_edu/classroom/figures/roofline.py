@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lora_edu.classroom.figures._canvas import COLORS, MARKERS, Picture, drawing, label
+from lora_edu.classroom.figures._canvas import Picture, drawing
+from lora_edu.classroom.figures._marks import label
+from lora_edu.classroom.figures._sentences import listed, number, sentence
+from lora_edu.classroom.figures.palette import COLORS, INK, MARKERS
 
 
 def roofline(
@@ -14,7 +17,7 @@ def roofline(
     *,
     bandwidth: float,
     peak: float,
-    alt: str,
+    alt: str | None = None,
     title: str = "",
     ax: Picture | None = None,
 ) -> Picture:
@@ -49,7 +52,7 @@ def roofline(
     intensity = {name: operations / moved for name, (operations, moved, _) in points.items()}
     ends = peak / bandwidth * np.array([1 / 300, 1, 10])
     with drawing(alt, ax) as picture:
-        picture.loglog(ends, np.minimum(peak, bandwidth * ends), color="black", label="what the chip allows")
+        picture.loglog(ends, np.minimum(peak, bandwidth * ends), color=INK, label="what the chip allows")
         for index, (name, (operations, _, seconds)) in enumerate(points.items()):
             picture.loglog(
                 intensity[name],
@@ -60,7 +63,15 @@ def roofline(
                 markersize=11,
                 label=name,
             )
-        label(picture, "operations a byte moved", "operations a second", title, legend=False)
+        label(picture, "operations a byte moved", "operations a second", title)
         # Points may lie anywhere below the roof, so beside the axes.
-        picture.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small")
+        picture.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=13)
+        reached = {
+            name: operations / seconds / min(peak, bandwidth * intensity[name])
+            for name, (operations, _, seconds) in points.items()
+        }
+        picture.alt = sentence(
+            f"The roof bends at {number(peak / bandwidth)} operations a byte",
+            f"Of what it allows, {listed(f'{name} reaches {share:.0%}' for name, share in reached.items())}",
+        )
     return picture

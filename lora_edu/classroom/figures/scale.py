@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from matplotlib.patches import Rectangle
 
-from lora_edu.classroom.figures._canvas import COLORS, Picture, drawing
+from lora_edu.classroom.figures._canvas import PAD, Picture, drawing, set_title, text_width, wrapped
+from lora_edu.classroom.figures._marks import slot_inches
+from lora_edu.classroom.figures._sentences import listed, number, sentence
+from lora_edu.classroom.figures.palette import ROLE_HATCHES, ROLES, colors_of, mix
+
+GAP = 0.3  # inches between two squares, or their labels
 
 
 def update_to_scale(
@@ -14,7 +19,7 @@ def update_to_scale(
     in_features: int,
     r: int,
     *,
-    alt: str,
+    alt: str | None = None,
     title: str = "",
     ax: Picture | None = None,
 ) -> Picture:
@@ -42,30 +47,47 @@ def update_to_scale(
             raise ValueError(f"{name} must be at least 1, got {size}")
     corner = r + 0.05 * max(out_features, in_features)  # where W begins, right of B and below A
     blocks = [
-        ("W", out_features, in_features, corner, corner),
-        ("B, left", out_features, r, 0, corner),
-        ("A, above", r, in_features, corner, 0),
+        ("W", "frozen", out_features, in_features, corner, corner),
+        ("B, left", "trained", out_features, r, 0, corner),
+        ("A, above", "trained", r, in_features, corner, 0),
     ]
     side = corner + max(out_features, in_features)
     with drawing(alt, ax) as picture:
-        for index, (name, rows, columns, x, y) in enumerate(blocks):
+        for name, role, rows, columns, x, y in blocks:
             text = f"{name}: {rows:,} × {columns:,}\n{rows * columns:,} numbers"
-            color = COLORS[index]
+            color, hatch = ROLES[role], ROLE_HATCHES.get(role, "")
+            fill = mix(color, 0.35) if hatch else color
             picture.add_patch(
-                Rectangle((x, y), columns, rows, facecolor=color, edgecolor=color, linewidth=0.8, label=text)
+                Rectangle(
+                    (x, y), columns, rows, facecolor=fill, edgecolor=color, hatch=hatch, linewidth=0.8, label=text
+                )
             )
         picture.set(xlim=(-0.02 * side, 1.8 * side), ylim=(1.02 * side, -0.02 * side), aspect="equal")
         picture.set_axis_off()
-        picture.set_title(title)
-        picture.legend(loc="center right", labelspacing=1, handlelength=1, borderpad=0, borderaxespad=0)
+        set_title(picture, title)
+        whole, update = out_features * in_features, r * (out_features + in_features)
+        picture.alt = sentence(
+            f"W, frozen, is {out_features:,} × {in_features:,}: {whole:,} numbers",
+            f"B and A of rank {r:,}, to scale beside it, hold {update:,}: {update / whole:.2%} of W",
+        )
+        picture.legend(
+            loc="center left",
+            bbox_to_anchor=(1.04 * side, side / 2),
+            bbox_transform=picture.transData,
+            labelspacing=1,
+            handlelength=1,
+            borderpad=0,
+            borderaxespad=0,
+        )
     return picture
 
 
 def areas(
     values: Mapping[str, float],
     *,
-    alt: str,
+    alt: str | None = None,
     number_format: str = "{:,.0f}",
+    roles: Mapping[str, str] | None = None,
     title: str = "",
     ax: Picture | None = None,
 ) -> Picture:
@@ -79,6 +101,8 @@ def areas(
         As in `lines`.
     number_format : str
         How the number below a square is written.
+    roles : mapping of str to str, optional
+        As in `lines`.
 
     Raises
     ------
@@ -87,18 +111,33 @@ def areas(
     """
     if not values or min(values.values()) <= 0:
         raise ValueError(f"values must be at least one, each above 0, got {dict(values)}")
-    largest, least_width = max(values.values()), 0.62  # room for the label below a small square
-    left = 0.0
+    colors = colors_of(list(values), roles)
     with drawing(alt, ax) as picture:
-        for index, (name, value) in enumerate(values.items()):
-            side = (value / largest) ** 0.5
-            width = max(side, least_width)
-            corner = left + (width - side) / 2, 0
-            picture.add_patch(Rectangle(corner, side, side, color=COLORS[index % len(COLORS)]))
-            text = f"{name}\n{number_format.format(value)}"
-            picture.text(left + width / 2, -0.04, text, ha="center", va="top")
-            left += width + 0.08
-        picture.set(xlim=(-0.02, left - 0.06), ylim=(-0.32, 1.02), aspect="equal")
+        texts = [f"{wrapped(name, 1.5, 14)}\n{number_format.format(value)}" for name, value in values.items()]
+        widths = [max(text_width(line, 14) for line in text.split("\n")) for text in texts]
+        room, below = slot_inches(picture) - 2 * PAD, 0.27 * max(text.count("\n") + 1 for text in texts) + 0.1
+        unit, sides = 2.7, [(value / max(values.values())) ** 0.5 for value in values.values()]
+        while unit > 1 and _taken(unit, sides, widths) > room:
+            unit -= 0.05  # inches of the largest side
+        left = 0.0
+        for side, width, text, color in zip(sides, widths, texts, colors, strict=True):
+            slot = max(unit * side, width)
+            corner = left + (slot - unit * side) / 2, 0
+            picture.add_patch(Rectangle(corner, unit * side, unit * side, color=color))
+            picture.text(left + slot / 2, -0.08, text, ha="center", va="top")
+            left += slot + GAP
+        picture.set(xlim=(0, left - GAP), ylim=(-below, unit), aspect="equal", anchor="SW")
         picture.set_axis_off()
-        picture.set_title(title)
+        set_title(picture, title)
+        least = min(values, key=values.__getitem__)
+        most = max(values, key=values.__getitem__)
+        picture.alt = sentence(
+            f"Squares, their areas to scale: {listed(f'{name} {number_format.format(v)}' for name, v in values.items())}",
+            f"{most} is {number(values[most] / values[least])} times {least}" if most != least else "",
+        )
     return picture
+
+
+def _taken(unit: float, sides: Sequence[float], widths: Sequence[float]) -> float:
+    """Inches that squares and the labels below them take side by side."""
+    return sum(max(unit * side, width) + GAP for side, width in zip(sides, widths, strict=True)) - GAP

@@ -1,0 +1,57 @@
+"""Plain sentences out of numbers: what a figure says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def number(value: float) -> str:
+    """A number as one says it: three digits, separators between thousands, a minus sign.
+
+    >>> number(13107.2), number(0.03456), number(-4.0)
+    ('13,107', '0.0346', '-4')
+    """
+    if not np.isfinite(value):
+        return str(value)
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if 0 < abs(value) < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:.3g}"
+
+
+def percent(share: float) -> str:
+    """A share (0 to 1) in per cent."""
+    return f"{share:.0%}" if share in (0, 1) or 0.1 <= abs(share) < 0.995 else f"{share:.1%}"
+
+
+def listed(items: Iterable[object]) -> str:
+    """One, two and three."""
+    *first, last = map(str, items)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def numbers(values: Iterable[float]) -> str:
+    """Numbers, one after the other."""
+    return ", ".join(number(float(value)) for value in values)
+
+
+def sentence(*parts: str) -> str:
+    """Parts that are not empty, as one text of sentences."""
+    texts = [part.rstrip() for part in parts if part]
+    return " ".join(text if text[-1] in ".?!" else f"{text}." for text in texts)
+
+
+def count_of(count: int, noun: str, plural: str = "") -> str:
+    """1 layer, 30 layers."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def crossings(x: Sequence[float], one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Where two lines drawn over the same x cross, found on the straight pieces between the points."""
+    x, gap = np.asarray(x, float), np.asarray(one, float) - np.asarray(other, float)
+    before, after = gap[:-1], gap[1:]
+    crossed = np.flatnonzero(before * after < 0)
+    return [float(x[i] + (x[i + 1] - x[i]) * before[i] / (before[i] - after[i])) for i in crossed]

@@ -1,0 +1,8 @@
+"""Schematic drawings, to scale and with live numbers, from one small vocabulary (`parts`)."""
+
+from lora_edu.classroom.figures.schematic.adapters import one_base
+from lora_edu.classroom.figures.schematic.block import transformer_block
+from lora_edu.classroom.figures.schematic.example import scored_example
+from lora_edu.classroom.figures.schematic.layer import lora_layer
+from lora_edu.classroom.figures.schematic.life import weight_life
+from lora_edu.classroom.figures.schematic.passes import forward_backward
