@@ -54,7 +54,9 @@ FIGURES = {
     ),
     "running_time": lambda **options: figures.running_time({"a": [1, 8]}, sizes=[2, 4], **options),
     "stacked": lambda **options: figures.stacked({"a": {"b": 1}}, limit=("full", 2), largest=3, **options),
-    "forward_backward": lambda **options: figures.forward_backward(**LAYER, grad_y=[1, -2, 0.5, -1], **options),
+    "forward_backward": lambda **options: figures.forward_backward(
+        **LAYER, grad_y=[1, -2, 0.5, -1], **options
+    ),
     "lora_layer": lambda **options: figures.lora_layer(**LAYER, **options),
     "one_base": lambda **options: figures.one_base(
         ("base", 269), {"robot": 0.9, "events": 4.8}, rows=["robot", None], **options
@@ -127,7 +129,9 @@ def test_the_sentence_holds_the_numbers_drawn(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_text_is_legible_on_a_projector_and_nothing_collides(name):
-    picture = FIGURES[name](title="What a figure found out, in a sentence that takes more than a line of the card")
+    picture = FIGURES[name](
+        title="What a figure found out, in a sentence that takes more than a line of the card"
+    )
     figures.to_png(picture)
     assert figures.collisions(picture) == []
     texts = [picture.title, *picture.texts]

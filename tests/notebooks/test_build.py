@@ -417,7 +417,9 @@ def test_minutes_follow_the_rule(timed):
     for core, cell in reading_time.sections(cells):
         by_section[core] += 0 if cell is first_code else reading_time.cell_minutes(cell)
     opening = 2 / 110  # "**Time:** {minutes}."
-    assert by_section[True] == pytest.approx(opening + 222 / 110 + 1 + 331 / 110)  # the equation is a word too
+    assert by_section[True] == pytest.approx(
+        opening + 222 / 110 + 1 + 331 / 110
+    )  # the equation is a word too
     deeper = (5 + 221) / 110 + 5 * 0.1 + 1 + 0.5 + 8 * 1.5
     assert by_section[False] == pytest.approx(deeper)
     assert build_notebooks.minutes_of(timed) == (5, 20)

@@ -52,8 +52,8 @@ PLOTTING = {"matplotlib", "pylab", "seaborn", "plotly", "bokeh", "altair", "PIL"
 VERBS = {
     name
     for name, f in inspect.getmembers(figures, inspect.isfunction)
-    if "alt" in inspect.signature(f).parameters
-}
+    if "alt" in (parameters := inspect.signature(f).parameters) and parameters["alt"].default is not None
+}  # the others make their own sentence
 ABSOLUTE = re.compile(
     r"(?<![\w:/.<)\]}])/(?:home|Users|root|tmp|var|opt|mnt|srv|usr|content|work)/|\b[A-Z]:\\"
 )

@@ -1,17 +1,18 @@
 """What recorded runs of the capstone (notebook 10) did: answers before and after, and how many were right."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
 from typing import Any
 
-GROUPS = ("base model", "base, three\nexamples", "fine-tuned,\nseen forms", "fine-tuned,\nunseen forms")
+GROUPS = ("base model", "base, three examples", "fine-tuned, seen forms", "fine-tuned, unseen forms")
 """Who was asked: the columns of `scores`."""
 
 _BASE = "exact_match_before", "exact_match_before_few_shot"
 _TUNED = "exact_match", "exact_match_unseen"
 
 
-def before_and_after(run: Mapping[str, Any], indices: Iterable[int], width: int = 100) -> dict[str, list[str]]:
+def before_and_after(
+    run: Mapping[str, Any], indices: Iterable[int], width: int = 100
+) -> dict[str, list[str]]:
     """Columns, for `widgets.compare`, of what a model answered before and after its fine-tune.
 
     Parameters
@@ -38,13 +39,6 @@ def scores(runs: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     """
     base = [runs[0][key] for key in _BASE]
     return [base + [run[key] for key in _TUNED] for run in runs]
-
-
-def scores_in_words(runs: Sequence[Mapping[str, Any]]) -> str:
-    """What there is to see in bars of `scores`, in a sentence."""
-    columns = [median(row[column] for row in scores(runs)) for column in range(len(GROUPS))]
-    told = [f"{name} {share:.0%}".replace("\n", " ") for name, share in zip(GROUPS, columns, strict=True)]
-    return f"Events exactly right, median of {len(runs)} seeds: {'; '.join(told)}."
 
 
 def _cut(text: str, width: int) -> str:

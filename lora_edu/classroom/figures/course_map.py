@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from matplotlib.patches import FancyBboxPatch
-
-from lora_edu.classroom.figures._canvas import COLORS, Picture, drawing
+from lora_edu.classroom.figures._canvas import Picture
+from lora_edu.classroom.figures._sentences import listed, sentence
+from lora_edu.classroom.figures.palette import COLORS, INK, PAPER, ROLES, SOFT, mix
+from lora_edu.classroom.figures.schematic.parts import NAME_SIZE, Block, arrow, rounded, sheet, word
 
 
 class _Stop(NamedTuple):
@@ -17,7 +18,7 @@ class _Stop(NamedTuple):
 
 
 STOPS: dict[str, _Stop] = {
-    "00": _Stop(0, 0, "start", "start"),
+    "00": _Stop(0, 0, "start here", "start"),
     "01": _Stop(0, 1, "rank", "LoRA"),
     "02": _Stop(1, 0, "updates", "LoRA"),
     "03": _Stop(1, 1, "cost", "LoRA"),
@@ -51,59 +52,65 @@ ARROWS: tuple[tuple[str, str], ...] = (
 )
 """From a notebook to one that builds on it. What follows from two arrows in a row has none of its own."""
 
-_STYLES: dict[str, dict[str, Any]] = {
-    "start": {"facecolor": "white", "edgecolor": "black"},
-    "LoRA": {"facecolor": "#FBE3D3", "edgecolor": COLORS[1]},
-    "QLoRA": {"facecolor": "#D6E9F5", "edgecolor": COLORS[0], "linestyle": "--"},
-    "goal": {"facecolor": "black", "edgecolor": "black"},
-    "beyond": {"facecolor": "white", "edgecolor": "black", "linestyle": ":"},
+_FILLS = {
+    "start": PAPER,
+    "LoRA": mix(ROLES["trained"], 0.25),
+    "QLoRA": mix(ROLES["codes"], 0.2),
+    "goal": INK,
+    "beyond": mix(COLORS[2], 0.25),
 }
-_WIDTH, _HEIGHT = 0.8, 0.6
-_INCHES = (9.4, 4.2)
+_EDGES = {"LoRA": ROLES["trained"], "QLoRA": ROLES["codes"]}
+
+WIDTH, HEIGHT = 10.4, 4.5  # inches: the sheet
+COLUMN, ROW = 1.68, 1.22  # from one box to the next
+BOX = 1.26, 0.84
+TOP_LEFT = 0.98, 3.3  # the middle of the first box
 
 
-def course_map(*, ax: Picture | None = None) -> Picture:
+def course_map(*, title: str = "", alt: str | None = None, ax: Picture | None = None) -> Picture:
     """Draw the notebooks as boxes, and an arrow to each from what it builds on.
 
-    Notebooks on LoRA have a solid edge, those on 4 bits a dashed one, those beyond the capstone a dotted one; the
-    capstone is black. The sentence below the picture is made from the arrows.
+    Orange leads to LoRA, violet to 4 bits and QLoRA, grey lies beyond the capstone, which is dark.
 
     Parameters
     ----------
-    ax : Picture, optional
-        Where to draw; a new figure if left out.
+    title, alt, ax
+        As in `lines`; without a title, one that says where the roads lead.
     """
-    followers = {number: [after for before, after in ARROWS if before == number] for number in STOPS}
-    told = "; ".join(f"{number} leads to {' and '.join(after)}" for number, after in followers.items() if after)
-    with drawing(f"Map of the course. {told}. Notebook 10 is the goal.", ax) as picture:
-        if ax is None:
-            picture.canvas.figure.set_size_inches(*_INCHES)
-        for before, after in ARROWS:
-            _arrow(picture, STOPS[before], STOPS[after])
+    finding = "Two roads, to LoRA and to QLoRA, meet in notebook 10"
+    with sheet(WIDTH, HEIGHT, title=title or finding, alt=alt, ax=ax) as picture:
+        for start, end in ARROWS:
+            _arrow(picture, _block(STOPS[start]), _block(STOPS[end]))
         for number, stop in STOPS.items():
             _box(picture, number, stop)
-        picture.set(xlim=(-0.5, 5.5), ylim=(2.36, -0.36))
-        picture.set_axis_off()
-        picture.set_title("Two roads, to LoRA and to QLoRA, meet in notebook 10")
+        picture.alt = _said()
     return picture
 
 
-def _arrow(picture: Picture, start: _Stop, end: _Stop) -> None:
-    """From the right edge of a box to the left edge of the next, or straight down or up in one column."""
-    side = (end.x > start.x) - (end.x < start.x)
-    down = 0 if side else (1 if end.y > start.y else -1)
-    tail = start.x + side * _WIDTH / 2, start.y + down * _HEIGHT / 2
-    head = end.x - side * _WIDTH / 2, end.y - down * _HEIGHT / 2
-    style = {"arrowstyle": "-|>", "color": "#555555", "linewidth": 1.8, "shrinkA": 1, "shrinkB": 1}
-    picture.annotate("", xy=head, xytext=tail, arrowprops=style)
+def _said() -> str:
+    followers = {number: [after for before, after in ARROWS if before == number] for number in STOPS}
+    leads = (f"{number} leads to {listed(after)}" for number, after in followers.items() if after)
+    return sentence("Map of the course", *leads, "Notebook 10 is the goal")
+
+
+def _block(stop: _Stop) -> Block:
+    middle = TOP_LEFT[0] + stop.x * COLUMN, TOP_LEFT[1] - stop.y * ROW
+    return Block(middle[0] - BOX[0] / 2, middle[1] - BOX[1] / 2, *BOX)
+
+
+def _arrow(picture: Picture, start: Block, end: Block) -> None:
+    """To the next column from right to left edge; within a column straight down or up."""
+    if end.x > start.x:
+        arrow(picture, start.right, end.left, color=SOFT)
+    elif end.y < start.y:
+        arrow(picture, start.bottom, end.top, color=SOFT)
+    else:
+        arrow(picture, start.top, end.bottom, color=SOFT)
 
 
 def _box(picture: Picture, number: str, stop: _Stop) -> None:
-    corner = stop.x - _WIDTH / 2, stop.y - _HEIGHT / 2
-    style = {"boxstyle": "round,pad=0,rounding_size=0.06", "linewidth": 2, **_STYLES[stop.part]}
-    picture.add_patch(FancyBboxPatch(corner, _WIDTH, _HEIGHT, **style))
-    color = "white" if stop.part == "goal" else "black"
-    picture.text(stop.x, stop.y - 0.15, number, ha="center", va="center", color=color, weight="bold")
-    picture.text(
-        stop.x, stop.y + 0.09, stop.words, ha="center", va="center", color=color, fontsize=12, linespacing=0.95
-    )
+    block, color = _block(stop), PAPER if stop.part == "goal" else INK
+    picture.add_patch(rounded(block, _FILLS[stop.part], _EDGES.get(stop.part, INK), 2.0))
+    (x, _), y = block.top, block.y
+    word(picture, (x, y + 0.64), number, color=color, size=NAME_SIZE, weight="bold")
+    word(picture, (x, y + 0.28), stop.words, color=color, linespacing=0.95)
