@@ -219,11 +219,6 @@ def minutes_in_words(minutes: Minutes) -> str:
     return f"{minutes.total} minutes, or {minutes.core} without the sections marked *Deeper*"
 
 
-def course_times(folder: Path) -> dict[Path, Minutes]:
-    """Minutes of every source in a folder, in the order of the course."""
-    return {source: minutes_of(source) for source in sorted(folder.glob("[0-9][0-9]_*.py"))}
-
-
 def sum_of(times: Iterable[Minutes]) -> Minutes:
     """The sum of the minutes as they are shown, rounded ones."""
     core, total = zip(*times, strict=True)
@@ -235,12 +230,13 @@ COURSE_PLACEHOLDERS = re.compile(r"\{(course map|course hours|core hours)\}")
 
 def with_course_times(text: str, folder: Path) -> str:
     """Fill in the map of the course and its hours."""
-    times = course_times(folder)
-    rows = []
-    for source, minutes in times.items():
-        number, title = read_source(source)[0].source.partition("\n")[0].removeprefix("# ").split(" · ", 1)
-        rows.append(f"| [{number}]({source.stem}.ipynb) | {title} | {minutes.total} | {minutes.core} |")
-    core, total = (f"{round(minutes / 30) / 2:g}" for minutes in sum_of(times.values()))
+    rows, times = [], []
+    for source in sorted(folder.glob("[0-9][0-9]_*.py")):
+        cells = read_source(source)
+        times.append(minutes_of(source, cells))
+        number, title = cells[0].source.partition("\n")[0].removeprefix("# ").split(" · ", 1)
+        rows.append(f"| [{number}]({source.stem}.ipynb) | {title} | {times[-1].total} | {times[-1].core} |")
+    core, total = (f"{round(minutes / 30) / 2:g}" for minutes in sum_of(times))
     values = {"course map": "\n".join(rows), "course hours": total, "core hours": core}
     return COURSE_PLACEHOLDERS.sub(lambda found: values[found[1]], text)
 
