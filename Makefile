@@ -30,9 +30,12 @@ help: ## list these commands
 course: set-up-course ## run the whole course, fine-tune included; pages in build/course/
 	$(PY) -m tools.run_course
 
+# The root is the repository, not work/: a notebook's links to docs/ would lead out of it. The settings are for this
+# launch; those that you chose yourself come first.
 lab: set-up-course ## open JupyterLab on your own copies of the notebooks, in work/
 	$(PY) tools/working_copies.py
-	$(PY) -m jupyterlab --ServerApp.root_dir=work $(LAB_ARGS)
+	JUPYTER_CONFIG_PATH="$(CURDIR)/configs/jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
+		$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/work $(LAB_ARGS)
 
 test: check ## everything CI runs: make check, the tests, every notebook compared with its stored output
 	$(TEST_ENV) $(PY) -m pytest -p tests.ci_guard -n $(WORKERS) --dist loadfile --no-loadscope-reorder \

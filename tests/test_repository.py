@@ -13,7 +13,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from jupyterlab_server import settings_utils
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tools import run_course, set_repo, setup_env, working_copies
 
@@ -257,6 +258,20 @@ def test_the_record_of_the_copies_is_replaced_in_one_step(tmp_path):
     names = {working_copies.RECORD, "01_rank.ipynb", "02_svd.ipynb"}
     assert {file.name for file in work.iterdir()} == names
     assert list(json.loads((work / working_copies.RECORD).read_text())) == ["01_rank.ipynb", "02_svd.ipynb"]
+
+
+def test_make_lab_asks_nothing_and_opens_the_sheets_as_pages(monkeypatch, tmp_path):
+    recipe = subprocess.run(["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert f'JUPYTER_CONFIG_PATH="{ROOT}/configs/jupyter' in recipe
+    assert f'--ServerApp.root_dir="{ROOT}" --LabApp.default_url=/lab/tree/work' in recipe
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(ROOT / "configs" / "jupyter"))
+    overrides, error = settings_utils._get_overrides(str(tmp_path))
+    assert error == ""
+    schemas = Path(sys.prefix) / "share" / "jupyter" / "lab" / "schemas"
+    for plugin, values in overrides.items():  # what JupyterLab does not know it would pass over
+        schema = json.loads((schemas / f"{plugin.replace(':', '/')}.json").read_text(encoding="utf-8"))
+        assert set(values) <= set(schema["properties"])
+    assert overrides["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
 
 
 # --- make repo -----------------------------------------------------------------------------------------

@@ -1,17 +1,24 @@
 """Build the notebooks people open from the sources people edit.
 
-    python -m tools.build_notebooks [--check] [--force] [NN ...]
+    python -m tools.build_notebooks [--check | --times] [--force] [NN ...]
 
 One source, ``notebooks/src/NN_name.py`` (jupytext's py:percent format), makes two executed notebooks:
 ``notebooks/NN_name.ipynb`` for the learner and ``notebooks/solutions/NN_name.ipynb`` with the answers filled
 in. A notebook whose cells already equal its source is skipped; ``--force`` executes it again, for a change
 that lies in the package. ``--check`` executes nothing and fails when a notebook and its source differ.
+``--times`` prints the minutes that each notebook takes (see tools/reading_time.py).
 
 What a source holds
 -------------------
-The first cell is Markdown and starts with the title (``# ...``); the builder adds the badges below it. Before
-the first code cell the builder puts the set-up cell. A source repeats neither. The other cells mean what
-their tags say::
+The first cell is Markdown and starts with the title (``# ...``); the builder adds a line of links below it. The
+first code cell holds the imports; the builder puts the set-up above them, in the same cell, and folds it. A
+source repeats neither. In its text the builder fills in what it counts, so that no number there can rot::
+
+    {minutes}                    in the first cell: what the notebook takes
+    {course map}                 rows of a table: every notebook, its title, its minutes
+    {course hours} {core hours}  the sums over all notebooks
+
+The other cells mean what their tags say::
 
     # %% tags=["exercise"]      the learner's stub; left out of the solutions
     # %% tags=["solution"]      the code that replaces the stub; folded text in the learner's notebook
@@ -19,6 +26,7 @@ their tags say::
     # %% tags=["measured"]      time, memory or progress: the stored output stays while the cell's source is
                                 unchanged, and nbval does not compare it; delete the notebook to measure anew
     # %% tags=["nbval-ignore-output"]   executed anew each time, not compared by nbval
+    # %% tags=["claim"]         asserts what the page says, for CI; folded, and shows nothing
 
 Each exercise cell is followed by its solution (a hint may stand between), then usually by its ``check``. Code
 further down must not need the learner's answer, since the learner's notebook is executed with the stub.
@@ -36,7 +44,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jupytext
@@ -47,6 +55,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lora_edu.llm.files import write_text
+from tools import reading_time
+from tools.reading_time import Minutes, tags_of
 from tools.set_repo import present_slug
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,16 +70,19 @@ KERNEL_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-BADGES = """\
-[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]\
-(https://colab.research.google.com/github/{slug}/blob/main/{path})
-[![Launch Binder](https://mybinder.org/badge_logo.svg)]\
-(https://mybinder.org/v2/gh/{slug}/HEAD?urlpath=lab/tree/{path})
+# Words, not badges: a picture needs a network. The sheets lie beside the notebooks, so their links open in
+# JupyterLab too, from notebooks/, from notebooks/solutions/ and from a learner's work/.
+LINKS = """\
+[Open in Colab](https://colab.research.google.com/github/{slug}/blob/main/{path}) · \
+[Open in Binder](https://mybinder.org/v2/gh/{slug}/HEAD?urlpath=lab/tree/{path}) · \
+[Notation]({up}docs/notation.md) · [Glossary]({up}docs/glossary.md)"""
 
-[Notation](https://github.com/{slug}/blob/main/docs/notation.md) · \
-[Glossary](https://github.com/{slug}/blob/main/docs/glossary.md)"""
+# JupyterLab and nbconvert fold by the first, Colab by the second.
+FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
+CLAIM_TITLE = "#@title Checks what this page says"  # all that Colab shows of a folded cell
 
 SETUP = """\
+#@title Set-up: run me first
 # Finds the course, or fetches it (Colab). Installs only what is missing.
 import subprocess
 import sys
@@ -85,6 +98,7 @@ sys.path.insert(0, str(root))
 from lora_edu.classroom.doctor import ensure_packages
 
 ensure_packages()"""
+SETUP_TITLE = SETUP.partition("\n")[0]
 
 
 class BuildError(Exception):
@@ -92,10 +106,6 @@ class BuildError(Exception):
 
 
 # ---------------------------------------------------------------- from source to cells
-
-
-def tags_of(cell: NotebookNode) -> list[str]:
-    return list(cell.metadata.get("tags", []))
 
 
 def fold(summary: str, body: str) -> str:
@@ -116,6 +126,9 @@ def read_source(source: Path) -> list[NotebookNode]:
     roles = [role for cell in cells for role in tags_of(cell) if role in ("exercise", "solution")]
     if roles != ["exercise", "solution"] * (len(roles) // 2):
         raise BuildError(f"{source.name}: each exercise cell needs one solution cell after it, found {roles}")
+    first_code = next((cell for cell in cells if cell.cell_type == "code"), None)
+    if first_code is not None and not re.search(r"^(import|from) ", first_code.source, re.M):
+        raise BuildError(f"{source.name}: the first code cell is folded, so it must hold the imports")
     return cells
 
 
@@ -133,7 +146,11 @@ def product_cells(cells: Sequence[NotebookNode], solutions: bool) -> Iterable[No
             yield new_markdown_cell(cell.source)
         else:
             kept = [*tags, "nbval-ignore-output"] if "measured" in tags else tags
-            yield new_code_cell(cell.source, metadata={"tags": kept} if kept else {})
+            metadata: dict = {"tags": kept} if kept else {}
+            if "claim" in tags:
+                yield new_code_cell(f"{CLAIM_TITLE}\n{cell.source}", metadata=metadata | FOLDED)
+            else:
+                yield new_code_cell(cell.source, metadata=metadata)
 
 
 def add_ids(cells: Sequence[NotebookNode], number: str) -> None:
@@ -157,15 +174,23 @@ def compose(source: Path, path: str, slug: str) -> NotebookNode:
     slug : str
         ``owner/name`` of the repository.
     """
-    cells = list(product_cells(read_source(source), solutions="/solutions/" in path))
+    source_cells = read_source(source)
+    cells = list(product_cells(source_cells, solutions="/solutions/" in path))
     number = source.stem.split("_")[0]
     add_ids(cells, number)
-    # Badges and set-up come after the ids: theirs must not change when the repository's name does.
+    # After the ids: they must not change with the repository's name, or with another section's length.
+    first_code = next((cell for cell in cells if cell.cell_type == "code"), None)
+    if first_code is not None:
+        first_code.source = f"{SETUP.format(slug=slug)}\n\n{first_code.source}"
+        first_code.metadata.update(FOLDED)
+        first_code.id = f"{number}-setup"
     title, _, rest = cells[0].source.partition("\n")
-    cells[0].source = f"{title}\n\n{BADGES.format(slug=slug, path=path)}\n\n{rest.strip()}".rstrip()
-    first_code = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), len(cells))
-    setup = new_code_cell(SETUP.format(slug=slug), id=f"{number}-setup")
-    cells.insert(first_code, setup)
+    links = LINKS.format(slug=slug, path=path, up="../" * path.count("/"))
+    rest = rest.strip().replace("{minutes}", minutes_in_words(minutes_of(source, source_cells)))
+    cells[0].source = f"{title}\n\n{links}\n\n{rest}".rstrip()
+    for cell in cells:
+        if cell.cell_type == "markdown" and COURSE_PLACEHOLDERS.search(cell.source):
+            cell.source = with_course_times(cell.source, source.parent)
     return new_notebook(
         cells=cells,
         metadata={
@@ -173,6 +198,55 @@ def compose(source: Path, path: str, slug: str) -> NotebookNode:
             "language_info": {"name": "python"},
         },
     )
+
+
+# ---------------------------------------------------------------- minutes
+
+
+def minutes_of(source: Path, cells: Sequence[NotebookNode] | None = None) -> Minutes:
+    """Minutes that a source takes; `cells` are its own, if they have been read already."""
+    try:
+        return reading_time.minutes(read_source(source) if cells is None else cells)
+    except ValueError as error:
+        raise BuildError(f"{source.name}: {error}") from error
+
+
+def minutes_in_words(minutes: Minutes) -> str:
+    """What the head of a notebook says."""
+    if minutes.core == minutes.total:
+        return f"{minutes.total} minutes"
+    return f"{minutes.total} minutes, or {minutes.core} without the sections marked *Deeper*"
+
+
+def sum_of(times: Iterable[Minutes]) -> Minutes:
+    """The sum of the minutes as they are shown, rounded ones."""
+    core, total = zip(*times, strict=True)
+    return Minutes(sum(core), sum(total))
+
+
+COURSE_PLACEHOLDERS = re.compile(r"\{(course map|course hours|core hours)\}")
+
+
+def with_course_times(text: str, folder: Path) -> str:
+    """Fill in the map of the course and its hours."""
+    rows, times = [], []
+    for source in sorted(folder.glob("[0-9][0-9]_*.py")):
+        cells = read_source(source)
+        times.append(minutes_of(source, cells))
+        number, title = cells[0].source.partition("\n")[0].removeprefix("# ").split(" · ", 1)
+        rows.append(f"| [{number}]({source.stem}.ipynb) | {title} | {times[-1].total} | {times[-1].core} |")
+    core, total = (f"{round(minutes / 30) / 2:g}" for minutes in sum_of(times))
+    values = {"course map": "\n".join(rows), "course hours": total, "core hours": core}
+    return COURSE_PLACEHOLDERS.sub(lambda found: values[found[1]], text)
+
+
+def times_table(times: Mapping[Path, Minutes]) -> str:
+    """What ``--times`` prints: core and all minutes of each notebook, and their sums."""
+    rows = [(source.stem, *minutes) for source, minutes in times.items()]
+    core, total = sum_of(times.values())
+    rows = [("notebook", "core", "all"), *rows, ("minutes", core, total)]
+    rows.append(("hours", f"{core / 60:.1f}", f"{total / 60:.1f}"))
+    return "\n".join(f"{name:<30}{core!s:>6}{total!s:>6}" for name, core, total in rows)
 
 
 # ---------------------------------------------------------------- execution
@@ -344,10 +418,14 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument(
         "--check", action="store_true", help="execute nothing; fail where notebook and source differ"
     )
+    parser.add_argument("--times", action="store_true", help="execute nothing; print each notebook's minutes")
     parser.add_argument("--force", action="store_true", help="execute also what is up to date")
     options = parser.parse_args(arguments)
     try:
         sources = selected_sources(options.numbers, root)
+        if options.times:
+            print(times_table({source: minutes_of(source) for source in sources}))
+            return 0
         if options.check:
             problems = check(sources, root)
             print("\n".join(problems) or f"{len(sources)} sources and their notebooks agree")

@@ -2,6 +2,8 @@
 
 git ignores work/, so `git pull` never meets a learner's changes. A copy that the learner has changed is never
 overwritten: when its notebook has moved on, the new version is put beside it.
+
+work/ lies beside notebooks/, so the links of a copy to its neighbours and to ../docs/ stay right.
 """
 
 import hashlib

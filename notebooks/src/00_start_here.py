@@ -9,147 +9,208 @@
 # %% [markdown]
 # # 00 · Start here: what will I be able to do?
 #
-# The result comes first: what the course's last step makes of a language model. Then a look at your machine, a slider,
-# a check, and the map.
+# The goal of the course comes first. Then a file of 0.9 MB gives a language model another voice, live, and takes it
+# back.
 #
-# **You will** see the goal, learn whether your machine is large enough for it, and try the two things that every
-# notebook uses: a slider and a check.
-#
-# **You need** Python, and from linear algebra the product of two matrices.
-#
-# **Time:** 15 minutes.
-#
-# Run the cells from top to bottom with Shift + Enter.
+# **You will** see what fine-tuning does, why it needs LoRA, and which way leads there. **You need** Python, and the
+# product of two matrices. **Time:** {minutes}. Run the cells from top to bottom with Shift + Enter. The first one is
+# folded.
 
 # %%
-import json
-from statistics import median
+import torch
 
-from lora_edu.classroom import figures
+from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.doctor import doctor
-from lora_edu.classroom.widgets import compare, explore, predict
-from lora_edu.llm.data import DATA
+from lora_edu.classroom.experiments import capstone, gpu_fits
+from lora_edu.classroom.widgets import compare, predict
+from lora_edu.llm import surgery
+from lora_edu.llm.base_model import load_base_model
+from lora_edu.llm.checkpoint import load_adapter
+from lora_edu.llm.data import DATA, PERSONAS, extraction
+from lora_edu.llm.data.personas import has_style
 
 # %% [markdown]
 # ## 1. What will I be able to do?
 #
-# In notebook 10 you take a real language model and teach it a job: read a sentence about an event, answer with the
-# event as JSON. This is what happened when it was done before, once for each of several random seeds.
+# In notebook 10 you teach a language model a job: read a sentence about an event, answer with the event as JSON. This
+# is how it answered before you taught it, and after. It had never seen these three sentences.
 
 # %%
-files = sorted((DATA / "runs").glob("events_qlora_cpu_seed*.json"))
-runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-len(runs), runs[0]["base"]["name"], runs[0]["base"]["parameters"]
+runs = [records.read(f"events_qlora_cpu_seed{seed}") for seed in range(3)]
+compare(**capstone.before_and_after(runs[0], indices=(0, 1, 49)))
 
 # %% [markdown]
-# Here are three sentences of the first run, with the model's answers before and after. It had never seen these
-# sentences, nor the names and places in them. Values must be copied letter by letter, so one of the three answers
-# counts as wrong. Which?
+# Both times it was told: *Extract the event as JSON with the keys who, what, where, day and time. Copy each value from
+# the sentence.* A value counts only if every letter is right, so one of the three answers is wrong. Which?
+
+# %% tags=["claim"]
+assert extraction.INSTRUCTION.startswith(
+    "Extract the event as JSON with the keys who, what, where, day and time. "
+)
+assert [runs[0]["answers"][index]["correct"] for index in (0, 1, 49)] == [True, True, False]
 
 # %%
-shown = [runs[0]["answers"][index] for index in (0, 1, 49)]
-before, after = [entry["before"][:100] for entry in shown], [entry["answer"] for entry in shown]
-compare(sentence=[entry["sentence"] for entry in shown], before=before, after=after)
-
-# %%
-predict("00.1")
-
-# %%
-keys = ["exact_match_before", "exact_match_before_few_shot", "exact_match", "exact_match_unseen"]
-scores = [[run[key] for key in keys[2:]] for run in runs]
-scores = [[runs[0][key] for key in keys[:2]] + row for row in scores]  # the base is the same for every seed
-middle = [median(column) for column in zip(*scores, strict=True)]
-
-# %%
-figures.bars(
-    {"exact match": scores},
-    groups=[
-        "base model",
-        "base, three\nexamples",
-        "fine-tuned,\nseen patterns",
-        "fine-tuned,\nunseen patterns",
-    ],
-    ylabel="share of events",
-    number_format="{:.0%}",
-    alt=f"Events exactly right, median of {len(runs)} seeds: base model {middle[0]:.0%}, with three examples in the "
-    f"prompt {middle[1]:.0%}; fine-tuned {middle[2]:.0%}, on unseen patterns {middle[3]:.0%}.",
+predict(
+    "200 such sentences, built like those in training, with new names: how many events are right afterwards?",
+    ["fewer than 50", "about 100", "more than 150"],
+    answer="more than 150",
+    why="This is strict: above, 'quarter eleven' in place of 'quarter to eleven' made the third event wrong.",
 )
 
 # %%
-assert middle[0] < 0.05 and middle[2] > 0.75
-minutes = median(sum(run["seconds"].values()) for run in runs) / 60
-memory = max(run["peak_memory_bytes"] for run in runs) / 2**30
-f"training and all questions: {minutes:.0f} minutes, {runs[0]['device']['threads']} threads, {memory:.1f} GiB of memory"
+figures.bars(
+    {"exactly right": capstone.scores(runs)},
+    groups=capstone.GROUPS,
+    ylabel="share of events",
+    number_format="{:.0%}",
+    title="Before, no event was right. After training, nine of ten",
+)
+
+# %% tags=["claim"]
+middle = torch.tensor(capstone.scores(runs)).median(dim=0).values
+assert middle[0] == 0 and 0.88 < middle[2] < 0.92 and middle[3] < 0.6
+assert all(120 < run["seconds"]["train"] < 180 for run in runs)
+assert max(run["peak_memory_bytes"] for run in runs) < 1.6 * 2**30
 
 # %% [markdown]
-# The base model was asked 50 sentences, each fine-tuned one 200 of seen patterns and 100 of unseen ones. The thin lines
-# run from the lowest seed to the highest. Look at the last bar. An unseen pattern is a way of building a sentence that
-# training never showed. There the model does worse.
+# The strokes beside the bars run from the lowest to the highest of three attempts. Each took two CPU cores, 1.6 GiB of
+# memory and two to three minutes of training. To go on training a finished model on examples of your own, as here, is to
+# **fine-tune** it. The finished model is called the **base**.
 #
-# The method is **QLoRA** ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)). It stores the weights of the
-# linear layers in 4 bits, leaves them as they are, and trains a small addition. Notebooks 01 to 09 build it, piece by
-# piece. The records are in `data/runs/`, and `python tools/record_runs.py` makes them anew.
+# *How sure is this?* The last bar is the honest limit. Its sentences are built in ways that training never showed, and
+# there the model does worse.
 
 # %% [markdown]
-# ## 2. Can my machine do that?
+# ## 2. Can a file of 0.9 MB change a model?
 #
-# There are three tiers. All of them run every notebook; notebook 10 fine-tunes the model of 135 million on each.
-#
-# | tier | what you have | the largest model that fits |
-# |---|---|---|
-# | `cpu` | any laptop, or a free Binder | a model of 135 million parameters |
-# | `t4` | a GPU of 8 to 20 GiB, such as Colab's free T4 | a model of 7 billion |
-# | `large` | a larger GPU | the same, with longer texts and larger batches |
-
-# %% tags=["measured"]
-report = doctor()
+# Try it here. The base has 134.5 million numbers, its **weights**. The first time, it is downloaded: 93 MB, half a
+# minute. We ask it two everyday questions, and cut each answer after 40 tokens (pieces of words).
 
 # %%
-assert report["memory_bytes"] > memory * 2**30, "too little memory for notebook 10: try Binder or Colab"
-
-# %% [markdown]
-# ## 3. How does a slider work?
-#
-# A layer that maps 576 numbers to 576 multiplies by a matrix $W$ of $576 \times 576 = 331{,}776$ numbers. To change all
-# of them freely takes an update just as large. LoRA writes the update as a product of two thin matrices, $B$ with $r$
-# columns and $A$ with $r$ rows. You choose $r$, the rank.
-
-# %%
-predict("00.2")
+model, tokenizer = load_base_model(dtype="float32")
+questions = ["My soup is too salty.", "I broke a window."]
+conversations = [[{"role": "user", "content": question}] for question in questions]
 
 
 # %%
-def draw(ax, r):
-    numbers = 576 * 576, r * (576 + 576)
-    alt = f"The whole update holds {numbers[0]:,} numbers. At rank {r}, B and A hold {numbers[1]:,}."
-    figures.bars(
-        {"numbers": numbers}, groups=["whole update", "B and A"], number_format="{:,.0f}", alt=alt, ax=ax
-    )
+def ask():
+    return extraction.generate_turns(model, tokenizer, conversations, max_new_tokens=40)
 
 
-explore(draw, r=[1, 2, 4, 8, 16, 32, 64, 128, 288, 576])
+base = ask()
 
 # %% [markdown]
-# Drag the handle, or click it and press the arrow keys. If nothing moves, no Python is running: on GitHub and on a
-# printed page you see the first picture and its line of text. Open the notebook with a badge at the top, or with
-# `make lab`.
-#
-# With $B$ of shape (out, r) and $A$ of shape (r, in), the update is
-#
-# $$\Delta W = B A \qquad \text{with } r \,(\text{out} + \text{in}) \text{ numbers}$$
-#
-# ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1). At rank 8 that is 36 times fewer. From rank 288 on
-# nothing is saved. Whether a small $r$ is enough is a question, not a fact. Notebook 02 measures it.
-
-# %% [markdown]
-# ## 4. How does a check work?
-#
-# An exercise gives you a function without a body. You write the body, run the cell, then run the check below it. The
-# check tries your function and says `pass`, or gives a hint about the kind of mistake.
+# Now the file goes in. It was trained on about 120 answers that somebody wrote in the voice of a robot.
 
 # %%
-predict("00.3")
+load_adapter(model, DATA / "adapters" / "robot", adapter_name="robot")
+robot = ask()
+compare(question=questions, base=base, robot=robot)
+
+# %% tags=["claim"]
+assert all(has_style("robot", answer) for answer in robot)
+assert not any(has_style("robot", answer) for answer in base)
+
+# %% [markdown]
+# Such a file is an **adapter**. The robot's answers have its form, whatever their sense. Now switch it off.
+
+# %%
+predict(
+    "Without the adapter, does the model answer exactly as it did at first?",
+    ["nearly: a few words differ", "yes, letter by letter", "no, it keeps something of the robot"],
+    answer="yes, letter by letter",
+    why="The adapter stands beside the weights. None of them was changed, so nothing has to be undone.",
+)
+
+# %%
+with surgery.disable_adapter(model):
+    again = ask()
+again == base
+
+# %% tags=["claim"]
+assert again == base
+
+# %% [markdown]
+# ## 3. What is in the file?
+#
+# Most of a model's weights lie in matrices. A layer multiplies what comes in by its matrix $W$. Training changes the
+# numbers in it, so afterwards the layer has $W + \Delta W$. What was added, $\Delta W$, is called the **update**.
+#
+# Ordinary fine-tuning makes an update as large as $W$. **LoRA** leaves $W$ as it is, **frozen**, and writes the update
+# as a product of two thin matrices:
+#
+# $$\Delta W = B A$$
+#
+# ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1; a fixed factor is left out here.) $B$ has $r$
+# columns and $A$ has $r$ rows. This $r$ is the **rank**. Only $A$ and $B$ are trained. Here is a matrix of our model
+# with the robot's two, drawn to scale.
+
+# %%
+figures.update_to_scale(576, 576, r=8, title="B and A of rank 8 hold 2.8 % of the numbers of W")
+
+# %% [markdown]
+# The robot needs such a pair in 60 of the model's 210 matrices, and nothing in the others. All its pairs together are
+# the file of 0.9 MB. So one base can serve many adapters:
+
+# %%
+files = {name: DATA / "adapters" / name / "adapter_model.safetensors" for name in PERSONAS}
+sizes = {name: file.stat().st_size / 1e6 for name, file in files.items()}
+figures.one_base(("the base", 2 * 134.5), sizes)
+
+# %% tags=["claim"]
+assert len(surgery.linear_layers(model)) == 210 and len(surgery.switches(model)) == 60
+assert round(8 * (576 + 576) / 576**2, 3) == 0.028
+assert all(0.85 < size < 0.95 for size in sizes.values())
+
+# %% [markdown]
+# *How sure is this?* That so thin an update is enough is a question, not a fact. Notebook 02 measures it.
+
+# %% [markdown]
+# ## 4. Why would anybody need this?
+#
+# A small file is pleasant. The reason is memory. Many open models have 7 billion weights. Stored with 2 bytes each,
+# such a model takes 14 GiB.
+
+# %%
+predict(
+    "You want to train all 7 billion weights. How much memory does that take?",
+    ["over 100 GiB", "about 30 GiB", "about 15 GiB"],
+    answer="over 100 GiB",
+    why="Besides the weight, training keeps for each one how to change it, and two averages of that.",
+)
+
+# %%
+gpu_fits.explore_ways("Mistral-7B")
+
+# %% tags=["claim"]
+full, lora, qlora = (gpu_fits.gpu_ledger("Mistral-7B", way, 512, 1).total / 2**30 for way in gpu_fits.METHODS)
+assert full > 100 and 16 < lora < 24 and qlora < 12
+
+# %% [markdown]
+# This picture has a **slider**. Drag its handle, or click it and press the arrow keys: the dashed line is your GPU's
+# memory. (14.56 GiB is the free GPU on Colab.) If nothing moves, no Python is running, as on GitHub.
+#
+# Training needs more than the weights. A *gradient* says how to change a weight; the *optimizer* keeps two averages of
+# it. LoRA needs both for $A$ and $B$ alone, so they all but vanish. **QLoRA**
+# ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)) also stores the frozen weights in 4 bits each, in place of
+# 16.
+#
+# *How sure is this?* The bars are predicted, for one text of 512 tokens at a time. Notebook 10 sets such predictions
+# beside what was measured.
+
+# %% [markdown]
+# ## 5. How does a check work?
+#
+# An exercise gives you a function without a body. Write the body and run the cell, then run the check below it.
+
+# %%
+predict(
+    "Asked for the share of right answers, somebody writes `sum`, which counts them. What will the check say?",
+    ["pass", "only that it is wrong", "what was forgotten"],
+    answer="what was forgotten",
+    why="It knows the mistakes that are often made.",
+)
 
 # %%
 check("00.1", sum)
@@ -157,7 +218,7 @@ check("00.1", sum)
 # %% [markdown]
 # ### Exercise 00.1 · The score (one star, 3 minutes)
 #
-# Write `share_right(marks)`. Each mark is `True` for a right answer and `False` for a wrong one; return the share of
+# Write `share_right(marks)`. Each mark is `True` for a right answer and `False` for a wrong one. Return the share of
 # right ones, between 0 and 1.
 
 
@@ -179,59 +240,64 @@ def share_right(marks: list[bool]) -> float:
 check("00.1", share_right)
 
 # %% [markdown]
-# Until you have written something the check says `not attempted`. In all exercises the function hands its result back
-# with `return`, and leaves what it was given as it was, unless the text asks for more. Below each exercise a hint and a
-# solution open on a click. All answers, filled in, are in the folder `notebooks/solutions/`.
-#
-# Your function computes the score of section 1. Once it passes, try it:
-# `share_right([entry["correct"] for entry in runs[0]["answers"] if not entry["unseen_pattern"]])`.
-# It gives 0.87: that is the first seed, and the bar shows the median of three.
+# Hint and solution open on a click. The folder `notebooks/solutions/` has every notebook with its answers filled in.
 
 # %% [markdown]
-# ## 5. Which way through the course?
+# ## 6. Can my machine do that?
+
+# %% tags=["measured"]
+report = doctor()
+
+# %% tags=["claim"]
+assert report["memory_bytes"] > 1.6 * 2**30, "too little memory for notebook 10: try Binder or Colab"
+
+# %% [markdown]
+# Every notebook runs on each of the three tiers. They differ in the largest of the course's models that notebook 10 can
+# train:
 #
-# Each notebook asks one question.
-#
-# | notebook | its question | minutes |
+# | tier | what you have | model |
 # |---|---|---|
-# | 00 | What will I be able to do? | 15 |
-# | [01](01_rank_and_svd.ipynb) | How much of a matrix is really there? | 45 |
-# | [02](02_are_updates_low_rank.ipynb) | May the update be smaller than the weights? | 40 |
-# | [03](03_parameter_budget.ipynb) | What does a low-rank update cost? | 40 |
-# | [04](04_lora_from_scratch.ipynb) | How is a LoRA layer built? | 60 |
-# | [05](05_training_lora.ipynb) | What changes when only B and A train? | 65 |
-# | [06](06_lora_on_a_language_model.ipynb) | Does it work on a real language model? | 60 |
-# | [07](07_quantization.ipynb) | What is lost when 32 bits become 4? | 45 |
-# | [08](08_nf4.ipynb) | Which 16 numbers? | 60 |
-# | [09](09_qlora_from_scratch.ipynb) | How can 4-bit weights train? | 60 |
-# | [10](10_qlora_finetune.ipynb) | A real QLoRA fine-tune: how many events does it get right? | 70 |
-# | [11](11_many_adapters.ipynb) | One base, many tasks: what are the choices? | 60 |
-# | [12](12_failure_clinic.ipynb) | What goes wrong in practice? | 60 |
-#
-# They build on each other: 01 to 06 lead to LoRA, 07 to 09 to QLoRA. In a hurry? Run 10 first and come back for the
-# reasons. Each part of a notebook goes the same way: a question, your prediction, an experiment of a few lines, a
-# picture, an explanation. Do make the prediction: a wrong one is where you learn most.
-#
-# The letters $W$, $B$, $A$, $r$, $\alpha$ and the shapes of all arrays are on one page, the notation sheet. Every
-# notebook links it at its top, with a glossary.
+# | `cpu` | a laptop, or a free Binder | 135 million weights |
+# | `t4` | a GPU of 8 to 20 GiB, such as Colab's free T4 | 7 billion |
+# | `large` | a larger GPU | 7 billion, with longer texts |
 
 # %% [markdown]
-# ## 6. How do I keep my work?
+# ## 7. Which way through the course?
+
+# %%
+figures.course_map()
+
+# %% [markdown]
+# An arrow leads from a notebook to one that builds on it. In a hurry? Run 10 first, and come back for the reasons.
 #
-# - **Your machine.** `make lab` opens copies in `work/`. `git pull` never touches them. To start one over, delete the
-#   copy and run `make lab` again.
-# - **Binder** stops after ten idle minutes, and all files are lost. Before a break, choose File > Download in the
-#   menu. Later, start Binder again and drop the file onto the list of files on the left.
-# - **Colab** does not keep changes to a notebook from GitHub. Choose File > Save a copy in Drive first.
+# | notebook | its title | minutes | core |
+# |---|---|---|---|
+# {course map}
+#
+# That is about {course hours} hours. Sections marked *Deeper* can be left out, and nothing later needs them. Without
+# them it is {core hours} hours.
+#
+# Each part goes the same way: a question, your prediction, a few lines of code, a picture, an explanation. Do make the
+# prediction: a wrong one is where you learn most. Letters and shapes are on the sheet *Notation*, words in the
+# *Glossary*, both linked at the top.
+
+# %% [markdown]
+# ## 8. How do I keep my work?
+#
+# - **Your machine.** `make lab` opens copies in `work/`, which `git pull` never touches. To start one over, delete it
+#   and run `make lab` again.
+# - **Binder** stops after ten idle minutes and forgets all files. Before a break choose File > Download. Later drop the
+#   file onto the list of files.
+# - **Colab** keeps no changes to a notebook from GitHub. Choose File > Save a copy in Drive first.
 #
 # A kernel that has stopped forgets all variables. Run > Run All Cells brings them back.
 #
 # ## Summary
 #
-# - The goal: fine-tune a real language model with QLoRA, and count what it gets right on sentences it has not seen.
-# - A low-rank update of rank $r$ holds $r\,(\text{out} + \text{in})$ numbers.
-# - A slider redraws its picture; a check tells you what kind of mistake you made.
-# - Limit: the result above is recorded. You have not made it yourself yet.
+# - To fine-tune is to go on training a finished model, the base, on your own examples.
+# - LoRA leaves the base frozen and trains an update $BA$, a small file. Take it away, and the base is back.
+# - The reason is memory: 7 billion weights take over 100 GiB to train, and about 10 with QLoRA.
+# - Limit: you have used an adapter, and not yet made one.
 #
-# **Next question:** a low-rank update is a matrix with little in it. How much of a matrix is really there? (Notebook
-# 01.)
+# **Next question:** an update of low rank is a matrix with little in it. How much of a matrix is really there?
+# (Notebook 01.)

@@ -17,7 +17,7 @@
 #
 # **You need** Python, and from linear algebra the product of two matrices.
 #
-# **Time:** 45 minutes. The computer needs less than one of them.
+# **Time:** {minutes}. The computer needs less than one of them.
 
 # %%
 import torch

@@ -17,7 +17,7 @@
 #
 # **You need** notebook 01 (rank, SVD, energy) and the word gradient: how the loss changes with each number.
 #
-# **Time:** 40 minutes. The computer needs less than one of them.
+# **Time:** {minutes}. The computer needs less than one of them.
 
 # %%
 from statistics import median

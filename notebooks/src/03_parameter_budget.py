@@ -18,7 +18,7 @@
 #
 # **You need** notebook 01: shapes, rank, and a matrix of rank $r$ as a product of two thin ones.
 #
-# **Time:** 40 minutes. The computer needs less than one of them.
+# **Time:** {minutes}. The computer needs less than one of them.
 
 # %%
 import torch

@@ -18,7 +18,7 @@
 # **You need** Python, the product of two matrices, and the slope of a curve. Notebooks [01](01_rank_and_svd.ipynb)
 # and 03 help: a product $BA$ of rank $r$ takes $r\,(m + n)$ numbers.
 #
-# **Time:** 60 minutes. The computer needs less than one of them.
+# **Time:** {minutes}. The computer needs less than one of them.
 
 # %%
 import inspect

@@ -18,7 +18,7 @@
 # **You need** Python, and the layer $y = Wx + \frac{\alpha}{r} B A x$ with $B$ zero at the start (notebook 04). A
 # *gradient* says how the loss changes with a number.
 #
-# **Time:** 65 minutes. The computer needs about one of them.
+# **Time:** {minutes}. The computer needs about one of them.
 
 # %%
 import copy

@@ -18,7 +18,7 @@
 #
 # **You need** the LoRA layer and its training (notebooks 04 and 05). No knowledge of language models.
 #
-# **Time:** 60 minutes. The computer needs about two of them. **Memory:** about 1.5 GB, and once a download of 93 MB.
+# **Time:** {minutes}. The computer needs about two of them. **Memory:** about 1.5 GB, and once a download of 93 MB.
 
 # %%
 import tempfile

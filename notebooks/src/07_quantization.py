@@ -17,7 +17,7 @@
 #
 # **You need** Python, and from notebooks 01 and 03 the relative error of a matrix and what a byte is.
 #
-# **Time:** 45 minutes. The computer needs less than one of them.
+# **Time:** {minutes}. The computer needs less than one of them.
 
 # %%
 import torch

@@ -19,7 +19,7 @@
 # each block is divided by its largest absolute value (**absmax**), and each weight becomes the index of the nearest
 # level of a **code**.
 #
-# **Time:** 60 minutes. The computer needs less than one of them.
+# **Time:** {minutes}. The computer needs less than one of them.
 
 # %%
 ensure_packages("bitsandbytes")

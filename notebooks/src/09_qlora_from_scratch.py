@@ -18,7 +18,7 @@
 # **You need** Python; LoRA, $y = Wx + \frac{\alpha}{r} BAx$ (notebook 04); Adam's averages and activations (notebook
 # [05](05_training_lora.ipynb), section 4); NF4 codes and scales (notebook [08](08_nf4.ipynb)).
 #
-# **Time:** 60 minutes. The computer needs about one of them.
+# **Time:** {minutes}. The computer needs about one of them.
 
 # %%
 ensure_packages("bitsandbytes")

@@ -19,7 +19,7 @@
 # number. The *base* is the model as it came. An *adapter* is two thin matrices B and A beside a weight; only they
 # train. *NF4* stores a weight as one of 16 values.
 #
-# **Time:** 70 minutes, of which the computer works about ten. **Memory:** about 2 GB.
+# **Time:** {minutes}. The computer works about ten of them. **Memory:** about 2 GB.
 
 # %%
 ensure_packages("bitsandbytes")

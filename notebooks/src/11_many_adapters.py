@@ -18,7 +18,7 @@
 #
 # **You need** notebook 04: $y = W x + \frac{\alpha}{r} B A x$. The optional part explains keys and values.
 #
-# **Time:** 60 minutes, of which the optional part takes 25. The computer needs about two of them.
+# **Time:** {minutes}. The computer needs about two of them.
 
 # %%
 import torch

@@ -18,7 +18,7 @@
 # **You need** Python, the layer $y = Wx + \frac{\alpha}{r} B A x$ (notebooks 04 and 05), number formats (07) and NF4
 # (08).
 #
-# **Time:** 60 minutes. The computer needs about one of them. **Memory:** about 1.3 GB.
+# **Time:** {minutes}. The computer needs about one of them. **Memory:** about 1.3 GB.
 
 # %% [markdown]
 # ## Index: from what you see to the cure

@@ -26,11 +26,11 @@ def number(label):
 # ---------------------------------------------------------------- 00 and 01
 
 
-def update_sizes(r):
-    return (
-        f"The whole update holds {576 * 576:,} numbers.",
-        f"At rank {r}, B and A hold {int(r) * (576 + 576):,}.",
-    )
+def ways_to_train(GPU_GiB):
+    # Four float32 numbers a weight, and cuBLAS's workspace.
+    full = 16 * PARAMETERS["Mistral-7B"] / 2**30 + 1 / 16
+    all_fit = "all three fit." if float(GPU_GiB) > full else ""
+    return f"On a GPU of {GPU_GiB} GiB", f"full fine-tune {full:.2f} GiB", all_fit
 
 
 @cache
@@ -342,7 +342,7 @@ def seven_billion(r, seq, batch):
 
 
 EXPECTED = {
-    "00_start_here": [update_sizes],
+    "00_start_here": [ways_to_train],
     "01_rank_and_svd": [copied_picture, copied_weight],
     "02_are_updates_low_rank": [energies],
     "03_parameter_budget": [update_of_a_layer, break_even, adapter_of_a_model, customers, operations],

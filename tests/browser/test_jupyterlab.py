@@ -25,7 +25,6 @@ SECONDS_TO_RUN, TRIES = 300, 250
 # named by how a cell begins.
 NEEDED = {
     "06_lora_on_a_language_model": (
-        "import tempfile",
         "model, tokenizer =",
         "test =",
         "example =",
@@ -36,7 +35,6 @@ NEEDED = {
         "def draw_targets",
     ),
     "11_many_adapters": (
-        "import torch",
         "model, tokenizer =",
         "for name in PERSONAS",
         "for number in",
@@ -60,7 +58,7 @@ def working_copy(source, folder):
     """The learner's notebook without outputs, and without code that takes minutes and moves no slider."""
     notebook = build_notebooks.compose(source, f"notebooks/{source.stem}.ipynb", "owner/repo")
     if source.stem in NEEDED:
-        begins = ("# Finds the course", "predict(", "explore(", *NEEDED[source.stem])
+        begins = (build_notebooks.SETUP_TITLE, "predict(", "explore(", *NEEDED[source.stem])
         notebook.cells = [c for c in notebook.cells if c.cell_type != "code" or c.source.startswith(begins)]
     nbformat.write(notebook, folder / f"{source.stem}.ipynb")
 

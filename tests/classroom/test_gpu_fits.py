@@ -50,3 +50,22 @@ def test_the_table_sets_predictions_beside_what_was_measured():
             assert (model, method) == ("Qwen2.5-7B", "lora") and float(predicted) > 14.5
         else:
             assert float(predicted) == pytest.approx(float(measured), rel=0.1)
+
+
+def test_the_ways_that_are_said_to_fit_are_those_whose_numbers_do():
+    explorer = gpu_fits.explore_ways()
+    swept = explorer.sweep()
+    assert len({explorer.frame(**values)[0] for values, _ in swept}) == len(gpu_fits.WAYS_GIB)
+    for values, text in swept:
+        verdict, _, numbers = text.partition(". Training Mistral-7B takes: ")
+        needed = dict(re.findall(r"(full fine-tune|LoRA|QLoRA) (\d+\.\d+) GiB", numbers))
+        fitting = [way for way, gib in needed.items() if float(gib) <= values["GPU_GiB"]]
+        assert list(needed) == list(gpu_fits.WAYS)
+        told = {0: "nothing fits", 1: f"{fitting[0]} fits" if fitting else "", 3: "all three fit"}
+        assert verdict.endswith(told.get(len(fitting), f"{' and '.join(fitting)} fit"))
+
+
+def test_full_training_holds_four_float32_numbers_a_weight():
+    """The weight, its gradient, and Adam's two averages."""
+    ledger = gpu_fits.gpu_ledger("Mistral-7B", "full", 512, 1)
+    assert ledger.total == pytest.approx(16 * 7_241_732_096, rel=0.001)

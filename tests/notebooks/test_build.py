@@ -1,6 +1,7 @@
 """The notebook builder, on small sources in a folder of their own, with real kernels."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,15 +10,15 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools import build_notebooks
+from tools import build_notebooks, reading_time, working_copies
 from tools.set_repo import present_slug
 
 ROOT = Path(__file__).resolve().parents[2]
 
 SOURCE = """\
 # %% [markdown]
-# # 42 A trial
-# It has goals.
+# # 42 · A trial
+# It has goals. **Time:** {minutes}.
 
 # %%
 import sys
@@ -54,6 +55,9 @@ try:
     print(double(2))
 except NotImplementedError:
     print("not attempted")
+
+# %% tags=["claim"]
+assert sys.version_info >= (3, 11)
 
 # %% tags=["measured"]
 time.perf_counter_ns()
@@ -124,16 +128,49 @@ def test_the_solutions_have_the_answer_in_place_of_the_stub(built):
     assert outputs_of(notebook, "print(double(2))")[0].text == "4\n"
 
 
-def test_badges_and_set_up_come_from_the_builder(built):
+def test_links_and_set_up_come_from_the_builder(built):
     slug = present_slug(ROOT)
     for path in ("42_trial.ipynb", "solutions/42_trial.ipynb"):
         cells = read(built, path).cells
-        assert cells[0].source.startswith("# 42 A trial\n\n[![Open in Colab]")
-        assert f"github/{slug}/blob/main/notebooks/{path})" in cells[0].source
-        assert f"gh/{slug}/HEAD?urlpath=lab/tree/notebooks/{path})" in cells[0].source
+        title, _, links, *_ = cells[0].source.splitlines()
+        assert (
+            title == "# 42 · A trial" and links.startswith("[Open in Colab]") and "![" not in cells[0].source
+        )
+        assert f"github/{slug}/blob/main/notebooks/{path})" in links
+        assert f"gh/{slug}/HEAD?urlpath=lab/tree/notebooks/{path})" in links
         first = next(cell for cell in cells if cell.cell_type == "code")
-        assert first.id == "42-setup" and "ensure_packages()" in first.source and first.outputs == []
-        assert len(first.source.splitlines()) <= 15
+        assert first.id == "42-setup" and first.outputs == []
+        assert first.source.startswith("#@title Set-up")
+        assert first.source.index("ensure_packages()") < first.source.index("import ipywidgets")
+        assert len(first.source.partition("import ipywidgets")[0].splitlines()) <= 20
+
+
+def test_what_no_reader_needs_to_see_is_folded(built):
+    """JupyterLab and nbconvert look at `source_hidden`; Colab at `cellView`, and shows the title alone."""
+    folded = [cell for cell in read(built).cells if cell.metadata.get("cellView") == "form"]
+    assert [cell.source.splitlines()[0] for cell in folded] == [
+        "#@title Set-up: run me first",
+        "#@title Checks what this page says",
+    ]
+    assert all(cell.metadata.jupyter.source_hidden and cell.outputs == [] for cell in folded)
+    assert folded[1].source.endswith("\nassert sys.version_info >= (3, 11)")
+
+
+@pytest.mark.parametrize("path", ["42_trial.ipynb", "solutions/42_trial.ipynb"])
+def test_the_sheets_open_from_where_a_notebook_lies(built, path):
+    links = dict(re.findall(r"\[(\w+)\]\((\.\./[^)]+)\)", read(built, path).cells[0].source))
+    assert set(links) == {"Notation", "Glossary"}
+    for link in links.values():
+        assert (ROOT / "notebooks" / path).parent.joinpath(link).resolve().is_relative_to(ROOT / "docs")
+        assert (ROOT / "notebooks" / path).parent.joinpath(link).is_file()
+
+
+def test_the_sheets_open_from_a_learners_copy(built, tmp_path):
+    for name in ("notebooks", "docs"):
+        shutil.copytree((built if name == "notebooks" else ROOT) / name, tmp_path / name)
+    [copy] = working_copies.copy_notebooks(tmp_path / "notebooks", tmp_path / "work")
+    links = re.findall(r"\]\((\.\./[^)]+)\)", nbformat.read(copy, as_version=4).cells[0].source)
+    assert len(links) == 2 and all((copy.parent / link).is_file() for link in links)
 
 
 def test_what_differs_from_run_to_run_is_gone(built):
@@ -144,7 +181,7 @@ def test_what_differs_from_run_to_run_is_gone(built):
     }
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert all(set(cell.metadata) <= {"tags"} for cell in code)
+    assert all(set(cell.metadata) <= {"tags", "jupyter", "cellView"} for cell in code)
     assert [(o.name, o.text) for o in outputs_of(notebook, "10 %")] == [
         ("stdout", "20 %\nmore\n"),
         ("stderr", "late\n"),
@@ -230,8 +267,8 @@ def test_check_names_the_notebook_and_the_cell(course, capsys):
     assert run(course, "--check") == 1
     printed = capsys.readouterr().out
     assert (
-        "notebooks/42_trial.ipynb: cell 5" in printed
-        and "notebooks/solutions/42_trial.ipynb: cell 5" in printed
+        "notebooks/42_trial.ipynb: cell 4" in printed
+        and "notebooks/solutions/42_trial.ipynb: cell 4" in printed
     )
 
 
@@ -262,7 +299,7 @@ def test_a_failing_cell_is_named_and_nothing_is_written(course, capsys):
     edit(course, 'print("more")', "1 / 0")
     assert run(course) == 1
     message = capsys.readouterr().err
-    assert "notebooks/42_trial.ipynb, cell 5 (42-" in message and "ZeroDivisionError" in message
+    assert "notebooks/42_trial.ipynb, cell 4 (42-" in message and "ZeroDivisionError" in message
     assert notebooks_of(course) == before
     assert not list((course / "notebooks").glob(".*"))
 
@@ -270,7 +307,12 @@ def test_a_failing_cell_is_named_and_nothing_is_written(course, capsys):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("# # 42 A trial", "# 42 A trial", "the first cell must be Markdown and start with '# title'"),
+        ("# # 42 · A trial", "# 42 · A trial", "the first cell must be Markdown and start with '# title'"),
+        (
+            "# %%\nimport sys",
+            "# %%\n1 + 1\n\n# %%\nimport sys",
+            "the first code cell is folded, so it must hold the imports",
+        ),
         ('tags=["measured"]', 'tags=["mesured"]', r"unknown tags ['mesured']"),
         ('# %% tags=["solution"]', "# %%", "each exercise cell needs one solution cell"),
         ('# %% tags=["exercise"]', "# %%", "each exercise cell needs one solution cell"),
@@ -286,6 +328,127 @@ def test_a_source_that_breaks_a_rule_is_refused(course, capsys, old, new, messag
 def test_an_unknown_number_is_refused(course, capsys):
     assert run(course, "77") == 1
     assert "no source notebooks/src/77_*.py" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- minutes
+
+
+WORDS = "word " * 220 + "$x + y$"  # two minutes, a formula counted as a word
+TIMED = f"""\
+# %% [markdown]
+# # 43 · Time
+# **Time:** {{minutes}}.
+
+# %%
+import sys
+
+# %% [markdown]
+# ## 1. What is core?
+#
+# {WORDS}
+#
+# $$
+# x
+# $$
+#
+# | a table | is not read as sentences are |
+#
+# ## 2. What is deeper?
+#
+# *Deeper: nothing later needs it.*
+#
+# {WORDS}
+
+# %%
+for n in range(20):  # six lines, less than a minute
+    n += 1
+    n += 1
+    # a comment is none
+    n += 1
+
+figures.lines({{}}, alt="none")
+
+# %%
+predict("43.1")
+
+# %% [markdown]
+# ### Exercise 43.1 · Nothing (one star, 8 minutes)
+
+# %% tags=["exercise"]
+def nothing(): raise NotImplementedError
+
+# %% [markdown] tags=["hint"]
+# {WORDS}
+
+# %% tags=["solution"]
+def nothing(): return None
+
+# %% tags=["claim"]
+assert True
+
+# %% [markdown]
+# ## 3. Core again?
+#
+# *Core*
+#
+# {"word " * 330}
+"""
+
+
+@pytest.fixture
+def timed(tmp_path):
+    folder = make_course(tmp_path)
+    (folder / "notebooks" / "src" / "42_trial.py").unlink()
+    source = folder / "notebooks" / "src" / "43_time.py"
+    source.write_text(TIMED)
+    return source
+
+
+def test_minutes_follow_the_rule(timed):
+    cells = build_notebooks.read_source(timed)
+    by_section = {True: 0.0, False: 0.0}
+    first_code = next(cell for cell in cells if cell.cell_type == "code")
+    for core, cell in reading_time.sections(cells):
+        by_section[core] += 0 if cell is first_code else reading_time.cell_minutes(cell)
+    opening = 2 / 110  # "**Time:** {minutes}."
+    assert by_section[True] == pytest.approx(
+        opening + 222 / 110 + 1 + 331 / 110
+    )  # the equation is a word too
+    deeper = (5 + 221) / 110 + 5 * 0.1 + 1 + 0.5 + 8 * 1.5
+    assert by_section[False] == pytest.approx(deeper)
+    assert build_notebooks.minutes_of(timed) == (5, 20)
+
+
+def test_the_head_and_the_map_say_what_was_counted(timed, capsys):
+    start = timed.with_name("00_start.py")
+    start.write_text(
+        "# %% [markdown]\n# # 00 · Start?\n# **Time:** {minutes}.\n#\n# {course map}\n#\n"
+        "# {course hours} hours, {core hours} of them core\n"
+    )
+    head = build_notebooks.compose(timed, "notebooks/43_time.ipynb", "owner/repo").cells[0].source
+    assert "**Time:** 20 minutes, or 5 without the sections marked *Deeper*." in head
+    first = build_notebooks.compose(start, "notebooks/00_start.ipynb", "owner/repo").cells[0].source
+    assert "**Time:** 5 minutes." in first
+    assert "| [00](00_start.ipynb) | Start? | 5 | 5 |\n| [43](43_time.ipynb) | Time | 20 | 5 |\n" in first
+    assert "0.5 hours, 0 of them core" in first or "0.5 hours, 0.5 of them core" in first
+    assert build_notebooks.main(["--times"], root=timed.parents[2]) == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["43_time", "5", "20"] in table and ["minutes", "10", "25"] in table
+
+
+def test_another_length_leaves_the_ids(timed):
+    before = build_notebooks.compose(timed, "notebooks/43_time.ipynb", "owner/repo").cells
+    timed.write_text(
+        timed.read_text().replace("import sys", "import sys  # changed").replace("8 minutes", "80 minutes")
+    )
+    after = build_notebooks.compose(timed, "notebooks/43_time.ipynb", "owner/repo").cells
+    assert before[0].source != after[0].source and before[0].id == after[0].id
+
+
+def test_an_unknown_marker_is_refused(timed, capsys):
+    timed.write_text(timed.read_text().replace("*Core*", "*Cor*"))
+    assert build_notebooks.main(["--times"], root=timed.parents[2]) == 1
+    assert "43_time.py: the line below '## 3. Core again?'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Notebook 10's question before a weight is loaded: which model, trained how, fits which GPU?"""
+"""Asked before a weight is loaded (notebooks 00 and 10): which model, trained how, fits which GPU?"""
 
 from functools import cache
 from typing import Any
@@ -15,6 +15,9 @@ MODELS = ("SmolLM2-135M", "SmolLM2-1.7B", "Qwen2.5-7B")
 METHODS = ("full", "lora", "qlora")
 T4_GIB = 14.56
 GPU_GIB = (4, 8, T4_GIB, 24, 80)
+WAYS = {"full fine-tune": "full", "LoRA": "lora", "QLoRA": "qlora"}
+"""What `explore_ways` calls the methods."""
+WAYS_GIB = (8, 12, T4_GIB, 24, 48, 80, 141)
 
 
 @cache
@@ -83,6 +86,46 @@ def explore_fits(seq: int) -> Explorer:
 
     start = {"model": "Qwen2.5-7B", "method": "lora", "GPU_GiB": T4_GIB}
     return explore(draw, start=start, model=MODELS, method=METHODS, GPU_GiB=GPU_GIB)
+
+
+def explore_ways(model: str = "Mistral-7B", seq: int = 512) -> Explorer:
+    """A slider over GPUs; a bar each for full fine-tuning, LoRA and QLoRA of one model, against the GPU's memory.
+
+    Parameters
+    ----------
+    model
+        Name of a recorded shape.
+    seq
+        Tokens of the one text that is in memory at a time.
+    """
+    ledgers = {way: gpu_ledger(model, method, seq, batch=1) for way, method in WAYS.items()}
+    bars = {way: _few_kinds(ledger) for way, ledger in ledgers.items()}
+    needed = ", ".join(f"{way} {_gib(ledger.total)} GiB" for way, ledger in ledgers.items())
+
+    def draw(ax: Any, GPU_GiB: float) -> None:
+        fitting = [way for way, ledger in ledgers.items() if ledger.total <= GPU_GiB * GIB]
+        verdict = f"On a GPU of {GPU_GiB:g} GiB {_VERDICTS[len(fitting)].format(*fitting)}"
+        figures.stacked(
+            bars,
+            limit=(f"GPU: {GPU_GiB:g} GiB", GPU_GiB),
+            largest=max(*WAYS_GIB, *(ledger.total / GIB for ledger in ledgers.values())),
+            unit="GiB",
+            title=verdict,
+            alt=f"{verdict}. Training {model} takes: {needed}.",
+            ax=ax,
+        )
+
+    return explore(draw, start={"GPU_GiB": T4_GIB}, GPU_GiB=WAYS_GIB)
+
+
+_VERDICTS = ("nothing fits", "{} fits", "{} and {} fit", "all three fit")
+
+
+def _few_kinds(ledger: Ledger) -> dict[str, float]:
+    """GiB of a ledger in the kinds that a beginner can be told of; they sum to its total."""
+    kinds = gibibytes(ledger)
+    few = {name: kinds.pop(name) for name in ("weights", "gradients", "optimizer")}
+    return few | {"the rest": sum(kinds.values())}
 
 
 def measured_columns() -> dict[str, list[str]]:

@@ -24,6 +24,7 @@ from lora_edu.classroom.figures._canvas import (
 from lora_edu.classroom.figures.bars import bars, before_after
 from lora_edu.classroom.figures.bits import bit_fields, error_budget
 from lora_edu.classroom.figures.charts import lines, loss_curve, rank_error, running_time
+from lora_edu.classroom.figures.course_map import course_map
 from lora_edu.classroom.figures.crossover import crossover
 from lora_edu.classroom.figures.language import next_token
 from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, number_lines

@@ -1,0 +1,45 @@
+"""What recorded runs of the capstone (notebook 10) did: answers before and after, and how many were right."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+GROUPS = ("base model", "base, three examples", "fine-tuned, seen forms", "fine-tuned, unseen forms")
+"""Who was asked: the columns of `scores`."""
+
+_BASE = "exact_match_before", "exact_match_before_few_shot"
+_TUNED = "exact_match", "exact_match_unseen"
+
+
+def before_and_after(
+    run: Mapping[str, Any], indices: Iterable[int], width: int = 100
+) -> dict[str, list[str]]:
+    """Columns, for `widgets.compare`, of what a model answered before and after its fine-tune.
+
+    Parameters
+    ----------
+    run
+        A record of `lora_edu.llm.finetune`.
+    indices
+        Which of its answers.
+    width
+        Letters after which an answer from before is cut; a cut one ends with " …".
+    """
+    entries = [run["answers"][index] for index in indices]
+    return {
+        "sentence": [entry["sentence"] for entry in entries],
+        "before": [_cut(entry["before"], width) for entry in entries],
+        "after": [entry["answer"] for entry in entries],
+    }
+
+
+def scores(runs: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """Shares of events exactly right (0 to 1), a row a run, a column for each of `GROUPS`.
+
+    The base, the same for every seed, was asked in the first run alone.
+    """
+    base = [runs[0][key] for key in _BASE]
+    return [base + [run[key] for key in _TUNED] for run in runs]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[:width].rstrip()} …"
