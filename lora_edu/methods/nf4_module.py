@@ -78,15 +78,23 @@ class NF4Module(nn.Module):
         """Nothing to set: a layout that differs has been refused."""
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, metadata: Any, *lists: Any
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
     ) -> None:
         """PyTorch's own, unless the layout differs: then nothing of this layer changes and the error says how."""
-        *_, errors = lists
         stored, here = state_dict.get(f"{prefix}_extra_state"), self.get_extra_state()
         if isinstance(stored, Tensor) and not torch.equal(stored.cpu(), here):
-            errors.append(f"layout of {prefix}packed must be {_text(here)}, got {_text(stored)}")
+            error_msgs.append(f"layout of {prefix}packed must be {_text(here)}, got {_text(stored)}")
             return
-        super()._load_from_state_dict(state_dict, prefix, metadata, *lists)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move with the model but keep every dtype: ``model.half()`` must not round the float32 constants."""
