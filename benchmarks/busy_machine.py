@@ -3,8 +3,8 @@
     python -m benchmarks.busy_machine [--json FILE] [--quick] [--rounds N]
 
 Four answers of the base model in NF4, on the CPU: with as many threads as PyTorch starts with, and with as many as
-`lora_edu.llm.threads` finds free (its own look, 0.3 s, is counted). First with nothing beside, then beside processes that
-do nothing but count: two for each core. It keeps the whole machine busy for minutes, so `make bench` leaves it out. A
+`lora_edu.llm.threads` finds free (its own look, 0.3 s, is counted). First with nothing beside, then beside processes
+that do nothing but count: two for each core. It keeps the whole machine busy for minutes, so `make bench` leaves it out. A
 row is worth what the machine was otherwise: look at `load_average_before` in the record.
 """
 

@@ -75,8 +75,8 @@ assert max(run["peak_memory_bytes"] for run in runs) < 1.6 * 2**30
 
 # %% [markdown]
 # The strokes beside the bars run from the lowest to the highest of three attempts. Each took two CPU cores, 1.6 GiB of
-# memory and two to three minutes of training. To go on training a finished model on examples of your own, as here, is to
-# **fine-tune** it. The finished model is called the **base**.
+# memory and two to three minutes of training. To go on training a finished model on examples of your own, as here, is
+# to **fine-tune** it. The finished model is called the **base**.
 #
 # *How sure is this?* The last bar is the honest limit. Its sentences are built in ways that training never showed, and
 # there the model does worse.

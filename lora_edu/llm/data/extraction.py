@@ -6,6 +6,7 @@ Two of them know nothing of events and serve any conversation: `encode_turn` and
 """
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, cast
