@@ -4,8 +4,8 @@
 
 Four answers of the base model in NF4, on the CPU: with as many threads as PyTorch starts with, and with as many as
 `lora_edu.llm.threads` finds free (its own look, 0.3 s, is counted). First with nothing beside, then beside processes
-that do nothing but count: two for each core. It keeps the whole machine busy for minutes, so `make bench` leaves it out. A
-row is worth what the machine was otherwise: look at `load_average_before` in the record.
+that do nothing but compute: two for each core. It keeps the whole machine busy for minutes, so `make bench` leaves it
+out. The rows hold for a machine that is free otherwise: look at `load_average_before` in the record.
 """
 
 import os
@@ -33,7 +33,7 @@ def measure(settings: Settings) -> list[Result]:
 
     def with_all() -> tuple[list[str], str]:
         torch.set_num_threads(at_start)
-        return answers(), f"{at_start} of all"
+        return answers(), f"{at_start} threads"
 
     def with_free() -> tuple[list[str], str]:
         reason = use_free_cores()

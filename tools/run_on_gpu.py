@@ -18,9 +18,9 @@ from typing import Any
 import nbformat
 import torch
 
-from lora_edu.llm.files import write_json
+from lora_edu.llm.files import write_json, write_text
 from lora_edu.llm.provenance import provenance
-from tools.build_notebooks import ROOT, BuildError, execute, normalise, selected_sources, write_atomically
+from tools.build_notebooks import ROOT, BuildError, execute, normalise, selected_sources
 
 EXECUTED = ROOT / "build" / "notebooks_gpu"
 
@@ -54,7 +54,7 @@ def run(path: Path, folder: Path) -> dict[str, Any]:
         error = f"{where} {what}"
     seconds = time.perf_counter() - start
     normalise(notebook)
-    write_atomically(notebook, folder / path.name)
+    write_text(folder / path.name, nbformat.writes(notebook) + "\n")
     return {"notebook": path.name, "seconds": round(seconds, 1), "error": error}
 
 

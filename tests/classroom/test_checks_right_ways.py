@@ -184,11 +184,23 @@ def gradients_through_W(x, grad_y, lora_A, lora_B, scaling):
 
 
 @right("04.4")
+def step_as_one_product(grad_W, lora_A, scaling, learning_rate):
+    return -learning_rate * scaling**2 * grad_W @ (lora_A.T @ lora_A)
+
+
+@right("04.4")
+def step_by_autograd(grad_W, lora_A, scaling, learning_rate):
+    lora_B = torch.zeros(len(grad_W), len(lora_A), dtype=grad_W.dtype, requires_grad=True)
+    (grad_W * (scaling * lora_B @ lora_A)).sum().backward()
+    return scaling * (-learning_rate * lora_B.grad) @ lora_A
+
+
+@right("04.5")
 def dropout_on_the_rows(x, keep, p, W, lora_A, lora_B, scaling):
     return F.linear(x, W) + scaling / (1 - p) * (x * keep) @ (lora_B @ lora_A).T
 
 
-@right("04.4")
+@right("04.5")
 def dropout_by_where(x, keep, p, W, lora_A, lora_B, scaling):
     dropped = torch.where(keep == 1, x / (1 - p), 0)
     return x @ W.T + (dropped @ lora_A.T @ lora_B.T) * scaling

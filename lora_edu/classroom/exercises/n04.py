@@ -189,8 +189,8 @@ def _best_of_rank_r(grad_W, lora_A, scaling, learning_rate):
 
 def _step_cases():
     for in_features, out_features, r, scaling, rate in ((5, 4, 2, 2.0, 0.1), (6, 6, 3, 0.5, 0.3)):
-        _, lora_A, _ = _layer(in_features, out_features, r)
-        yield _inputs(out_features, in_features), lora_A, scaling, rate
+        _, lora_A, _ = layer(in_features, out_features, r)
+        yield inputs(out_features, in_features), lora_A, scaling, rate
 
 
 # ---------------------------------------- 04.5 forward_in_training(x, keep, p, W, lora_A, lora_B, scaling)

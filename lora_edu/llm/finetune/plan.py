@@ -25,6 +25,7 @@ from lora_edu.llm.data.conversations import (
 from lora_edu.llm.data.events import load_events
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
 from lora_edu.llm.finetune.recipe import Recipe, choose_model, fit, make_recipe
+from lora_edu.llm.threads import use_free_cores
 
 FEW_SHOT_EXAMPLES = 3
 
@@ -99,7 +100,7 @@ def make_plan(config: FinetuneConfig) -> Plan:
     processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
     recipe = make_recipe(config, processes)
     conversations, questions = _read_data(config)
-    notes = []
+    notes = [] if recipe.device == "cuda" else [f"Computes with {use_free_cores()}."]
     if recipe.model == AUTO:
         # The course's tokenizer needs no hub, and one tokenizer counts about as many tokens as another.
         examples = encode_conversations(load_tokenizer(DEFAULT_NAME), conversations, config.max_length)

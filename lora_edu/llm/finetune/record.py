@@ -181,5 +181,8 @@ def summary(record: dict[str, Any]) -> str:
         else []
     )
     asked = f", answers {seconds['answers'] + seconds['answers_unseen']:.0f} s" if len(lines) > 1 else ""
-    memory = f"peak memory {record['peak_memory_bytes'] / 2**30:.2f} GiB"
+    kind, peak = "memory", record["peak_memory_bytes"]
+    if record["peak_gpu_memory_bytes"]:
+        kind, peak = "GPU memory", record["peak_gpu_memory_bytes"]
+    memory = f"peak {kind} {peak / 2**30:.2f} GiB"
     return "\n".join([*lines, f"training {seconds['train']:.0f} s{asked}, {memory}"])
