@@ -10,6 +10,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from tests.browser.lab import open_notebook, run_all, running_lab
 
 NAME, SECONDS = "a_notebook", 300
+KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 CELLS = [
     "from lora_edu.classroom import figures\nfrom lora_edu.classroom.widgets import chat, explore, predict",
     'predict("01.4")',
@@ -36,7 +37,8 @@ def home(tmp_path_factory):
 def live(home, browser):
     """What is seen after a run: the visible text, and how many live and static forms are visible."""
     with running_lab(home) as (address, work):
-        nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in CELLS]), work / f"{NAME}.ipynb")
+        notebook = new_notebook(cells=[new_code_cell(cell) for cell in CELLS], metadata=KERNEL)
+        nbformat.write(notebook, work / f"{NAME}.ipynb")
         page = open_notebook(browser, address, NAME)
         assert run_all(page, SECONDS) == []
         page.locator(LIVE).nth(5).wait_for(timeout=1000 * SECONDS)

@@ -55,11 +55,12 @@ def show(widget: ipywidgets.DOMWidget, kind: str, *static: tuple[dict, dict]) ->
     view = {WIDGET_VIEW: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}}
     if "google.colab" in sys.modules:  # it keeps the live form in the file, and has elements of its own
         data, metadata = static[0]
-        return display({**view, **data}, metadata=metadata, raw=True)
+        display({**view, **data}, metadata=metadata, raw=True)
+        return
     widget.add_class(LIVE)
     display(view, raw=True)
     *pictures, (text, metadata) = static
     for data, of_picture in pictures:
         display(data, metadata=of_picture, raw=True)
     marked = f'<div class="{STATIC} lora-edu-{kind}">{STYLE}{text["text/html"]}</div>'
-    return display({**text, "text/html": marked}, metadata=metadata, raw=True)
+    display({**text, "text/html": marked}, metadata=metadata, raw=True)
