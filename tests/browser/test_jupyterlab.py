@@ -108,7 +108,7 @@ class Explorer:
         self.handles = cell.locator(".noUi-handle").all()
         self._readouts = cell.locator(".widget-readout")
         self._image = cell.locator("img.widget-image")
-        self._caption = cell.locator(".jp-OutputArea-output > .widget-html")
+        self._caption = cell.locator(".lora-edu-live > .widget-html")
 
     def state(self):
         """Labels at the sliders, line of text, picture.

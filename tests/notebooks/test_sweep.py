@@ -27,6 +27,7 @@ from lora_edu.classroom.widgets import frames as frames_module
 
 explorers = [thing for thing in gc.get_objects() if type(thing) is Explorer]
 frames = []
+assert len({explorer.caption.value for explorer in explorers}) == len(explorers)  # it names the film
 for explorer in explorers:
     assert frames_module.combinations(explorer.controls) <= frames_module.MOST_COMBINATIONS, explorer.controls
     explorer.sweep()

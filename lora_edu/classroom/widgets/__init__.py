@@ -1,7 +1,8 @@
 """What a learner clicks and drags.
 
-Each widget can be seen without a kernel (GitHub, HTML): it publishes text or a picture beside the widget
-view, and every front end shows the richest form that it can. Only core widgets: ipywidgets 7.7 has them too.
+Each widget can be seen without a kernel (GitHub, HTML, a notebook opened again): it publishes text or a picture as
+outputs of their own after the live one, and `_show` sees to it that one of the two forms is seen. `frames` and `pages`
+make sliders and predictions live where no Python runs. Only core widgets: ipywidgets 7.7 has them too.
 """
 
 from lora_edu.classroom.widgets._show import WIDGET_VIEW
