@@ -23,11 +23,11 @@
 # %%
 import inspect
 import time
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
-from torch.utils.flop_counter import FlopCounterMode
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
@@ -38,8 +38,21 @@ from lora_edu.methods.lora import LoRALinear, merged_linear
 # %% [markdown]
 # ## 1. How does a layer carry an update?
 #
-# A layer turns 5 numbers into 4: its weight $W$ is 4 × 5, that is (out, in). We want to add an update of rank 2 to
-# it.
+# Here is a layer that turns 5 numbers into 4. Its weight $W$ is 4 × 5, that is (out, in). $W$ is frozen. The input
+# $x$ goes a second way, through two thin matrices that learn.
+
+# %%
+W = torch.tensor([[1.0, 2, 0, 1, 3], [0, 1, 1, -1, 2], [2, 3, -1, 3, 4], [1, 3, 1, 0, 5]])
+B = torch.tensor([[1.0, 0, 1, 0], [0, 2, 0, 1], [-1, 1, 0, 1], [0, 1, 2, -1]])
+A = torch.tensor([[1.0, 0, 0, -1, 0], [0, 1, 0, 0, 1], [0, 0, 2, 0, 0], [1, 0, 0, 1, 0]])
+x = torch.tensor([1.0, 2, -1, 0, 1])
+
+# %%
+figures.lora_layer(x, W, A[:2], B[:, :2], alpha=2)
+
+# %% [markdown]
+# $A$ reads 2 numbers from the 5 of $x$, and $B$ spreads them over the 4 outputs. Both ways read the same $x$, and
+# their results are added. $W$ is not replaced.
 
 # %%
 predict(
@@ -49,20 +62,12 @@ predict(
     why="Neighbours must agree: (4, 2) times (2, 5) is (4, 5). The first pair does not chain, the third gives 5 × 5.",
 )
 
-# %%
-W = torch.tensor([[1.0, 2, 0, 1, 3], [0, 1, 1, -1, 2], [2, 3, -1, 3, 4], [1, 3, 1, 0, 5]])
-B = torch.tensor([[1.0, 0, 1, 0], [0, 2, 0, 1], [-1, 1, 0, 1], [0, 1, 2, -1]])
-A = torch.tensor([[1.0, 0, 0, -1, 0], [0, 1, 0, 0, 1], [0, 0, 2, 0, 0], [1, 0, 0, 1, 0]])
-x = torch.tensor([1.0, 2, -1, 0, 1])
-
 # %% [markdown]
-# For rank 2, take two columns of $B$ and two rows of $A$. $A$ reads 2 numbers from the 5 of $x$, $B$ spreads them
-# over the 4 outputs.
+# So the second way is an update of $W$, of rank 2, that is never written down: $B(Ax)$ and $(BA)x$ are the same
+# numbers.
 
 # %%
-hidden = A[:2] @ x
-update = B[:, :2] @ hidden
-hidden.shape, update.shape, torch.equal(update, (B[:, :2] @ A[:2]) @ x)
+B[:, :2] @ (A[:2] @ x), (B[:, :2] @ A[:2]) @ x
 
 # %% [markdown]
 # $BA$ is a sum of two terms, each one column of $B$ times one row of $A$.
@@ -75,28 +80,18 @@ torch.equal(B[:, :2] @ A[:2], torch.outer(B[:, 0], A[0]) + torch.outer(B[:, 1], 
 
 
 # %%
-def draw_layer(left, right, rank, alpha):
-    scaling, BA = alpha / rank, B[:, :rank] @ A[:rank]
-    text = f"Rank {rank}: B and A hold {rank * (4 + 5)} numbers, W holds 20."
-    figures.product(B[:, :rank], A[:rank], alt=text, ax=left)
-    base, update = W @ x, scaling * BA @ x
-    numbers = ", ".join(f"{value:.3g}" for value in update)
-    text = f"Alpha {alpha}, scaling {scaling:.3g}: the update adds {numbers} to the outputs of W."
-    bars = {"W x": base, "scaled B A x": update}
-    figures.bars(bars, groups=["y₁", "y₂", "y₃", "y₄"], title=f"α / r = {scaling:.3g}", alt=text, ax=right)
+def draw_layer(ax, rank, alpha):
+    figures.lora_layer(x, W, A[:rank], B[:, :rank], alpha, ax=ax)
 
 
-explore(draw_layer, panels=2, rank=[1, 2, 3, 4], alpha=[1, 2, 4, 8], start={"rank": 2, "alpha": 2})
+explore(draw_layer, rank=[1, 2, 3, 4], alpha=[1, 2, 4, 8], start={"rank": 2, "alpha": 2})
 
 # %% [markdown]
 # $$y = W x + \frac{\alpha}{r}\, B (A x), \qquad B: (\text{out}, r), \quad A: (r, \text{in})$$
 #
-# ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), equation 3, and section 4.1 for the scaling.) $W$ is not
-# replaced: both paths read the same $x$, and their results are added.
-#
-# Each rank adds one term to the update. So $\alpha / r$ makes the update $\alpha$
-# times the *mean* of its $r$ terms. It is meant to save tuning the learning rate anew for each $r$. Whether it does
-# is measured in notebook 05.
+# ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), equation 3, and section 4.1 for the scaling.) Each rank adds
+# one term to the update. So $\alpha / r$ makes the update $\alpha$ times the *mean* of its $r$ terms: a larger rank
+# should not need another learning rate. Whether that holds is measured in notebook 05.
 #
 # What surprises: keep $\alpha$ at 2 and go from rank 2 to rank 4. The update of $y_2$ *falls*, from 6 to 3.5: more
 # terms, but a smaller factor.
@@ -136,16 +131,9 @@ print(inspect.getsource(LoRALinear.forward))
 # %% [markdown]
 # ## 2. Apart or in one piece: which is less work?
 #
-# The update can be computed as $B(Ax)$ or as $(BA)x$. Or $W + BA$ is formed first, and then there is no second path.
-# The three give the same outputs. We count multiplications, for one token at a 4096 × 4096 weight and rank 8.
-
-# %%
-m = n = 4096
-r = 8
-f"W x: {m * n:,}    B(Ax): {r * n + m * r:,}    (BA)x: {m * r * n + m * n:,}"
-
-# %% [markdown]
-# So $B(Ax)$ takes 2304 times fewer than $(BA)x$. But $BA$ can serve many tokens, once it is formed.
+# $W x + B(Ax)$ keeps two ways. Or $W + BA$ is formed once, which is called **merging**, and then there is one way
+# again. Forming it takes $r\,m\,n$ multiplications for $W$ of $m$ × $n$, whatever the number of tokens. Apart takes
+# $r\,(m + n)$ more for each token.
 
 # %%
 predict(
@@ -155,61 +143,9 @@ predict(
     why="Forming costs r m n once; apart costs r (m + n) for each token. Equal at m n / (m + n) = 2048 tokens.",
 )
 
-# %%
-tokens = 2.0 ** torch.arange(0, 17)
-
-
-# %%
-def work(rank, outputs):
-    once, each = rank * outputs * n, rank * (outputs + n)
-    return {"(BA)x": once + tokens * outputs * n, "form W + BA": once + 0 * tokens, "B(Ax)": tokens * each}
-
-
-# %%
-def draw_work(ax, rank, outputs):
-    crossing = outputs * n / (outputs + n)
-    text = f"W {outputs} × 4096, rank {rank}. B(Ax): {rank * (outputs + n):,} multiplications a token. "
-    text += f"Forming W + BA: {rank * outputs * n:,} once. The two are equal at {crossing:,.0f} tokens."
-    style = {"limits": (3e3, 3e13), "xlabel": "tokens", "ylabel": "multiplications beyond W x"}
-    figures.crossover(work(rank, outputs), x=tokens, at=crossing, **style, alt=text, ax=ax)
-
-
-explore(
-    draw_work, rank=[1, 4, 8, 16, 64, 256], outputs=[1024, 4096, 16384], start={"rank": 8, "outputs": 4096}
-)
-
 # %% [markdown]
-# With $t$ tokens, the two ways cost the same when
-#
-# $$t \, r\,(m + n) = r\, m\, n, \qquad\text{that is}\qquad t = \frac{m n}{m + n}$$
-#
-# The rank cancels: move its slider, and the mark stands still. $B(Ax)$ beats $(BA)x$ at every number of tokens as
-# long as $r$ is below that same number, the break-even rank of notebook 03. We left out additions and the scaling, so
-# say "about".
-#
-# A test with 2048 tokens: PyTorch counts what it would do, on matrices that have a shape but no numbers (`meta`).
-# It counts each multiplication together with an addition, so twice as many.
-
-
-# %%
-def operations(way):
-    with FlopCounterMode(display=False) as counter:
-        way()
-    return counter.get_total_flops()
-
-
-with torch.device("meta"):
-    B_4096, A_4096, inputs = torch.empty(4096, 8), torch.empty(8, 4096), torch.empty(2048, 4096)
-operations(lambda: (inputs @ A_4096.T) @ B_4096.T), operations(lambda: B_4096 @ A_4096)
-
-# %% [markdown]
-# Would a training step, with its thousands of tokens, better form $W + BA$? Not so: its backward pass would make a
-# gradient of shape (out, in), just what LoRA avoids. A library may count for both passes, and then choose the order
-# ([Cherniuk et al. 2023](https://arxiv.org/abs/2312.03415)).
-
-# %% [markdown]
-# Multiplications are not milliseconds. Here is a 1024 × 1024 layer on your machine, on one core. **Merged** means
-# that $W + BA$ was formed once, before the clock started.
+# The rank cancels. And multiplications are not milliseconds: here is a 1024 × 1024 layer on your machine, on one
+# core. "Merged" was formed before the clock started, "formed anew" is formed for each input.
 
 # %%
 wide = nn.Linear(1024, 1024, bias=False)
@@ -222,10 +158,6 @@ def formed_anew(x):
     return x @ (wide.weight + apart.delta_weight()).T
 
 
-ways = {"formed anew": formed_anew, "apart": apart, "merged": merged_linear(apart)}
-
-
-# %%
 @torch.no_grad()
 def seconds(way, tokens):
     names = {"way": way, "x": torch.randn(tokens, 1024)}
@@ -235,23 +167,21 @@ def seconds(way, tokens):
 
 # %% tags=["measured"]
 counts = [1, 16, 128, 1024]
+ways = {"apart": apart, "formed anew": formed_anew, "merged": merged_linear(apart)}
 times = {name: [seconds(way, count) for count in counts] for name, way in ways.items()}
-text = "; ".join(f"{name} {t[0] * 1e3:.2f} and {t[-1] * 1e3:.0f} ms" for name, t in times.items())
-figures.running_time(times, sizes=counts, xlabel="tokens", alt=f"At 1 and at 1024 tokens: {text}.")
+figures.running_time(times, sizes=counts, xlabel="tokens")
 
-# %%
+# %% tags=["claim"]
 inputs = torch.randn(16, 1024)
 assert all(torch.allclose(way(inputs), apart(inputs), atol=1e-4) for way in ways.values())
-"all three give the same outputs"
 
 # %% [markdown]
-# With one token, forming $W + BA$ each time is by far the slowest. With 1024 tokens the lines come close: nearly all
-# multiplications are now those of $Wx$. (By multiplications, "formed anew" and "apart" cross at 512.)
+# All three give the same outputs. With one token, forming $W + BA$ each time is by far the slowest. With 1024 tokens
+# the lines come close: nearly all multiplications are now those of $Wx$.
 #
-# Apart takes 1.6 % more multiplications than merged. It usually takes far more than 1.6 % longer, with one token and
-# with 1024: two extra products are started, and one more matrix of outputs is written and added. So "LoRA has no
-# inference latency" ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1) holds **after merging**, and not
-# before.
+# Apart takes 1.6 % more multiplications than merged, and usually takes longer by more than that: two more products
+# are started, and two more matrices of outputs are written, the update and the sum. "No additional inference latency"
+# ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1) is meant, and holds, **after merging**.
 #
 # Keep $B$ and $A$ when you merge. Without them there is no way back to $W$, and no switching to another adapter.
 #
@@ -280,6 +210,53 @@ def merge(W: Tensor, lora_A: Tensor, lora_B: Tensor, lora_alpha: float) -> Tenso
 check("04.2", merge)
 
 # %% [markdown]
+# ### The same on a real weight, beside peft
+#
+# The query weight in the middle block of SmolLM2-135M ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)) is 576
+# × 576, without a bias. [peft](https://huggingface.co/docs/peft/package_reference/lora), the library that most people
+# use, wraps it, and so do we.
+
+# %%
+from peft import LoraConfig, get_peft_model
+from safetensors import safe_open
+
+with safe_open(fetch_base_model() / "model.safetensors", "pt") as file:
+    W_real = file.get_tensor("model.layers.15.self_attn.q_proj.weight").double()
+real = nn.Linear(576, 576, bias=False, dtype=torch.float64)
+real.weight = nn.Parameter(W_real)
+
+# %%
+torch.manual_seed(0)
+config = LoraConfig(r=8, lora_alpha=16, target_modules=["0"])
+theirs = get_peft_model(nn.Sequential(real), config).base_model.model[0]
+lora_A, lora_B = theirs.lora_A["default"].weight, theirs.lora_B["default"].weight
+lora_A.shape, lora_B.shape
+
+# %% [markdown]
+# For a test of equality the weights are copied, and $B$ must not be zero, or any $A$ would pass.
+
+# %%
+_ = nn.init.normal_(lora_B, std=0.02)
+ours = LoRALinear(real, r=8, lora_alpha=16).double()
+ours.lora_A.data, ours.lora_B.data = lora_A.detach(), lora_B.detach()
+
+# %%
+X_real = torch.randn(32, 576, dtype=torch.float64)
+gap, moved = (ours(X_real) - theirs(X_real)).abs().max(), (theirs(X_real) - real(X_real)).abs().max()
+gap.item() < 1e-12, f"the update moves the outputs by up to {moved:.1f}"
+
+# %% [markdown]
+# Equal. So is the merged weight: `delta_weight()` is $\frac{\alpha}{r} B A$, and the difference to $W$ has rank 8.
+
+# %%
+W_merged = W_real + ours.delta_weight()
+torch.allclose(X_real @ W_merged.T, theirs(X_real)), torch.linalg.matrix_rank(W_merged - W_real).item()
+
+# %% [markdown]
+# A merge is exact up to rounding, here in float64. Rounding matters more in fewer bits: notebook 05 measures it, and
+# notebook 10 merges into 4-bit weights.
+
+# %% [markdown]
 # ## 3. Why does B start at zero?
 #
 # `LoRALinear` starts with a random $A$ and with $B = 0$. We wrap a layer, in float64, and give it a task: new
@@ -302,6 +279,7 @@ def wrapped(size_of_A, size_of_B):
     return lora
 
 
+# %%
 lora = wrapped(1, 0)
 (lora(X) - layer(X)).abs().max().item()
 
@@ -319,40 +297,35 @@ predict(
 
 # %%
 def train(lora, steps=15, weight_decay=0.0):
-    factors = [lora.lora_A, lora.lora_B]
-    starts = [factor.detach().clone() for factor in factors]
-    optimizer = torch.optim.AdamW(factors, lr=0.02, weight_decay=weight_decay)
-    history = []
+    A0, B0 = lora.lora_A.detach().clone(), lora.lora_B.detach().clone()
+    optimizer = torch.optim.AdamW([lora.lora_A, lora.lora_B], lr=0.02, weight_decay=weight_decay)
     for _ in range(steps):
         loss = (lora(X) - target).square().mean()
-        moved = [(factor - start).norm().item() for factor, start in zip(factors, starts, strict=True)]
-        history.append([loss.item(), *moved])
+        yield loss.item(), (lora.lora_A - A0).norm().item(), (lora.lora_B - B0).norm().item()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return torch.tensor(history).T
 
 
 # %%
-beginnings = {
-    "A random, B zero": (1, 0),
-    "A zero, B random": (0, 1),
-    "both zero": (0, 0),
-    "both random": (1, 1),
-}
-histories = {name: train(wrapped(*sizes)) for name, sizes in beginnings.items()}
+starts = {"A random, B zero": (1, 0), "A zero, B random": (0, 1), "both zero": (0, 0), "both random": (1, 1)}
+history = {name: torch.tensor(list(train(wrapped(*sizes)))) for name, sizes in starts.items()}
 
 
 # %%
 def draw_moves(ax, beginning):
-    loss, *moved = histories[beginning]
-    text = f"{beginning}: the loss goes from {loss[0]:.2f} to {loss[-1]:.2f}. Moved after one step: "
-    text += f"A by {moved[0][1]:.2f}, B by {moved[1][1]:.2f}."
-    axis = {"x": torch.arange(len(loss)), "xlabel": "steps taken", "ylabel": "distance from the start"}
-    figures.lines(dict(zip("AB", moved, strict=True)), title=beginning, **axis, alt=text, ax=ax)
+    _, A_moved, B_moved = history[beginning].T
+    style = {
+        "xlabel": "steps taken",
+        "ylabel": "how far it moved (norm)",
+        "roles": {"A": "trained", "B": "trained"},
+    }
+    figures.lines(
+        {"A": A_moved, "B": B_moved}, x=torch.arange(15), ylim=(-0.1, 2), title=beginning, **style, ax=ax
+    )
 
 
-explore(draw_moves, beginning=list(beginnings))
+explore(draw_moves, beginning=list(starts))
 
 # %% [markdown]
 # With $B = 0$ the product is zero, so the model starts as itself ([Hu et al.
@@ -369,94 +342,89 @@ explore(draw_moves, beginning=list(beginnings))
 # zero. **Weight decay** shrinks it. That is why it is off above.
 
 # %%
-[f"{train(wrapped(1, 0), weight_decay=decay)[1, 1]:.4f}" for decay in (0.0, 0.1)]
+for decay in (0.0, 0.1):
+    _, (_, A_moved, _), *_ = train(wrapped(1, 0), weight_decay=decay)
+    print(f"weight decay {decay}: after one step A has moved by {A_moved:.4f}")
+
+# %% tags=["claim"]
+first = {name: h[0, 0].item() for name, h in history.items()}
+assert f"{first['both random']:.2f}" == "2.38" and f"{first['A random, B zero']:.2f}" == "0.93"
+assert history["both zero"][:, 1:].abs().max() == 0 and history["A random, B zero"][1, 1] == 0
 
 # %% [markdown]
 # ## 4. What does the backward pass compute?
 #
-# Training asks: how does the loss $L$ change with each number of $A$ and $B$? The **chain rule** answers step by
-# step: the rates along the path from that number to the loss are multiplied. The path of one input:
-#
-# | forward | what it passes on | backward, from the end |
-# |---|---|---|
-# | $h = A x$ | the r hidden numbers | 3. $\; L_A = L_h\, x^\top$ |
-# | $y = W x + b + s\, B h$ | the outputs | 2. $\; L_B = s\, g\, h^\top$ and $L_h = s\, B^\top g$ |
-# | $L(y)$ | the loss | 1. $\; g = L_y$ |
-#
-# $s = \alpha / r$, and $L_h$ is short for $\partial L / \partial h$. The later layers hand $g$ to this one. The base
-# weight $W$ is frozen.
-
-# %%
-predict(
-    "In full training a layer's backward pass has two large products: one gives the gradient of W, one the gradient "
-    "of x. How many remain when W is frozen?",
-    ["none", "one", "two"],
-    answer="one",
-    why="W gets no gradient. But the layers below need the gradient of x, and it passes through W.",
-)
-
-# %% [markdown]
-# By hand, for one input and the loss $L = \frac12 \|y - \text{target}\|^2$, so that $g = y - \text{target}$:
+# Training asks: how does the loss $L$ change with each number of $A$ and $B$? That is a slope, and it can be
+# measured: change one number a little, and watch the loss of one input, $L = \frac12 \|y - \text{target}\|^2$.
 
 # %%
 lora = wrapped(1, 1)
-lora_A, lora_B, s = lora.lora_A.detach(), lora.lora_B.detach(), lora.scaling
-token, goal = X[0].clone().requires_grad_(), target[0]
+token, goal, s = X[0].clone().requires_grad_(), target[0], lora.scaling
 loss = (lora(token) - goal).square().sum() / 2
 loss.backward()
 
 # %%
-with torch.no_grad():
-    g = lora(token) - goal
-    by_hand = {"A": s * torch.outer(lora_B.T @ g, token), "B": s * torch.outer(g, lora_A @ token)}
-torch.allclose(by_hand["A"], lora.lora_A.grad), torch.allclose(by_hand["B"], lora.lora_B.grad)
-
-# %% [markdown]
-# PyTorch's autograd finds the same. And what is a gradient? A slope: change one number, and watch the loss. (In one
-# number this loss is a parabola, so the change from -0.1 to 0.1 is exactly 0.2 times the slope.)
-
-# %%
-factors = {"A": lora_A, "B": lora_B}
 nudges = torch.linspace(-1, 1, 21, dtype=torch.float64)
 
 
-# %%
 @torch.no_grad()
 def loss_after(nudge, factor, row, column):
-    changed = {name: value.clone() for name, value in factors.items()}
-    changed[factor][row, column] += nudge
-    y = layer(token) + s * changed["B"] @ (changed["A"] @ token)
-    return (y - goal).square().sum() / 2
+    changed = deepcopy(lora)
+    getattr(changed, factor)[row, column] += nudge
+    return (changed(token) - goal).square().sum() / 2
 
 
 # %%
 def draw_slope(ax, factor, row, column):
     losses = torch.stack([loss_after(nudge, factor, row, column) for nudge in nudges])
-    slope = by_hand[factor][row, column]
-    curves = {"loss": losses, "slope by hand": losses[10] + slope * nudges}
-    text = (
-        f"{factor}[{row}, {column}] has the slope {slope:.2f} by hand. From -0.1 to 0.1 the loss changes by "
-    )
-    text += f"{losses[11] - losses[9]:.3f}; 0.2 times the slope is {0.2 * slope:.3f}."
-    figures.lines(
-        curves, x=nudges, xlabel=f"added to {factor}[{row}, {column}]", ylabel="loss", alt=text, ax=ax
-    )
+    slope = losses[10] + getattr(lora, factor).grad[row, column] * nudges
+    style = {
+        "xlabel": f"added to {factor}[{row}, {column}]",
+        "ylabel": "loss",
+        "roles": {"slope by autograd": "gradients"},
+    }
+    figures.lines({"loss": losses, "slope by autograd": slope}, x=nudges, **style, ax=ax)
 
 
-explore(draw_slope, factor=["B", "A"], row=[0, 1, 2, 3], column=[0, 1, 2, 3], start={"factor": "A"})
+explore(draw_slope, factor=["lora_A", "lora_B"], row=[0, 1, 2, 3], column=[0, 1, 2, 3])
 
 # %% [markdown]
+# PyTorch's autograd finds each slope without trying. How? By the **chain rule**: the rates along the path from a
+# number to the loss are multiplied, from the end. Here is the layer of section 1 again, with $g$ handed to it by the
+# layers above. $L_h$ is short for $\partial L / \partial h$, and $s = \alpha / r$.
+
+# %%
+g = torch.tensor([1.0, -2, 0.5, -1])
+figures.forward_backward(x, W, A[:2], B[:, :2], 2, g)
+
+# %% [markdown]
+# | step | forward | backward, from the end |
+# |---|---|---|
+# | 1 | $L(y)$: the loss | $g = L_y$ |
+# | 2 | $y = W x + s\, B h$ | the gradient of $B$: $s\, g\, h^\top$, and $L_h = s\, B^\top g$ |
+# | 3 | $h = A x$ | the gradient of $A$: $L_h\, x^\top$, and $L_x = W^\top g + A^\top L_h$ |
+#
+# Each gradient of a factor needs what the factor read: $x$ and $h$ are **kept** from the forward pass.
+#
 # $$\frac{\partial L}{\partial B} = s\, g\, (A x)^\top, \qquad \frac{\partial L}{\partial A} = s\, B^\top g\, x^\top$$
 #
 # Now section 3 is clear. The gradient of $B$ carries $A$, that of $A$ carries $B$: with both zero, both are zero at
 # every step.
-#
-# The gradient of $x$ goes on to the layers below:
 
 # %%
 with torch.no_grad():
-    grad_x = layer.weight.T @ g + s * lora_A.T @ (lora_B.T @ g)
-torch.allclose(grad_x, token.grad), layer.weight.grad is None
+    g = lora(token) - goal
+    L_h, h = s * lora.lora_B.T @ g, lora.lora_A @ token
+    L_x = layer.weight.T @ g + lora.lora_A.T @ L_h
+
+# %%
+(
+    torch.allclose(torch.outer(L_h, token), lora.lora_A.grad),
+    torch.allclose(s * torch.outer(g, h), lora.lora_B.grad),
+)
+
+# %%
+torch.allclose(L_x, token.grad), layer.weight.grad is None
 
 # %% [markdown]
 # $W$ has no gradient, but $x$'s gradient passes through $W$. "Gradients only for $A$ and $B$" means *weight*
@@ -496,7 +464,100 @@ def lora_gradients(
 check("04.3", lora_gradients)
 
 # %% [markdown]
+# ### The first step
+#
+# Full training would take the gradient $G$ of $W$ itself, (out, in), and change $W$ by $-\eta\, G$ at learning rate
+# $\eta$. LoRA, from $B = 0$, changes $BA$ instead.
+
+# %%
+predict(
+    "From B = 0 and a random A: what does the first step of gradient descent make of the update BA?",
+    [
+        "what full training would do: a multiple of G",
+        "the best approximation of G that has rank r",
+        "G, as far as the random A lets it through",
+        "nothing, since A has not moved",
+    ],
+    answer="G, as far as the random A lets it through",
+    why="The gradient of B is s G Aᵀ, and A stays. So BA becomes -η s² G AᵀA: each row of G, projected onto A's rows.",
+)
+
+# %%
+full = deepcopy(layer).requires_grad_()
+(full(X) - target).square().mean().backward()
+G = full.weight.grad
+
+# %%
+lora, rate = wrapped(1, 0), 0.1
+optimizer = torch.optim.SGD([lora.lora_A, lora.lora_B], lr=rate)
+(lora(X) - target).square().mean().backward()
+optimizer.step()
+
+# %%
+A_random = lora.lora_A.detach()
+torch.allclose(lora.delta_weight(), -rate * lora.scaling**2 * G @ A_random.T @ A_random)
+
+# %% [markdown]
+# How much of $G$ comes through? Here is the cosine between the two steps, for 20 random $A$ of each rank: 1 means the
+# same direction.
+
+# %%
+ranks = [1, 2, 4, 8, 16, 32, 64]
+G_let_through = [[G @ a.T @ a for a in torch.rand(20, r, 16).double() * 2 - 1] for r in ranks]
+cosines = [[torch.cosine_similarity(t.flatten(), G.flatten(), 0) for t in ts] for ts in G_let_through]
+
+# %%
+figures.share_by_rank(
+    {"20 random A": torch.tensor(cosines).T},
+    ranks=ranks,
+    ylabel="cosine with G",
+    title="The first step of LoRA points along G, more so with every rank",
+)
+
+# %% [markdown]
+# $$\Delta W_1 = -\eta\, s^2\, G\, A^\top A$$
+#
+# (From the gradient of $B$ above, summed over the batch; $A$'s is zero.) One line tells four things. $B$ moves first.
+# A random $A$ works, since on average $A^\top A$ is a multiple of the identity, and so the step points along $G$.
+# Every rank trains, even 1. And $A$ must move later: what lies outside its $r$ rows is not seen at all.
+#
+# ### Exercise 04.4 · The first step (two stars, 6 minutes)
+#
+# Write `first_step(grad_W, lora_A, scaling, learning_rate)`: the change of the effective weight, (out, in), after one
+# step of gradient descent from $B = 0$. `grad_W` (out, in) is the gradient that full training would use.
+
+
+# %% tags=["exercise"]
+def first_step(grad_W: Tensor, lora_A: Tensor, scaling: float, learning_rate: float) -> Tensor:
+    raise NotImplementedError
+
+
+# %% [markdown] tags=["hint"]
+# The gradient of $B$ is $s\, g\, (Ax)^\top$, and $G$ is $g\, x^\top$: which product of `grad_W` and `lora_A` is that?
+# Then $B$ takes its step, and the weight changes by `scaling` times $BA$.
+
+
+# %% tags=["solution"]
+def first_step(grad_W: Tensor, lora_A: Tensor, scaling: float, learning_rate: float) -> Tensor:
+    lora_B = -learning_rate * scaling * grad_W @ lora_A.T
+    return scaling * lora_B @ lora_A
+
+
+# %%
+check("04.4", first_step)
+
+# %% [markdown]
+# ### When not to use it
+#
+# - You have the memory for full training, and the task is far from what the model knows: full fine-tuning may learn
+#   more ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673)).
+# - Only one task is ever served: the second path costs time for nothing, so merge. Several tasks in turn: do not
+#   merge.
+
+# %% [markdown]
 # ## 5. What does a library add to the formula?
+#
+# *Deeper: nothing later needs this section.*
 #
 # **Dropout** sets random inputs to zero while training and scales up the others, so that no single one is relied on.
 # LoRA layers have an option for it, `lora_dropout`.
@@ -532,7 +593,7 @@ difference_of_two_calls(lora.train()) > 0, difference_of_two_calls(lora.eval()) 
 # probability $1 - p$, else 0, so the mean stays $x$. In evaluation nothing is dropped. That is why a merged weight
 # needs no dropout.
 #
-# ### Exercise 04.4 · Dropout in its place (two stars, 6 minutes)
+# ### Exercise 04.5 · Dropout in its place (two stars, 6 minutes)
 #
 # Write `forward_in_training(x, keep, p, W, lora_A, lora_B, scaling)`: the outputs (batch, out), with `keep` (batch,
 # in) already drawn.
@@ -558,15 +619,11 @@ def forward_in_training(
 
 
 # %%
-check("04.4", forward_in_training)
+check("04.5", forward_in_training)
 
 # %% [markdown]
-# **Biases** belong to the base layer. In [peft](https://huggingface.co/docs/peft/package_reference/lora), the library
-# that most people use, the option `bias` says which of them train. It is `"none"`, `"all"` or `"lora_only"`; not true
-# or false. Here are three layers with a bias each; the first and the last get LoRA.
-
-# %%
-from peft import LoraConfig, get_peft_model
+# **Biases** belong to the base layer. In peft, the option `bias` says which of them train. It is `"none"`, `"all"` or
+# `"lora_only"`; not true or false. Here are three layers with a bias each; the first and the last get LoRA.
 
 
 # %%
@@ -583,82 +640,20 @@ compare(bias=options, biases_that_train=[trained_biases(option) for option in op
 # The default is `"none"`. A trained bias is no part of $BA$: switch the adapter off, and the layer is not the base
 # any more (the peft page says so too).
 #
-# Now a real weight: the query weight in the middle block of SmolLM2-135M
-# ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)), 576 × 576, without a bias. peft wraps it, and so do we.
+# **The start of $A$.** The paper draws it from a Gaussian; its own released code and peft draw it evenly from
+# $\pm 1/\sqrt{\text{in}}$, and `LoRALinear` follows them. Above, peft made one for 576 inputs:
 
 # %%
-from safetensors import safe_open
-
-with safe_open(fetch_base_model() / "model.safetensors", "pt") as file:
-    W_real = file.get_tensor("model.layers.15.self_attn.q_proj.weight").double()
-real = nn.Linear(576, 576, bias=False, dtype=torch.float64)
-real.weight = nn.Parameter(W_real)
-
-# %%
-torch.manual_seed(0)
-config = LoraConfig(r=8, lora_alpha=16, target_modules=["0"])
-theirs = get_peft_model(nn.Sequential(real), config).base_model.model[0]
-lora_A, lora_B = theirs.lora_A["default"].weight, theirs.lora_B["default"].weight
-lora_A.shape, lora_B.shape
-
-# %%
-f"A times √in lies within ±{lora_A.abs().max() * 576**0.5:.3f}, B within ±{lora_B.abs().max()}"
-
-
-# %%
-def shares(values):
-    return torch.histc(576**0.5 * values.float(), bins=20, min=-2, max=2) / values.numel()
-
-
-curves = {"peft": shares(lora_A.detach()), "Gaussian": shares(torch.randn(8, 576) / 1728**0.5)}
-
-# %%
-figures.lines(
-    curves,
-    x=torch.linspace(-1.9, 1.9, 20),
-    xlabel="number in A, times √in",
-    ylabel="share",
-    alt=f"peft's A: even between -1 and 1, {curves['peft'][:5].sum():.0%} below -1. A Gaussian with the same "
-    f"spread: a bell, {curves['Gaussian'][:5].sum():.0%} below -1.",
-)
+f"A times √in lies within ±{lora_A.abs().max() * 576**0.5:.3f}"
 
 # %% [markdown]
-# The paper draws $A$ from a Gaussian. peft's default is uniform in $\pm 1/\sqrt{\text{in}}$, and `LoRALinear` follows
-# it. So for a test of equality the weights are copied, and $B$ must not be zero, or any $A$ would pass.
-
-# %%
-_ = nn.init.normal_(lora_B, std=0.02)
-ours = LoRALinear(real, r=8, lora_alpha=16).double()
-ours.lora_A.data, ours.lora_B.data = lora_A.detach(), lora_B.detach()
-
-# %%
-X_real = torch.randn(32, 576, dtype=torch.float64)
-gap, moved = (ours(X_real) - theirs(X_real)).abs().max(), (theirs(X_real) - real(X_real)).abs().max()
-gap.item() < 1e-12, f"the update moves the outputs by up to {moved:.1f}"
-
-# %% [markdown]
-# Equal. Last, the merged weight: `delta_weight()` is $\frac{\alpha}{r} B A$, and the difference to $W$ has rank 8.
-
-# %%
-W_merged = W_real + ours.delta_weight()
-torch.allclose(X_real @ W_merged.T, theirs(X_real)), torch.linalg.matrix_rank(W_merged - W_real).item()
-
-# %% [markdown]
-# A merge is exact up to rounding, here in float64. Rounding matters more in fewer bits: notebook 05 measures it, and
-# notebook 10 merges into 4-bit weights.
-#
-# ### When not to use it
-#
-# - You have the memory for full training, and the task is far from what the model knows: full fine-tuning may learn
-#   more ([Biderman et al. 2024](https://arxiv.org/abs/2405.09673)).
-# - Only one task is ever served: the second path costs time for nothing, so merge. Several tasks in turn: do not merge.
-#
 # ## Summary
 #
 # - $y = Wx + \frac{\alpha}{r} B(Ax)$: $W$ stays whole, $B$ (out, r) and $A$ (r, in) train.
 # - $B(Ax)$ is cheap at any number of tokens. Merged once, the update costs nothing in use.
 # - $B = 0$ and a random $A$: the layer starts as its base, $B$ moves first, then $A$.
-# - The gradients of $A$ and $B$ are as small as $A$ and $B$, and the gradient of $x$ still passes through $W$.
+# - The gradients of $A$ and $B$ are as small as $A$ and $B$, and the gradient of $x$ still passes through $W$. The
+#   first step is $-\eta\, s^2\, G\, A^\top A$: the full gradient, as far as $A$ lets it through.
 # - Limit: this was one layer. That the formulas agree with peft does not say that the update learns enough.
 #
 # **Next question:** what changes when only $B$ and $A$ train, in a whole network? (Notebook 05.)

@@ -229,7 +229,7 @@ def test_a_power_law_of_running_time_is_straight():
     points = picture.transData.transform(np.column_stack(picture.lines[0].get_data()))
     slopes = np.diff(points[:, 1]) / np.diff(points[:, 0])
     assert slopes[0] == pytest.approx(slopes[1])
-    assert [tick.get_text() for tick in picture.get_xticklabels()] == ["512", "1024", "2048"]
+    assert [tick.get_text() for tick in picture.get_xticklabels()] == ["512", "1,024", "2,048"]
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,52 @@ def _gradient_cases():
         yield _inputs(batch, in_features), _inputs(batch, out_features), lora_A, lora_B, scaling
 
 
-# ---------------------------------------- 04.4 forward_in_training(x, keep, p, W, lora_A, lora_B, scaling)
+# ---------------------------------------- 04.4 first_step(grad_W, lora_A, scaling, learning_rate)
+
+
+def first_step(grad_W: Tensor, lora_A: Tensor, scaling: float, learning_rate: float) -> Tensor:
+    """Change of the effective weight (out, in) by one step of gradient descent from B = 0."""
+    lora_B = -learning_rate * scaling * grad_W @ lora_A.T
+    return scaling * lora_B @ lora_A
+
+
+def _full_step(grad_W, lora_A, scaling, learning_rate):
+    return -learning_rate * grad_W
+
+
+def _uphill(grad_W, lora_A, scaling, learning_rate):
+    return -first_step(grad_W, lora_A, scaling, learning_rate)
+
+
+def _scaled_once(grad_W, lora_A, scaling, learning_rate):
+    return first_step(grad_W, lora_A, scaling, learning_rate) / scaling
+
+
+def _step_unscaled(grad_W, lora_A, scaling, learning_rate):
+    return first_step(grad_W, lora_A, 1.0, learning_rate)
+
+
+def _step_without_rate(grad_W, lora_A, scaling, learning_rate):
+    return first_step(grad_W, lora_A, scaling, 1.0)
+
+
+def _step_of_B(grad_W, lora_A, scaling, learning_rate):
+    return -learning_rate * scaling * grad_W @ lora_A.T
+
+
+def _best_of_rank_r(grad_W, lora_A, scaling, learning_rate):
+    U, S, Vh = torch.linalg.svd(grad_W, full_matrices=False)
+    r = lora_A.shape[0]
+    return -learning_rate * scaling**2 * U[:, :r] * S[:r] @ Vh[:r]
+
+
+def _step_cases():
+    for in_features, out_features, r, scaling, rate in ((5, 4, 2, 2.0, 0.1), (6, 6, 3, 0.5, 0.3)):
+        _, lora_A, _ = _layer(in_features, out_features, r)
+        yield _inputs(out_features, in_features), lora_A, scaling, rate
+
+
+# ---------------------------------------- 04.5 forward_in_training(x, keep, p, W, lora_A, lora_B, scaling)
 
 
 def forward_in_training(
@@ -357,6 +402,27 @@ EXERCISES = {
         ),
     ),
     "04.4": Exercise(
+        solution=first_step,
+        cases=_step_cases,
+        wrong_answers=(
+            WrongAnswer(_full_step, "That is full training's step. LoRA's goes through A: where is lora_A?"),
+            WrongAnswer(_uphill, "The size is right and the sign is not: a step goes against the gradient."),
+            WrongAnswer(
+                _scaled_once,
+                "The scaling is in once. It is a factor of B's gradient, and of the update that B makes.",
+            ),
+            WrongAnswer(_step_unscaled, "The scaling is missing."),
+            WrongAnswer(_step_without_rate, "The learning rate is missing."),
+            WrongAnswer(
+                _step_of_B, "That is how B moves, (out, r). What does the weight, (out, in), gain by it?"
+            ),
+            WrongAnswer(
+                _best_of_rank_r,
+                "That is the best approximation of rank r. The first step knows no SVD: only the random A.",
+            ),
+        ),
+    ),
+    "04.5": Exercise(
         solution=forward_in_training,
         cases=_dropout_cases,
         wrong_answers=(

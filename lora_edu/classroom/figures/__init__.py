@@ -21,15 +21,9 @@ from lora_edu.classroom.figures._canvas import (
     text_output,
     to_png,
 )
+from lora_edu.classroom.figures.bars import bars, before_after
 from lora_edu.classroom.figures.bits import bit_fields, error_budget
-from lora_edu.classroom.figures.charts import (
-    bars,
-    before_after,
-    lines,
-    loss_curve,
-    rank_error,
-    running_time,
-)
+from lora_edu.classroom.figures.charts import lines, loss_curve, rank_error, running_time
 from lora_edu.classroom.figures.course_map import course_map
 from lora_edu.classroom.figures.crossover import crossover
 from lora_edu.classroom.figures.language import next_token

@@ -168,7 +168,9 @@ def in_palette(pixels: np.ndarray) -> Image.Image:
     places = _nearest(Image.fromarray(pixels).convert("RGB"), palette)
     packed = np.ascontiguousarray(pixels).view(np.uint32)[..., 0]
     itself = _nearest(Image.fromarray(frequent.view(np.uint8).reshape(1, -1, 4)).convert("RGB"), palette)[0]
-    for place in np.flatnonzero(itself != np.arange(len(frequent)))[:64]:  # Pillow looks up four levels as one
+    for place in np.flatnonzero(itself != np.arange(len(frequent)))[
+        :64
+    ]:  # Pillow looks up four levels as one
         places[packed == frequent[place]] = place
     places[pixels[..., 3] < 128] = TRANSPARENT
     image = Image.fromarray(places, mode="P")
@@ -253,7 +255,7 @@ def _measuring_renderer() -> Any:
 def wrapped(text: str, inches: float, size: float, weight: str = "normal") -> str:
     """Text in lines that are no wider than `inches`."""
     lines = [""]
-    for word in text.split(" "):
+    for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and text_width(longer, size, weight) > inches:
             lines.append(word)

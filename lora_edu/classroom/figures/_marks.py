@@ -10,7 +10,6 @@ from matplotlib.scale import LinearScale
 from matplotlib.ticker import FuncFormatter
 
 from lora_edu.classroom.figures._canvas import Picture, set_title, text_width, wrapped
-from lora_edu.classroom.figures._sentences import number
 from lora_edu.classroom.figures.palette import INK, PAPER, SOFT, mix, readable
 
 SIZE = 13
@@ -46,17 +45,28 @@ def tick(value: float, _: int | None = None) -> str:
     return f"{value:,.6g}"
 
 
-def name_lines(picture: Picture, names: Sequence[str], ends: Sequence[tuple[float, float]], colors: Sequence[str]) -> None:
+def name_lines(
+    picture: Picture, names: Sequence[str], ends: Sequence[tuple[float, float]], colors: Sequence[str]
+) -> None:
     """Tell lines apart: names at their ends, or a legend beside the axes when there are many."""
     if len(names) < 2:
         return
     if len(names) > MOST_LABELS:
-        picture.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=SIZE, handlelength=2.6)
+        picture.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=SIZE, handlelength=2.6)
         return
     texts = [
-        picture.text(
-            1.02, 0.5, wrapped(name, LABEL_INCHES, SIZE), color=readable(color), fontsize=SIZE, va="center",
-            transform=picture.transAxes, parse_math=False, fontweight="bold", linespacing=1.1,
+        picture.annotate(
+            wrapped(name, LABEL_INCHES, SIZE),
+            (1, 0.5),
+            (8, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=readable(color),
+            fontsize=SIZE,
+            va="center",
+            parse_math=False,
+            fontweight="bold",
+            linespacing=1.1,
         )
         for name, color in zip(names, colors, strict=True)
     ]
@@ -66,7 +76,7 @@ def name_lines(picture: Picture, names: Sequence[str], ends: Sequence[tuple[floa
         wanted = [picture.transAxes.inverted().transform(picture.transData.transform(end))[1] for end in ends]
         tall = [text.get_window_extent().height / height for text in texts]
         for text, y in zip(texts, spread(wanted, tall), strict=True):
-            text.set_y(y)
+            text.xy = 1, y
 
     picture.before_drawing.append(place)
 
@@ -104,18 +114,48 @@ def _tall(members: Sequence[int], tall: Sequence[float]) -> float:
 def draw_marks(picture: Picture, mark: Mapping[str, Mark] | None) -> None:
     """Mark what the text speaks of: a point, a level, a place on the x axis, or a region, each with a word."""
     for word, (x, y) in (mark or {}).items():
-        style = {"fontsize": SIZE, "color": INK, "parse_math": False, "bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5, "alpha": 0.85}}
+        style = {
+            "fontsize": SIZE,
+            "color": INK,
+            "parse_math": False,
+            "bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5, "alpha": 0.85},
+        }
         if x is None:
             assert y is not None
             picture.axhline(y, color=INK, linewidth=1.4, linestyle=(0, (1, 1.5)))
-            picture.annotate(word, (0, y), (6, 4), xycoords=("axes fraction", "data"), textcoords="offset points", va="bottom", **style)
+            picture.annotate(
+                word,
+                (0, y),
+                (6, 4),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                va="bottom",
+                **style,
+            )
         elif y is not None:
             picture.scatter([x], [y], s=230, facecolors="none", edgecolors=INK, linewidths=2, zorder=5)
             left = picture.transAxes.inverted().transform(picture.transData.transform((x, y)))[0] > 0.6
-            picture.annotate(word, (x, y), (-13 if left else 13, 9), textcoords="offset points", ha="right" if left else "left", va="bottom", **style)
+            picture.annotate(
+                word,
+                (x, y),
+                (-13 if left else 13, 9),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="bottom",
+                **style,
+            )
         elif np.ndim(x):
             picture.axvspan(x[0], x[1], color=mix(SOFT, 0.16), zorder=0)
-            picture.annotate(word, (float(np.mean(x)), 1), (0, -4), xycoords=("data", "axes fraction"), textcoords="offset points", ha="center", va="top", **style)
+            picture.annotate(
+                word,
+                (float(np.mean(x)), 1),
+                (0, -4),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                **style,
+            )
         else:
             picture.axvline(x, color=INK, linewidth=1.5)
             _word_at(picture, float(x), word, style)
@@ -123,11 +163,22 @@ def draw_marks(picture: Picture, mark: Mapping[str, Mark] | None) -> None:
 
 def _word_at(picture: Picture, x: float, word: str, style: dict[str, Any]) -> None:
     """Write a word at the top of an upright line, on the side that has room."""
-    text = picture.annotate(word, (x, 1), (6, -3), xycoords=("data", "axes fraction"), textcoords="offset points", va="top", **style)
+    text = picture.annotate(
+        word,
+        (x, 1),
+        (6, -3),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        va="top",
+        **style,
+    )
 
     def place() -> None:
         at = picture.transAxes.inverted().transform(picture.transData.transform((x, 1)))[0]
-        fits = at * picture.bbox.width + (text_width(word, SIZE) + 0.15) * picture.canvas.figure.dpi < picture.bbox.width
+        fits = (
+            at * picture.bbox.width + (text_width(word, SIZE) + 0.15) * picture.canvas.figure.dpi
+            < picture.bbox.width
+        )
         text.set(ha="left" if fits else "right", position=(6 if fits else -6, -3))
 
     picture.before_drawing.append(place)
@@ -141,8 +192,15 @@ def name_bars(picture: Picture, names: Sequence[str]) -> None:
     widest = max(text_width(name, SIZE) for name in names) + 0.62
     columns = max(1, min(len(names), int(room / widest)))
     picture.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, fontsize=SIZE, borderaxespad=0, borderpad=0.1,
-        handlelength=1.5, handletextpad=0.5, columnspacing=1.4,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        fontsize=SIZE,
+        borderaxespad=0.3,
+        borderpad=0.1,
+        handlelength=1.5,
+        handletextpad=0.5,
+        columnspacing=1.4,
     )
 
 

@@ -47,7 +47,9 @@ def crossover(
     if not at > 0:
         raise ValueError(f"at must be above 0, on a logarithmic axis, got {at}")
     mark = {f"equal at {number(at)}": (at, None)}
-    picture = lines(series, x=x, xlabel=xlabel, ylabel=ylabel, title=title, log_y=True, mark=mark, alt=alt, ax=ax)
+    picture = lines(
+        series, x=x, xlabel=xlabel, ylabel=ylabel, title=title, log_y=True, mark=mark, alt=alt, ax=ax
+    )
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_xscale("log")
         picture.set_ylim(limits)

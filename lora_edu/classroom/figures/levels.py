@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import Picture, drawing
 from lora_edu.classroom.figures._marks import label, name_lines
-from lora_edu.classroom.figures._sentences import number, sentence
+from lora_edu.classroom.figures._sentences import count_of, number, sentence
 from lora_edu.classroom.figures.charts import last_point, said_of_lines
 from lora_edu.classroom.figures.palette import COLORS, HATCHES, INK, LINE_STYLES, MARKERS, colors_of
 
@@ -53,8 +53,12 @@ def equal_shares(
         label(picture, "standard deviations from the mean", "density", title)
         picture.alt = sentence(
             f"The bell curve of N(0, 1) in {parts} slices of equal area, {1 / parts:.3g} each",
-            f"The cuts stand between {number(cuts[0])} and {number(cuts[-1])}" if parts > 2 else "The cut stands at 0",
-            f"The narrowest slice is {number(min(b - a for a, b in pairwise(cuts)))} wide" if parts > 2 else "",
+            f"The cuts stand between {number(cuts[0])} and {number(cuts[-1])}"
+            if parts > 2
+            else "The cut stands at 0",
+            f"The narrowest slice is {number(min(b - a for a, b in pairwise(cuts)))} wide"
+            if parts > 2
+            else "",
         )
     return picture
 
@@ -98,7 +102,7 @@ def number_lines(
         picture.grid(axis="y", visible=False)
         picture.alt = sentence(
             *(
-                f"{name}: {len(v):,} {'stroke' if len(v) == 1 else 'strokes'}, from {number(v.min())} to {number(v.max())}"
+                f"{name}: {count_of(len(v), 'stroke')}, from {number(v.min())} to {number(v.max())}"
                 for name, v in vectors.items()
             )
         )

@@ -41,8 +41,8 @@ def image(
         set_title(picture, title)
         height, width = pixels.shape
         picture.alt = sentence(
-            f"{title or 'A picture'}: {height:,} × {width:,} numbers from {number(pixels.min())} to {number(pixels.max())} as grey "
-            f"levels, black at {number(limits[0])} and white at {number(limits[1])}"
+            f"{title or 'A picture'}: {height:,} × {width:,} numbers from {number(pixels.min())} to "
+            f"{number(pixels.max())} as grey levels, black at {number(limits[0])} and white at {number(limits[1])}"
         )
     return picture
 
@@ -103,7 +103,7 @@ def product(
         picture.alt = sentence(
             f"{names[0]}, {B.shape[0]} × {B.shape[1]}, times {names[1]}, {A.shape[0]} × {A.shape[1]}, is "
             f"{''.join(names)}, {result.shape[0]} × {result.shape[1]}",
-            f"Its numbers lie between {number(result.min())} and {number(result.max())}; the factors hold {B.size + A.size:,} "
-            f"numbers, the product {result.size:,}",
+            f"Its numbers lie between {number(result.min())} and {number(result.max())}; the factors hold "
+            f"{B.size + A.size:,} numbers, the product {result.size:,}",
         )
     return picture

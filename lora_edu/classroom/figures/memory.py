@@ -13,7 +13,13 @@ from lora_edu.classroom.figures.palette import COLORS, HATCHES, INK, PAPER
 
 _BOX = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}
 
-_KEY: dict[str, Any] = {"fontsize": 13, "borderaxespad": 0, "borderpad": 0.1, "handlelength": 1.5, "columnspacing": 1.2}
+_KEY: dict[str, Any] = {
+    "fontsize": 13,
+    "borderaxespad": 0.3,
+    "borderpad": 0.1,
+    "handlelength": 1.5,
+    "columnspacing": 1.2,
+}
 
 
 def tensors_alive(
@@ -58,7 +64,7 @@ def tensors_alive(
         set_title(picture, title)
         picture.grid(axis="y", visible=False)
         handles = [Patch(label=name, **style) for name, style in styles.items()]
-        picture.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.01), ncols=len(handles), **_KEY)
+        picture.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), **_KEY)
         alive = {name: size for name, (_, size) in rows.items() if size}
         picture.alt = sentence(
             f"Alive: {listed(f'{name} {number(size)} MB ({rows[name][0]})' for name, size in alive.items())}",
@@ -124,11 +130,14 @@ def stacked(
         picture.grid(axis="y", visible=False)
         handles = [Patch(label=name, **style) for name, style in styles.items()]
         columns = min(3, len(handles))
-        picture.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, **_KEY)
+        picture.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, **_KEY)
         sums = {name: sum(parts.values()) for name, parts in bars.items()}
         picture.alt = sentence(
             f"In {unit}: "
-            + listed(f"{bar} {number(total)} ({'fits' if total <= size else 'too much'})" for bar, total in sums.items()),
+            + listed(
+                f"{bar} {number(total)} ({'fits' if total <= size else 'too much'})"
+                for bar, total in sums.items()
+            ),
             f"The limit, {name}, is {number(size)} {unit}",
         )
     return picture

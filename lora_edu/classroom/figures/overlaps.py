@@ -30,7 +30,11 @@ def collisions(picture: Picture) -> list[str]:
     """
     figure = picture.canvas.figure
     with mpl.rc_context(STYLE):
-        texts = [(text.get_text(), inner(text.get_window_extent())) for axes in figure.axes for text in texts_of(axes)]
+        texts = [
+            (text.get_text(), inner(text.get_window_extent()))
+            for axes in figure.axes
+            for text in texts_of(axes)
+        ]
         bars = [inner(box, 0) for axes in figure.axes for box in whiskers_of(axes)]
     edge = figure.bbox
     found = [f"{a!r} meets {b!r}" for (a, one), (b, other) in combinations(texts, 2) if one.overlaps(other)]

@@ -1,7 +1,8 @@
 """The course's colours: one meaning each, in every notebook.
 
-A colour never speaks alone. What is frozen is hatched and carries a lock; lines differ in stroke and marker too, bars in hatch.
-Readers with red or green blindness tell any two of them apart (tests/classroom/test_figures_palette.py simulates both).
+A colour never speaks alone. What is frozen is hatched and carries a lock; lines differ in stroke and marker
+too, bars in hatch. Readers with red or green blindness tell any two of them apart: a test simulates both
+(tests/classroom/test_figures_palette.py).
 """
 
 from __future__ import annotations
@@ -35,9 +36,7 @@ CONTRAST = 4.5  # of text with what it stands on: WCAG 2.2, 1.4.3
 
 def mix(color: str, share: float, ground: str = PAPER) -> str:
     """A colour thinned with the ground it stands on: `share` 1 is the colour, 0 the ground."""
-    return to_hex(
-        [share * a + (1 - share) * b for a, b in zip(to_rgb(color), to_rgb(ground), strict=True)]
-    )
+    return to_hex([share * a + (1 - share) * b for a, b in zip(to_rgb(color), to_rgb(ground), strict=True)])
 
 
 def luminance(color: str) -> float:
@@ -61,8 +60,10 @@ def readable(color: str, ground: str = PAPER) -> str:
 
 
 def on(color: str) -> str:
-    """Ink or white: whichever can be read better on the colour."""
-    return max((INK, "#FFFFFF"), key=lambda text: contrast(text, color))
+    """Ink where it can be read on the colour, else black or white, one of which always can."""
+    if contrast(INK, color) >= CONTRAST:
+        return INK
+    return max(("#FFFFFF", "#000000"), key=lambda text: contrast(text, color))
 
 
 def colors_of(names: Sequence[str], roles: Mapping[str, str] | None) -> list[str]:

@@ -59,7 +59,14 @@ def update_to_scale(
             fill = mix(color, 0.35) if hatch else color
             picture.add_patch(
                 Rectangle(
-                    (x, y), columns, rows, facecolor=fill, edgecolor=color, hatch=hatch, linewidth=0.8, label=text
+                    (x, y),
+                    columns,
+                    rows,
+                    facecolor=fill,
+                    edgecolor=color,
+                    hatch=hatch,
+                    linewidth=0.8,
+                    label=text,
                 )
             )
         picture.set(xlim=(-0.02 * side, 1.8 * side), ylim=(1.02 * side, -0.02 * side), aspect="equal")
@@ -131,8 +138,9 @@ def areas(
         set_title(picture, title)
         least = min(values, key=values.__getitem__)
         most = max(values, key=values.__getitem__)
+        sizes = listed(f"{name} {number_format.format(value)}" for name, value in values.items())
         picture.alt = sentence(
-            f"Squares, their areas to scale: {listed(f'{name} {number_format.format(v)}' for name, v in values.items())}",
+            f"Squares, their areas to scale: {sizes}",
             f"{most} is {number(values[most] / values[least])} times {least}" if most != least else "",
         )
     return picture

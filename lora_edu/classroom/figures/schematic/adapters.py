@@ -7,16 +7,8 @@ from collections.abc import Mapping, Sequence
 from lora_edu.classroom.figures._canvas import Picture
 from lora_edu.classroom.figures._sentences import count_of, listed, number, sentence
 from lora_edu.classroom.figures.palette import ROLES, mix
-from lora_edu.classroom.figures.schematic.parts import (
-    Block,
-    area,
-    arrow,
-    named,
-    plus,
-    rounded,
-    sheet,
-    word,
-)
+from lora_edu.classroom.figures.schematic.parts import area, arrow, named, plus, rounded
+from lora_edu.classroom.figures.schematic.sheet import Block, sheet, word
 
 SIDE = 2.3  # inches: the base's square
 
@@ -59,19 +51,30 @@ def one_base(
         raise ValueError(f"rows must name some of {list(adapters)} or None, got {list(rows)}")
     name, size = base
     total = sum(adapters.values())
-    finding = f"One base of {number(size)} {unit}, {count_of(len(adapters), 'adapter')} of {number(total)} {unit} in all"
+    several = count_of(len(adapters), "adapter")
+    finding = f"One base of {number(size)} {unit}, {several} of {number(total)} {unit} in all"
     with sheet(10.4, 4.1, title=title or finding, alt=alt, ax=ax) as picture:
         middle = 1.85
         frozen = area(picture, Block(3.35, middle - SIDE / 2, SIDE, SIDE), "frozen")
         named(picture, frozen, name, f"{number(size)} {unit}, one copy", "frozen", True)
-        gap = min(0.62, 3.2 / max(len(adapters), len(rows)))
+        gap = min(0.62, 2.3 / max(1, len(adapters) - 1, len(rows) - 1))
         places = {adapter: middle + gap * ((len(adapters) - 1) / 2 - i) for i, adapter in enumerate(adapters)}
         for adapter, bytes_ in adapters.items():
             side, y, used = SIDE * (bytes_ / size) ** 0.5, places[adapter], adapter in rows or not rows
-            area(picture, Block(7.2 - side / 2, y - side / 2, side, side), "trained", share=1 if used else 0.2)
+            area(
+                picture, Block(7.2 - side / 2, y - side / 2, side, side), "trained", share=1 if used else 0.2
+            )
             weight = "bold" if used else "normal"
             text = f"{adapter}: {number(bytes_)} {unit}"
-            word(picture, (7.2 + max(side / 2, 0.12) + 0.14, y), text, role="trained" if used else None, soft=not used, ha="left", weight=weight)
+            word(
+                picture,
+                (7.2 + max(side / 2, 0.12) + 0.14, y),
+                text,
+                role="trained" if used else None,
+                soft=not used,
+                ha="left",
+                weight=weight,
+            )
         for i, adapter in enumerate(rows):
             y = middle + gap * ((len(rows) - 1) / 2 - i)
             tile = Block(0.4, y - 0.19, 2.1, 0.38)
@@ -83,7 +86,7 @@ def one_base(
                 side = SIDE * (adapters[adapter] / size) ** 0.5
                 joined = plus(picture, (frozen.right[0], inside), radius=0.15)
                 arrow(picture, (7.2 - max(side / 2, 0.06), places[adapter]), joined.right, "trained")
-        word(picture, (10.1, 0.42), "an adapter is added in every layer", soft=True, ha="right")
+        word(picture, (10.1, 0.3), "an adapter is added in every layer", soft=True, ha="right")
         used = [f"row {i + 1} by {adapter or 'the base alone'}" for i, adapter in enumerate(rows)]
         picture.alt = sentence(
             f"{name}, {number(size)} {unit}, is frozen and there once. Beside it, to scale: "

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from matplotlib.patches import Rectangle
+
 from lora_edu.classroom.figures._canvas import Picture
 from lora_edu.classroom.figures._sentences import count_of, listed, sentence
 from lora_edu.classroom.figures.palette import ROLES
-from lora_edu.classroom.figures.schematic.parts import (
-    Block,
-    Point,
-    Rectangle,
-    area,
-    arrow,
-    box,
-    lock,
-    plus,
-    sheet,
-    word,
-)
+from lora_edu.classroom.figures.schematic.parts import area, arrow, box, lock, plus
+from lora_edu.classroom.figures.schematic.sheet import Block, sheet, word
 
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 STRIP = 0.08  # inches: the least width of A and B that can be seen
@@ -59,8 +51,13 @@ def transformer_block(
     if min(hidden, keys, inner, r) < 1:
         raise ValueError(f"hidden, keys, inner and r must be at least 1, got {(hidden, keys, inner, r)}")
     shapes = {
-        "q_proj": (hidden, hidden), "k_proj": (keys, hidden), "v_proj": (keys, hidden), "o_proj": (hidden, hidden),
-        "gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner),
+        "q_proj": (hidden, hidden),
+        "k_proj": (keys, hidden),
+        "v_proj": (keys, hidden),
+        "o_proj": (hidden, hidden),
+        "gate_proj": (inner, hidden),
+        "up_proj": (inner, hidden),
+        "down_proj": (hidden, inner),
     }
     frozen = sum(rows * columns for rows, columns in shapes.values())
     trained = sum(r * sum(shapes[name]) for name in adapted)
@@ -75,10 +72,19 @@ def transformer_block(
 
         def weight(name: str, left: float, middle: float) -> Block:
             rows, columns = shapes[name]
-            block = area(picture, Block(left, middle - rows * scale / 2, columns * scale, rows * scale), "frozen")
+            block = area(
+                picture, Block(left, middle - rows * scale / 2, columns * scale, rows * scale), "frozen"
+            )
             above = STRIP + 0.1 if name in adapted else 0.0
             short = name.removesuffix("_proj")
-            word(picture, (block.top[0], block.top[1] + above + 0.05), short, role="frozen", va="bottom", weight="bold")
+            word(
+                picture,
+                (block.top[0], block.top[1] + above + 0.05),
+                short,
+                role="frozen",
+                va="bottom",
+                weight="bold",
+            )
             if name not in adapted:
                 return block
             strip = max(r * scale, STRIP)
@@ -86,7 +92,13 @@ def transformer_block(
             return Block(left - strip - 0.05, block.y, block.width + strip + 0.05, block.height)
 
         arrow(picture, (0.35, stream), (11.95, stream), "activations", width=5)
-        word(picture, (0.35, stream - 0.3), f"residual stream, {hidden:,} numbers a token", role="activations", ha="left")
+        word(
+            picture,
+            (0.35, stream - 0.3),
+            f"residual stream, {hidden:,} numbers a token",
+            role="activations",
+            ha="left",
+        )
         norm = box(picture, (1.15, 2.6), "norm", width=0.75)
         attention, o = box(picture, (3.95, 2.6), "attention", width=1.15), weight("o_proj", 4.95, 2.6)
         first = plus(picture, (5.95, stream))
@@ -117,10 +129,13 @@ def transformer_block(
         bare = [name.removesuffix("_proj") for name in LAYERS if name not in adapted]
         carried = [name.removesuffix("_proj") for name in LAYERS if name in adapted]
         picture.alt = sentence(
-            "A transformer block. From the residual stream a norm leads to q, k and v, attention and o, whose result is "
-            "added to the stream; a second norm leads to gate and up, whose product goes through down and is added too",
+            "A transformer block. From the residual stream a norm leads to q, k and v, attention and o, whose result "
+            "is added to the stream; a second norm leads to gate and up, whose product goes through down and is "
+            "added too",
             f"The seven linear layers hold {frozen:,} numbers, all frozen",
-            f"{listed(carried)} carry A and B of rank {r}: {trained:,} numbers, {trained / frozen:.2%}" if carried else "",
+            f"{listed(carried)} carry A and B of rank {r}: {trained:,} numbers, {trained / frozen:.2%}"
+            if carried
+            else "",
             f"{listed(bare)} carry none" if carried and bare else "",
         )
     return picture
@@ -143,4 +158,6 @@ def adapter(picture: Picture, weight: Block, strip: float) -> None:
         Block(weight.x - 0.05 - strip, weight.y, strip, weight.height),
         Block(weight.x, weight.y + weight.height + 0.05, weight.width, strip),
     ):
-        picture.add_patch(Rectangle((block.x, block.y), block.width, block.height, facecolor=ROLES["trained"], linewidth=0))
+        picture.add_patch(
+            Rectangle((block.x, block.y), block.width, block.height, facecolor=ROLES["trained"], linewidth=0)
+        )

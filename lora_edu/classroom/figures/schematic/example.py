@@ -10,13 +10,8 @@ from numpy.typing import ArrayLike
 from lora_edu.classroom.figures._canvas import Picture, text_width
 from lora_edu.classroom.figures._sentences import count_of, percent, sentence
 from lora_edu.classroom.figures.palette import GRID, ROLES, SOFT, mix
-from lora_edu.classroom.figures.schematic.parts import (
-    SIZE,
-    Block,
-    sheet,
-    token,
-    word,
-)
+from lora_edu.classroom.figures.schematic.parts import token
+from lora_edu.classroom.figures.schematic.sheet import SIZE, Block, sheet, word
 
 WIDTH, MARGIN, TILE = 10.8, 1.75, 0.4
 IGNORED = -100  # PyTorch's and transformers' label for "not scored"
@@ -153,6 +148,7 @@ def _said(shown: Sequence[str], scored: Sequence[bool], shades: Mapping[str, np.
             least = answer[int(np.argmin(right))]
             mean = float(np.mean(right))
             parts.append(
-                f"{name}: the right token gets {percent(mean)} on average, and least at {shown[least]}: {percent(float(values[least]))}"
+                f"{name}: the right token gets {percent(mean)} on average, and least at "
+                f"{shown[least]}: {percent(float(values[least]))}"
             )
     return sentence(*parts)

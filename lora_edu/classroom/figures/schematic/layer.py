@@ -7,16 +7,8 @@ from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import Picture
 from lora_edu.classroom.figures._sentences import number, numbers, sentence
-from lora_edu.classroom.figures.schematic.parts import (
-    CELL,
-    arrow,
-    box,
-    chain_of,
-    column,
-    matrix,
-    plus,
-    sheet,
-)
+from lora_edu.classroom.figures.schematic.parts import arrow, box, column, matrix, plus
+from lora_edu.classroom.figures.schematic.sheet import CELL, chain_of, sheet
 
 TALLEST = 2.2  # inches for the longer side of W
 
@@ -78,20 +70,70 @@ def lora_layer(
         flow = max(1e-12, *(np.abs(v).max() for v in (x, base, update, hidden, base + update)))
         put = {"cell": cell, "strongest": strongest}
         live = {"cell": cell, "strongest": flow}
-        source = matrix(picture, (0.45, middle - into * cell / 2), column(x), "activations", name="x", note=f"{into}", **live)
-        frozen = matrix(
-            picture, (start + 0.25, high - out * cell / 2), W, "frozen",
-            name="W", note=f"frozen: {out:,} × {into:,} = {out * into:,} numbers", locked=True, **put,
+        source = matrix(
+            picture,
+            (0.45, middle - into * cell / 2),
+            column(x),
+            "activations",
+            name="x",
+            note=f"{into}",
+            **live,
         )
-        reads = matrix(picture, (places[0], low - r * cell / 2), A, "trained", name="A", note=f"reads: {r} × {into}", **put)
-        inner = matrix(picture, (places[1], low - r * cell / 2), column(hidden), "activations", name="Ax", note=f"r = {r}", **live)
-        writes = matrix(picture, (places[2], low - out * cell / 2), B, "trained", name="B", note=f"writes: {out} × {r}", **put)
+        frozen = matrix(
+            picture,
+            (start + 0.25, high - out * cell / 2),
+            W,
+            "frozen",
+            name="W",
+            note=f"frozen: {out:,} × {into:,} = {out * into:,} numbers",
+            locked=True,
+            **put,
+        )
+        reads = matrix(
+            picture,
+            (places[0], low - r * cell / 2),
+            A,
+            "trained",
+            name="A",
+            note=f"reads: {r} × {into}",
+            **put,
+        )
+        inner = matrix(
+            picture,
+            (places[1], low - r * cell / 2),
+            column(hidden),
+            "activations",
+            name="Ax",
+            note=f"r = {r}",
+            **live,
+        )
+        writes = matrix(
+            picture,
+            (places[2], low - out * cell / 2),
+            B,
+            "trained",
+            name="B",
+            note=f"writes: {out} × {r}",
+            **put,
+        )
         times = box(picture, (places[3] + 0.5, low), f"× {number(scaling)}", width=0.9)
         picture.text(times.top[0], times.top[1] + 0.1, "α / r", ha="center", va="bottom", fontsize=13)
-        added = matrix(picture, (places[4], low - out * cell / 2), column(update), "activations", note="update", **live)
-        kept = matrix(picture, (places[4], high - out * cell / 2), column(base), "activations", name="Wx", **live)
+        added = matrix(
+            picture, (places[4], low - out * cell / 2), column(update), "activations", note="update", **live
+        )
+        kept = matrix(
+            picture, (places[4], high - out * cell / 2), column(base), "activations", name="Wx", **live
+        )
         total = plus(picture, (places[4] + cell / 2, middle))
-        result = matrix(picture, (places[5], middle - out * cell / 2), column(base + update), "activations", name="y", note=f"{out}", **live)
+        result = matrix(
+            picture,
+            (places[5], middle - out * cell / 2),
+            column(base + update),
+            "activations",
+            name="y",
+            note=f"{out}",
+            **live,
+        )
         arrow(picture, (source.right[0], middle + 0.2), frozen.left, curve=-0.25)
         arrow(picture, (source.right[0], middle - 0.2), reads.left, curve=0.25)
         for one, other in [(reads, inner), (inner, writes), (times, added), (frozen, kept), (total, result)]:
@@ -101,7 +143,8 @@ def lora_layer(
         arrow(picture, added.top, total.bottom)
         picture.alt = sentence(
             f"A LoRA layer with {out} outputs, {into} inputs and rank {r}. W, frozen, gives {numbers(base)}",
-            f"A reads {numbers(hidden)}, and B spreads them; times α / r = {number(scaling)} they add {numbers(update)}",
+            f"A reads {numbers(hidden)}, and B spreads them; times α / r = {number(scaling)} they add "
+            f"{numbers(update)}",
             f"The sum y is {numbers(base + update)}. A and B hold {r * (out + into):,} numbers, W holds {out * into:,}",
         )
     return picture

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from matplotlib.patches import Rectangle
 
-from lora_edu.classroom.figures._canvas import Picture
+from lora_edu.classroom.figures._canvas import Picture, text_width
 from lora_edu.classroom.figures._sentences import number, sentence
 from lora_edu.classroom.figures.palette import PAPER, ROLES, mix
-from lora_edu.classroom.figures.schematic.parts import (
-    Block,
-    area,
-    arrow,
-    bits,
-    rounded,
-    sheet,
-    word,
-)
+from lora_edu.classroom.figures.schematic.parts import area, arrow, bits, rounded
+from lora_edu.classroom.figures.schematic.sheet import SIZE, Block, sheet, word
 
 WIDTH, LEFT, RIGHT = 10.8, 0.4, 10.4
 NIGHT = "#1B2530"  # a dark sheet: nothing on it is wide
@@ -65,7 +58,9 @@ def weight_life(
     pitch = (RIGHT - LEFT) / layers
     spot = LEFT + (lit + 0.5) * pitch
     broad = 0.78 * pitch
-    finding = f"At any moment one layer of {layers} is wide: {number(wide)} {unit} beside {number(stored)} {unit}"
+    finding = (
+        f"At any moment one layer of {layers} is wide: {number(wide)} {unit} beside {number(stored)} {unit}"
+    )
     with sheet(WIDTH, 4.8, title=title or finding, alt=alt, ax=ax) as picture:
         dark = Block(LEFT - 0.12, 1.72, RIGHT - LEFT + 0.24, 2.1)
         picture.add_patch(rounded(dark, NIGHT, NIGHT, 0, radius=0.1))
@@ -79,18 +74,28 @@ def weight_life(
                 bits(picture, Block(x, 2.12, broad, 1.25))
         grown = max(broad, 0.3)
         area(picture, Block(spot - grown / 2, 2.12, grown, 1.6), "frozen", share=0.3)
-        say = min(max(spot, 1.65), WIDTH - 1.65)
-        word(picture, (say, 4.02), f"layer {lit + 1}: made wide, used, dropped", role="frozen", weight="bold")
-        for y, role, way, now in [(1.36, "activations", "forward", forward), (1.0, "gradients", "backward", not forward)]:
+        text = f"layer {lit + 1}: made wide, used, dropped"
+        half = text_width(text, SIZE, "bold") / 2 + 0.25
+        say = min(max(spot, half), WIDTH - half)
+        word(picture, (say, 4.02), text, role="frozen", weight="bold")
+        for y, role, way, now in [
+            (1.36, "activations", "forward", forward),
+            (1.0, "gradients", "backward", not forward),
+        ]:
             track(picture, y, role, way, spot if now else None)
-        key = [("codes", "stored in 4 bits"), ("frozen", "wide, for a moment"), ("trained", "A and B, always wide")]
+        key = [
+            ("codes", "stored in 4 bits"),
+            ("frozen", "wide, for a moment"),
+            ("trained", "A and B, always wide"),
+        ]
         for index, (role, text) in enumerate(key):
             x = LEFT + index * 3.4
             area(picture, Block(x, 0.34, 0.3, 0.2), role, share=0.3 if role == "frozen" else 1)
             word(picture, (x + 0.4, 0.44), text, role=role, ha="left")
         picture.alt = sentence(
-            f"{layers} layers lie stored in 4 bits, {number(stored)} {unit} in all. On the way {'forward' if forward else 'back'}, "
-            f"layer {lit + 1} is made wide: {number(wide)} {unit} more. The others stay dark; A and B of every layer are always wide"
+            f"{layers} layers lie stored in 4 bits, {number(stored)} {unit} in all",
+            f"On the way {'forward' if forward else 'back'}, layer {lit + 1} is made wide: {number(wide)} {unit} more",
+            "The others stay dark; A and B of every layer are always wide",
         )
     return picture
 
@@ -98,15 +103,34 @@ def weight_life(
 def glow(picture: Picture, light: Block, sheet_: Block) -> None:
     """Light falls on the sheet round the lit layer, and not beyond the sheet."""
     left, right = max(light.x, sheet_.x), min(light.x + light.width, sheet_.x + sheet_.width)
-    picture.add_patch(Rectangle((left, light.y), right - left, light.height, facecolor="#FFFFFF", alpha=0.13, linewidth=0))
+    picture.add_patch(
+        Rectangle((left, light.y), right - left, light.height, facecolor="#FFFFFF", alpha=0.13, linewidth=0)
+    )
 
 
 def track(picture: Picture, y: float, role: str, way: str, spot: float | None) -> None:
     """Draw the way of a pass over all layers, and where it stands now."""
-    word(picture, (LEFT, y), way, role=role if spot else None, ha="left", soft=not spot, **({} if spot is None else {"weight": "bold"}))
+    word(
+        picture,
+        (LEFT, y),
+        way,
+        role=role if spot else None,
+        ha="left",
+        soft=not spot,
+        **({} if spot is None else {"weight": "bold"}),
+    )
     ends = [(LEFT + 1.15, y), (RIGHT, y)]
     start, end = ends if role == "activations" else ends[::-1]
     color = ROLES[role] if spot else mix(ROLES[role], 0.35)
     arrow(picture, start, end, dashed=role == "gradients", color=color)
     if spot is not None:
-        picture.plot([max(spot, LEFT + 1.25)], [y], marker="o", markersize=11, color=ROLES[role], markeredgecolor=PAPER, markeredgewidth=2, zorder=6)
+        picture.plot(
+            [max(spot, LEFT + 1.25)],
+            [y],
+            marker="o",
+            markersize=11,
+            color=ROLES[role],
+            markeredgecolor=PAPER,
+            markeredgewidth=2,
+            zorder=6,
+        )

@@ -1,125 +1,36 @@
-"""The vocabulary of the schematics: a sheet measured in inches, and what is drawn on it.
-
-Lengths are inches from the sheet's lower left corner, whatever the drawing; so text keeps one size, and a
-schematic is arithmetic on a few boxes. A drawing to scale chooses inches a number and keeps them.
-"""
+"""The vocabulary of the schematics: what is drawn on a sheet."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.patches import Arc, Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from lora_edu.classroom.figures._canvas import (
-    PAD,
-    TITLE_LEADING,
-    TITLE_SIZE,
-    Picture,
-    drawing,
-    lay_card,
-    set_title,
-    text_width,
-    wrapped,
-)
+from lora_edu.classroom.figures._canvas import Picture, text_width
 from lora_edu.classroom.figures.palette import (
     GRID,
     INK,
     PAPER,
     ROLE_HATCHES,
     ROLES,
-    SOFT,
     mix,
     on,
     readable,
 )
-
-SIZE, NAME_SIZE = 13, 15  # points: the least that is read from the last row, and names
-CELL = 0.42  # inches a number takes where digits are shown
-LINE = 0.24  # inches from one line of text to the next
-Point = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Block:
-    """Where something was drawn."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    @property
-    def right(self) -> Point:
-        return self.x + self.width, self.y + self.height / 2
-
-    @property
-    def left(self) -> Point:
-        return self.x, self.y + self.height / 2
-
-    @property
-    def top(self) -> Point:
-        return self.x + self.width / 2, self.y + self.height
-
-    @property
-    def bottom(self) -> Point:
-        return self.x + self.width / 2, self.y
-
-
-@contextmanager
-def sheet(width: float, height: float, *, title: str, alt: str | None, ax: Picture | None) -> Iterator[Picture]:
-    """An empty sheet of paper, its title written; `ax` becomes as large as the sheet.
-
-    Raises
-    ------
-    ValueError
-        If `ax` shares its figure with others.
-    """
-    if ax is not None and len(ax.canvas.figure.axes) > 1:
-        raise ValueError("ax must be alone in its figure: a schematic takes a whole one, so panels=1")
-    with drawing(alt, ax) as picture:
-        figure = picture.canvas.figure
-        lines = wrapped(title, width - 2 * PAD, TITLE_SIZE, "bold").count("\n")
-        height += lines * TITLE_SIZE * TITLE_LEADING / 72  # a long title makes the sheet taller
-        figure.set_size_inches(width, height)
-        figure.set_layout_engine("none")
-        lay_card(figure)
-        picture.set_position((0, 0, 1, 1))
-        picture.set(xlim=(0, width), ylim=(0, height))
-        picture.set_axis_off()
-        set_title(picture, title)
-        yield picture
-
-
-def ink(role: str | None) -> str:
-    """The colour in which a role's name is written."""
-    return INK if role is None else readable(ROLES[role])
-
-
-def word(
-    picture: Picture,
-    at: Point,
-    text: str,
-    *,
-    role: str | None = None,
-    soft: bool = False,
-    size: float = SIZE,
-    ha: str = "center",
-    va: str = "center",
-    **style: Any,
-) -> None:
-    """Write text; `soft` for what is said beside the drawing."""
-    color = style.pop("color", SOFT if soft else ink(role))
-    picture.text(*at, text, color=color, fontsize=size, ha=ha, va=va, parse_math=False, **style)
+from lora_edu.classroom.figures.schematic.sheet import CELL, NAME_SIZE, SIZE, Block, Point, word
 
 
 def named(picture: Picture, block: Block, name: str, note: str, role: str | None, lock_it: bool) -> None:
     """Write a block's name over it and a note below it."""
     if name:
-        word(picture, (block.top[0], block.top[1] + 0.06), name, role=role, size=NAME_SIZE, va="bottom", weight="bold")
+        word(
+            picture,
+            (block.top[0], block.top[1] + 0.06),
+            name,
+            role=role,
+            size=NAME_SIZE,
+            va="bottom",
+            weight="bold",
+        )
     if note:
         word(picture, (block.bottom[0], block.y - 0.07), note, soft=True, va="top")
     if lock_it:
@@ -194,7 +105,9 @@ def matrix(
 def entry(value: float) -> str:
     """A number short enough for a cell."""
     short = f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}".removesuffix(".0")
-    return short.removeprefix("-") if float(short) == 0 else short.replace("-", "–")  # a minus would be too wide
+    return (
+        short.removeprefix("-") if float(short) == 0 else short.replace("-", "–")
+    )  # a minus would be too wide
 
 
 def column(values: np.ndarray) -> np.ndarray:
@@ -231,7 +144,9 @@ def arrow(
     )
 
 
-def box(picture: Picture, middle: Point, text: str, *, width: float, height: float = 0.46, fill: str = PAPER) -> Block:
+def box(
+    picture: Picture, middle: Point, text: str, *, width: float, height: float = 0.46, fill: str = PAPER
+) -> Block:
     """Draw a rounded box with a text in it: something that is done."""
     block = Block(middle[0] - width / 2, middle[1] - height / 2, width, height)
     picture.add_patch(rounded(block, fill, INK))
@@ -255,10 +170,16 @@ def plus(picture: Picture, middle: Point, sign: str = "+", radius: float = 0.19)
     """Draw a circle in which paths are added (or multiplied)."""
     picture.add_patch(Circle(middle, radius, facecolor=PAPER, edgecolor=INK, linewidth=1.8, zorder=3))
     x, y = middle
-    arms = [((-1, 0), (1, 0)), ((0, -1), (0, 1))] if sign == "+" else [((-0.7, -0.7), (0.7, 0.7)), ((-0.7, 0.7), (0.7, -0.7))]
+    arms = (
+        [((-1, 0), (1, 0)), ((0, -1), (0, 1))]
+        if sign == "+"
+        else [((-0.7, -0.7), (0.7, 0.7)), ((-0.7, 0.7), (0.7, -0.7))]
+    )
     for (a, b), (c, d) in arms:
         reach = 0.55 * radius
-        picture.plot([x + a * reach, x + c * reach], [y + b * reach, y + d * reach], color=INK, linewidth=1.8, zorder=4)
+        picture.plot(
+            [x + a * reach, x + c * reach], [y + b * reach, y + d * reach], color=INK, linewidth=1.8, zorder=4
+        )
     return Block(x - radius, y - radius, 2 * radius, 2 * radius)
 
 
@@ -267,21 +188,37 @@ def lock(picture: Picture, at: Point, size: float = 0.2, role: str = "frozen") -
     (x, y), color = at, ROLES[role]
     picture.add_patch(rounded(Block(x, y, size, 0.75 * size), color, color, 0, radius=0.15 * size))
     picture.add_patch(
-        Arc((x + size / 2, y + 0.72 * size), 0.62 * size, 0.85 * size, theta1=0, theta2=180, color=color, linewidth=2)
+        Arc(
+            (x + size / 2, y + 0.72 * size),
+            0.62 * size,
+            0.85 * size,
+            theta1=0,
+            theta2=180,
+            color=color,
+            linewidth=2,
+        )
     )
 
 
 def bits(picture: Picture, block: Block, *, share: float = 1.0, rows: int = 6) -> None:
     """Draw a weight stored in 4 bits: a dark sheet with holes, like a punched card."""
     picture.add_patch(
-        Rectangle((block.x, block.y), block.width, block.height, facecolor=mix(ROLES["codes"], share), linewidth=0)
+        Rectangle(
+            (block.x, block.y), block.width, block.height, facecolor=mix(ROLES["codes"], share), linewidth=0
+        )
     )
     step = block.height / rows
     for row in range(rows):
         for side in (0.16, 0.56):
             hole = block.x + side * block.width, block.y + (row + 0.32) * step
             picture.add_patch(
-                Rectangle(hole, 0.28 * block.width, 0.36 * step, facecolor=mix("#FFFFFF", 0.4, mix(ROLES["codes"], share)), linewidth=0)
+                Rectangle(
+                    hole,
+                    0.28 * block.width,
+                    0.36 * step,
+                    facecolor=mix("#FFFFFF", 0.4, mix(ROLES["codes"], share)),
+                    linewidth=0,
+                )
             )
 
 
@@ -313,20 +250,11 @@ def numbered(picture: Picture, middle: Point, step: int, role: str = "gradients"
 
 def bracket(picture: Picture, left: float, right: float, y: float, text: str) -> None:
     """Draw a line under a stretch of the drawing and say what it is."""
-    picture.plot([left, left, right, right], [y + 0.07, y, y, y + 0.07], color=GRID, linewidth=1.6, solid_joinstyle="round")
+    picture.plot(
+        [left, left, right, right],
+        [y + 0.07, y, y, y + 0.07],
+        color=GRID,
+        linewidth=1.6,
+        solid_joinstyle="round",
+    )
     word(picture, ((left + right) / 2, y - 0.06), text, soft=True, va="top")
-
-
-def chain_of(values: Sequence[tuple[str, np.ndarray, tuple[int | None, ...]]]) -> None:
-    """Check shapes that must fit together.
-
-    Raises
-    ------
-    ValueError
-        If an array has not the wanted shape, or a number in it is not finite.
-    """
-    for name, array, wanted in values:
-        fits = array.ndim == len(wanted) and all(w in (None, n) for w, n in zip(wanted, array.shape, strict=True))
-        if not fits or not array.size or not np.isfinite(array).all():
-            shape = tuple("any" if n is None else n for n in wanted)
-            raise ValueError(f"{name} must be finite numbers of shape {shape}, got shape {array.shape}")

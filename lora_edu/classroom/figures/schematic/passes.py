@@ -9,21 +9,8 @@ from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import Picture
 from lora_edu.classroom.figures._sentences import number, numbers, sentence
-from lora_edu.classroom.figures.schematic.parts import (
-    CELL,
-    Block,
-    Point,
-    area,
-    arrow,
-    chain_of,
-    column,
-    matrix,
-    named,
-    numbered,
-    sheet,
-    tag,
-    word,
-)
+from lora_edu.classroom.figures.schematic.parts import area, arrow, column, matrix, named, numbered, tag
+from lora_edu.classroom.figures.schematic.sheet import CELL, Block, Point, chain_of, sheet, word
 
 TALLEST = 2.1  # inches for the longer side of W
 
@@ -76,11 +63,21 @@ def forward_backward(
         flow = max(1e-12, *(np.abs(v).max() for v in (x, hidden, y)))
         back = max(1e-12, *(np.abs(v).max() for v in (g, grad_hidden, grad_x, grad_A, grad_B)))
 
-        def station(place: float, around: float, vectors: Sequence[np.ndarray], names: Sequence[str]) -> Block:
+        def station(
+            place: float, around: float, vectors: Sequence[np.ndarray], names: Sequence[str]
+        ) -> Block:
             """A vector and, beside it, the gradient of the loss with respect to it."""
             corner = around - len(vectors[0]) * cell / 2
             put = {"cell": cell}
-            matrix(picture, (place, corner), column(vectors[0]), "activations", name=names[0], strongest=flow, **put)
+            matrix(
+                picture,
+                (place, corner),
+                column(vectors[0]),
+                "activations",
+                name=names[0],
+                strongest=flow,
+                **put,
+            )
             at = place + cell + 0.08, corner
             matrix(picture, at, column(vectors[1]), "gradients", name=names[1], strongest=back, **put)
             return Block(place, corner, pair, len(vectors[0]) * cell)
@@ -90,7 +87,9 @@ def forward_backward(
         to_y = station(places[4], middle, (y, g), ("y", "g"))
         wide = area(
             picture,
-            Block((from_x.right[0] + to_y.x - into * cell) / 2, high - out * cell / 2, into * cell, out * cell),
+            Block(
+                (from_x.right[0] + to_y.x - into * cell) / 2, high - out * cell / 2, into * cell, out * cell
+            ),
             "frozen",
         )
         named(picture, wide, "W", "no gradient of W is made", "frozen", True)
@@ -100,8 +99,17 @@ def forward_backward(
         writes = matrix(picture, (places[3], low - out * cell / 2), B, "trained", name="B", **put)
         put = {"cell": cell, "strongest": back}
         ground = low - max(out * cell, 0.9) / 2 - 0.55
-        made_A = matrix(picture, (places[1], ground - rank), grad_A, "gradients", note="gradient of A: Lₕ xᵀ", **put)
-        made_B = matrix(picture, (places[3], ground - out * cell), grad_B, "gradients", note="gradient of B: s g hᵀ", **put)
+        made_A = matrix(
+            picture, (places[1], ground - rank), grad_A, "gradients", note="gradient of A: Lₕ xᵀ", **put
+        )
+        made_B = matrix(
+            picture,
+            (places[3], ground - out * cell),
+            grad_B,
+            "gradients",
+            note="gradient of B: s g hᵀ",
+            **put,
+        )
         there_and_back(picture, from_x.right, wide.left, bend=-0.2, leave=0.4)
         there_and_back(picture, wide.right, to_y.left, bend=-0.2, reach=0.4)
         there_and_back(picture, from_x.right, reads.left, bend=0.2, leave=-0.4)
@@ -130,7 +138,8 @@ def forward_backward(
             f"Backward, step 1: the gradient of the outputs is {numbers(g)}. Step 2: B gets a gradient of "
             f"{out} × {r} numbers, and h gets {numbers(grad_hidden)}",
             f"Step 3: A gets a gradient of {r} × {into} numbers, and x gets {numbers(grad_x)}, through W and through A",
-            f"No gradient of W is made: {out * into:,} numbers are saved, {r * (out + into):,} are made, with s = {number(s)}",
+            f"No gradient of W is made: {out * into:,} numbers are saved, {r * (out + into):,} are made, "
+            f"with s = {number(s)}",
         )
     return picture
 
