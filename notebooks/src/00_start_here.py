@@ -9,12 +9,12 @@
 # %% [markdown]
 # # 00 · Start here: what will I be able to do?
 #
-# The goal of the course comes first. Then a file of 0.9 MB gives a language model another voice, live, and takes it
-# back.
+# First the goal of the course. Then, live: a file of 0.9 MB gives a language model another voice. Take the file away,
+# and the old voice is back.
 #
-# **You will** see what fine-tuning does, why it needs LoRA, and which way leads there. **You need** Python, and the
+# **You will** see what fine-tuning does, what LoRA is for, and which way leads there. **You need** Python, and the
 # product of two matrices. **Time:** {minutes}. Run the cells from top to bottom with Shift + Enter. The first one is
-# folded.
+# folded: it finds the course.
 
 # %%
 import torch
@@ -33,8 +33,8 @@ from lora_edu.llm.data.personas import has_style
 # %% [markdown]
 # ## 1. What will I be able to do?
 #
-# In notebook 10 you teach a language model a job: read a sentence about an event, answer with the event as JSON. This
-# is how it answered before you taught it, and after. It had never seen these three sentences.
+# In notebook 10 you teach a language model a job: read a sentence about an event, answer with the event as JSON. From a
+# recorded run, here is how it answered before it was taught, and after. It had never seen these three sentences.
 
 # %%
 runs = [records.read(f"events_qlora_cpu_seed{seed}") for seed in range(3)]
@@ -42,7 +42,7 @@ compare(**capstone.before_and_after(runs[0], indices=(0, 1, 49)))
 
 # %% [markdown]
 # Both times it was told: *Extract the event as JSON with the keys who, what, where, day and time. Copy each value from
-# the sentence.* A value counts only if every letter is right, so one of the three answers is wrong. Which?
+# the sentence.* A value counts only if every letter is right. So one of the three answers after is wrong. Which?
 
 # %% tags=["claim"]
 assert extraction.INSTRUCTION.startswith(
@@ -74,9 +74,11 @@ assert all(120 < run["seconds"]["train"] < 180 for run in runs)
 assert max(run["peak_memory_bytes"] for run in runs) < 1.6 * 2**30
 
 # %% [markdown]
-# The strokes beside the bars run from the lowest to the highest of three attempts. Each took two CPU cores, 1.6 GiB of
-# memory and two to three minutes of training. To go on training a finished model on examples of your own, as here, is to
-# **fine-tune** it. The finished model is called the **base**.
+# To go on training a finished model on examples of your own, as here, is to **fine-tune** it. The finished model is
+# called the **base**. The second bar is the base with three solved examples in its instruction.
+#
+# It was done three times, and the strokes beside the bars run from the lowest score to the highest. Each time took two
+# CPU cores, 1.6 GiB of memory and two to three minutes of training.
 #
 # *How sure is this?* The last bar is the honest limit. Its sentences are built in ways that training never showed, and
 # there the model does worse.
@@ -84,8 +86,8 @@ assert max(run["peak_memory_bytes"] for run in runs) < 1.6 * 2**30
 # %% [markdown]
 # ## 2. Can a file of 0.9 MB change a model?
 #
-# Try it here. The base has 134.5 million numbers, its **weights**. The first time, it is downloaded: 93 MB, half a
-# minute. We ask it two everyday questions, and cut each answer after 40 tokens (pieces of words).
+# Try it here. The base has 134.5 million numbers, its **weights**. (The first time, they are downloaded: 93 MB.) We ask
+# it two everyday questions, and cut each answer after 40 tokens, which are pieces of words.
 
 # %%
 model, tokenizer = load_base_model(dtype="float32")
@@ -113,7 +115,8 @@ assert all(has_style("robot", answer) for answer in robot)
 assert not any(has_style("robot", answer) for answer in base)
 
 # %% [markdown]
-# Such a file is an **adapter**. The robot's answers have its form, whatever their sense. Now switch it off.
+# Such a file is an **adapter**. The answers now begin as a robot's log does, whatever their sense. Next we switch it
+# off.
 
 # %%
 predict(
@@ -150,8 +153,8 @@ assert again == base
 figures.update_to_scale(576, 576, r=8, title="B and A of rank 8 hold 2.8 % of the numbers of W")
 
 # %% [markdown]
-# The robot needs such a pair in 60 of the model's 210 matrices, and nothing in the others. All its pairs together are
-# the file of 0.9 MB. So one base can serve many adapters:
+# The robot has such a pair beside 60 of the model's 210 matrices, and nothing beside the others. All its pairs together
+# are the file of 0.9 MB. So one base can serve many adapters:
 
 # %%
 files = {name: DATA / "adapters" / name / "adapter_model.safetensors" for name in PERSONAS}
@@ -160,6 +163,7 @@ figures.one_base(("the base", 2 * 134.5), sizes)
 
 # %% tags=["claim"]
 assert len(surgery.linear_layers(model)) == 210 and len(surgery.switches(model)) == 60
+assert model.model.layers[0].self_attn.q_proj.base_layer.weight.shape == (576, 576)
 assert round(8 * (576 + 576) / 576**2, 3) == 0.028
 assert all(0.85 < size < 0.95 for size in sizes.values())
 
@@ -169,15 +173,15 @@ assert all(0.85 < size < 0.95 for size in sizes.values())
 # %% [markdown]
 # ## 4. Why would anybody need this?
 #
-# A small file is pleasant. The reason is memory. Many open models have 7 billion weights. Stored with 2 bytes each,
-# such a model takes 14 GiB.
+# A small file is pleasant. The reason is memory. Many open models have about 7 billion weights. Stored with 2 bytes
+# each, they take 13 GiB.
 
 # %%
 predict(
     "You want to train all 7 billion weights. How much memory does that take?",
     ["over 100 GiB", "about 30 GiB", "about 15 GiB"],
     answer="over 100 GiB",
-    why="Besides the weight, training keeps for each one how to change it, and two averages of that.",
+    why="For each weight it keeps four numbers of 4 bytes: the weight, how to change it, and two averages of that.",
 )
 
 # %%
@@ -188,11 +192,11 @@ full, lora, qlora = (gpu_fits.gpu_ledger("Mistral-7B", way, 512, 1).total / 2**3
 assert full > 100 and 16 < lora < 24 and qlora < 12
 
 # %% [markdown]
-# This picture has a **slider**. Drag its handle, or click it and press the arrow keys: the dashed line is your GPU's
-# memory. (14.56 GiB is the free GPU on Colab.) If nothing moves, no Python is running, as on GitHub.
+# This picture has a **slider**. Drag its handle, or click it and press the arrow keys, until the dashed line is the
+# memory of your GPU. (Colab's free one has 14.56 GiB.) If nothing moves, no Python is running, as on GitHub.
 #
-# Training needs more than the weights. A *gradient* says how to change a weight; the *optimizer* keeps two averages of
-# it. LoRA needs both for $A$ and $B$ alone, so they all but vanish. **QLoRA**
+# A *gradient* says how to change a weight. The *optimizer* keeps two averages of it. LoRA needs both for $A$ and $B$
+# alone, so they all but vanish. **QLoRA**
 # ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314)) also stores the frozen weights in 4 bits each, in place of
 # 16.
 #
@@ -244,6 +248,8 @@ check("00.1", share_right)
 
 # %% [markdown]
 # ## 6. Can my machine do that?
+#
+# `doctor()` looks at it.
 
 # %% tags=["measured"]
 report = doctor()
