@@ -277,7 +277,9 @@ def test_the_record_of_the_copies_is_replaced_in_one_step(tmp_path):
 
 
 def test_make_lab_asks_nothing_and_opens_the_sheets_as_pages(monkeypatch, tmp_path):
-    recipe = subprocess.run(["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    recipe = subprocess.run(
+        ["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert f'JUPYTER_CONFIG_PATH="{ROOT}/configs/jupyter' in recipe
     assert f'--ServerApp.root_dir="{ROOT}" --LabApp.default_url=/lab/tree/work' in recipe
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(ROOT / "configs" / "jupyter"))

@@ -23,7 +23,7 @@ from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.doctor import doctor
 from lora_edu.classroom.experiments import capstone, gpu_fits
-from lora_edu.classroom.widgets import compare, predict
+from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.llm import surgery
 from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.checkpoint import load_adapter
@@ -185,7 +185,7 @@ predict(
 )
 
 # %%
-gpu_fits.explore_ways("Mistral-7B")
+explore(gpu_fits.draw_ways, start={"GPU_GiB": 14.56}, GPU_GiB=gpu_fits.WAYS_GIB)
 
 # %% tags=["claim"]
 full, lora, qlora = (gpu_fits.gpu_ledger("Mistral-7B", way, 512, 1).total / 2**30 for way in gpu_fits.METHODS)
