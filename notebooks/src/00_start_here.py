@@ -12,9 +12,8 @@
 # First the goal of the course. Then, live: a file of 0.9 MB gives a language model another voice. Take the file away,
 # and the old voice is back.
 #
-# **You will** see what fine-tuning does, what LoRA is for, and which way leads there. **You need** Python, and the
-# product of two matrices. **Time:** {minutes}. Run the cells from top to bottom with Shift + Enter. The first one is
-# folded: it finds the course.
+# **You will** see what fine-tuning does, what LoRA is for, and the way there. **You need** Python, and the product of
+# two matrices. **Time:** {minutes}. Run the cells from top to bottom with Shift + Enter.
 
 # %%
 import torch
@@ -33,8 +32,8 @@ from lora_edu.llm.data.personas import has_style
 # %% [markdown]
 # ## 1. What will I be able to do?
 #
-# In notebook 10 you teach a language model a job: read a sentence about an event, answer with the event as JSON. From a
-# recorded run, here is how it answered before it was taught, and after. It had never seen these three sentences.
+# In notebook 10 you teach a language model a job: answer a sentence about an event with the event as JSON. Here is a
+# recorded run, before and after, on sentences that it had never seen.
 
 # %%
 runs = [records.read(f"events_qlora_cpu_seed{seed}") for seed in range(3)]
@@ -42,7 +41,7 @@ compare(**capstone.before_and_after(runs[0], indices=(0, 1, 49)))
 
 # %% [markdown]
 # Both times it was told: *Extract the event as JSON with the keys who, what, where, day and time. Copy each value from
-# the sentence.* A value counts only if every letter is right. So one of the three answers after is wrong. Which?
+# the sentence.* Every letter counts. So one of the answers after is wrong. Which?
 
 # %% tags=["claim"]
 assert extraction.INSTRUCTION.startswith(
@@ -74,14 +73,11 @@ assert all(120 < run["seconds"]["train"] < 180 for run in runs)
 assert max(run["peak_memory_bytes"] for run in runs) < 1.6 * 2**30
 
 # %% [markdown]
-# To go on training a finished model on examples of your own, as here, is to **fine-tune** it. The finished model is
-# called the **base**. The second bar is the base with three solved examples in its instruction.
+# To go on training a finished model, the **base**, on examples of your own is to **fine-tune** it. The second bar is
+# the base with three solved examples in its instruction. The strokes reach over three runs, each of two to three
+# minutes on two CPU cores.
 #
-# It was done three times, and the strokes beside the bars run from the lowest score to the highest. Each time took two
-# CPU cores, 1.6 GiB of memory and two to three minutes of training.
-#
-# *How sure is this?* The last bar is the honest limit. Its sentences are built in ways that training never showed, and
-# there the model does worse.
+# *How sure is this?* The last bar's sentences are built in ways that training never showed. There the model does worse.
 
 # %% [markdown]
 # ## 2. Can a file of 0.9 MB change a model?
@@ -206,7 +202,7 @@ assert full > 100 and 16 < lora < 24 and qlora < 12
 # %% [markdown]
 # ## 5. How does a check work?
 #
-# An exercise gives you a function without a body. Write the body and run the cell, then run the check below it.
+# An exercise gives you a function without a body. Fill it in, run the cell, then run the check below it.
 
 # %%
 predict(
@@ -244,7 +240,7 @@ def share_right(marks: list[bool]) -> float:
 check("00.1", share_right)
 
 # %% [markdown]
-# Hint and solution open on a click. The folder `notebooks/solutions/` has every notebook with its answers filled in.
+# Hint and solution open on a click. All answers are in `notebooks/solutions/`.
 
 # %% [markdown]
 # ## 6. Can my machine do that?
@@ -258,8 +254,7 @@ report = doctor()
 assert report["memory_bytes"] > 1.6 * 2**30, "too little memory for notebook 10: try Binder or Colab"
 
 # %% [markdown]
-# Every notebook runs on each of the three tiers. They differ in the largest of the course's models that notebook 10 can
-# train:
+# Every notebook runs on each tier. In notebook 10 the tier decides how large a model you can train:
 #
 # | tier | what you have | model |
 # |---|---|---|
@@ -274,35 +269,31 @@ assert report["memory_bytes"] > 1.6 * 2**30, "too little memory for notebook 10:
 figures.course_map()
 
 # %% [markdown]
-# An arrow leads from a notebook to one that builds on it. In a hurry? Run 10 first, and come back for the reasons.
+# An arrow leads to what builds on a notebook. In a hurry? Run 10 first, and come back for the reasons.
 #
 # | notebook | its title | minutes | core |
 # |---|---|---|---|
 # {course map}
 #
-# That is about {course hours} hours. Sections marked *Deeper* can be left out, and nothing later needs them. Without
-# them it is {core hours} hours.
+# That is about {course hours} hours, or {core hours} without the sections marked *Deeper*, which nothing later needs.
 #
-# Each part goes the same way: a question, your prediction, a few lines of code, a picture, an explanation. Do make the
-# prediction: a wrong one is where you learn most. Letters and shapes are on the sheet *Notation*, words in the
-# *Glossary*, both linked at the top.
+# Each part goes the same way: a question, your prediction, a few lines of code, a picture. Do make the prediction: a
+# wrong one is where you learn most.
 
 # %% [markdown]
 # ## 8. How do I keep my work?
 #
-# - **Your machine.** `make lab` opens copies in `work/`, which `git pull` never touches. To start one over, delete it
-#   and run `make lab` again.
-# - **Binder** stops after ten idle minutes and forgets all files. Before a break choose File > Download. Later drop the
-#   file onto the list of files.
-# - **Colab** keeps no changes to a notebook from GitHub. Choose File > Save a copy in Drive first.
+# - **Your machine.** `make lab` opens copies in `work/`, which `git pull` never touches. Delete one to start it over.
+# - **Binder** forgets all files after ten idle minutes. Before a break choose File > Download.
+# - **Colab** keeps changes only in a copy: File > Save a copy in Drive.
 #
-# A kernel that has stopped forgets all variables. Run > Run All Cells brings them back.
+# A kernel that has stopped forgets all variables: Run > Run All Cells.
 #
 # ## Summary
 #
-# - To fine-tune is to go on training a finished model, the base, on your own examples.
 # - LoRA leaves the base frozen and trains an update $BA$, a small file. Take it away, and the base is back.
-# - The reason is memory: 7 billion weights take over 100 GiB to train, and about 10 with QLoRA.
+# - The reason is memory: to train 7 billion weights takes over 100 GiB, with QLoRA about 10.
+# - A check names your mistake.
 # - Limit: you have used an adapter, and not yet made one.
 #
 # **Next question:** an update of low rank is a matrix with little in it. How much of a matrix is really there?
