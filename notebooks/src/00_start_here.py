@@ -43,12 +43,6 @@ compare(**capstone.before_and_after(runs[0], indices=(0, 1, 49)))
 # Both times it was told: *Extract the event as JSON with the keys who, what, where, day and time. Copy each value from
 # the sentence.* Every letter counts. So one of the answers after is wrong. Which?
 
-# %% tags=["claim"]
-assert extraction.INSTRUCTION.startswith(
-    "Extract the event as JSON with the keys who, what, where, day and time. "
-)
-assert [runs[0]["answers"][index]["correct"] for index in (0, 1, 49)] == [True, True, False]
-
 # %%
 predict(
     "200 such sentences, built like those in training, with new names: how many events are right afterwards?",
@@ -65,12 +59,6 @@ figures.bars(
     number_format="{:.0%}",
     title="Before, no event was right. After training, nine of ten",
 )
-
-# %% tags=["claim"]
-middle = torch.tensor(capstone.scores(runs)).median(dim=0).values
-assert middle[0] == 0 and 0.88 < middle[2] < 0.92 and middle[3] < 0.6
-assert all(120 < run["seconds"]["train"] < 180 for run in runs)
-assert max(run["peak_memory_bytes"] for run in runs) < 1.6 * 2**30
 
 # %% [markdown]
 # To go on training a finished model, the **base**, on examples of your own is to **fine-tune** it. The second bar is
@@ -106,10 +94,6 @@ load_adapter(model, DATA / "adapters" / "robot", adapter_name="robot")
 robot = ask()
 compare(question=questions, base=base, robot=robot)
 
-# %% tags=["claim"]
-assert all(has_style("robot", answer) for answer in robot)
-assert not any(has_style("robot", answer) for answer in base)
-
 # %% [markdown]
 # Such a file is an **adapter**. The answers now begin as a robot's log does, whatever their sense. Next we switch it
 # off.
@@ -126,9 +110,6 @@ predict(
 with surgery.disable_adapter(model):
     again = ask()
 again == base
-
-# %% tags=["claim"]
-assert again == base
 
 # %% [markdown]
 # ## 3. What is in the file?
@@ -157,12 +138,6 @@ files = {name: DATA / "adapters" / name / "adapter_model.safetensors" for name i
 sizes = {name: file.stat().st_size / 1e6 for name, file in files.items()}
 figures.one_base(("the base", 2 * 134.5), sizes)
 
-# %% tags=["claim"]
-assert len(surgery.linear_layers(model)) == 210 and len(surgery.switches(model)) == 60
-assert model.model.layers[0].self_attn.q_proj.base_layer.weight.shape == (576, 576)
-assert round(8 * (576 + 576) / 576**2, 3) == 0.028
-assert all(0.85 < size < 0.95 for size in sizes.values())
-
 # %% [markdown]
 # *How sure is this?* That so thin an update is enough is a question, not a fact. Notebook 02 measures it.
 
@@ -182,10 +157,6 @@ predict(
 
 # %%
 explore(gpu_fits.draw_ways, start={"GPU_GiB": 14.56}, GPU_GiB=gpu_fits.WAYS_GIB)
-
-# %% tags=["claim"]
-full, lora, qlora = (gpu_fits.gpu_ledger("Mistral-7B", way, 512, 1).total / 2**30 for way in gpu_fits.METHODS)
-assert full > 100 and 16 < lora < 24 and qlora < 12
 
 # %% [markdown]
 # This picture has a **slider**. Drag its handle, or click it and press the arrow keys, until the dashed line is the
@@ -252,6 +223,23 @@ report = doctor()
 
 # %% tags=["claim"]
 assert report["memory_bytes"] > 1.6 * 2**30, "too little memory for notebook 10: try Binder or Colab"
+assert extraction.INSTRUCTION.startswith(
+    "Extract the event as JSON with the keys who, what, where, day and time. "
+)
+assert [runs[0]["answers"][index]["correct"] for index in (0, 1, 49)] == [True, True, False]
+middle = torch.tensor(capstone.scores(runs)).median(dim=0).values
+assert middle[0] == 0 and 0.88 < middle[2] < 0.92 and middle[3] < 0.6
+assert all(120 < run["seconds"]["train"] < 180 for run in runs)
+assert max(run["peak_memory_bytes"] for run in runs) < 1.6 * 2**30
+assert all(has_style("robot", answer) for answer in robot)
+assert not any(has_style("robot", answer) for answer in base)
+assert again == base
+assert len(surgery.linear_layers(model)) == 210 and len(surgery.switches(model)) == 60
+assert model.model.layers[0].self_attn.q_proj.base_layer.weight.shape == (576, 576)
+assert round(8 * (576 + 576) / 576**2, 3) == 0.028
+assert all(0.85 < size < 0.95 for size in sizes.values())
+full, lora, qlora = (gpu_fits.gpu_ledger("Mistral-7B", way, 512, 1).total / 2**30 for way in gpu_fits.METHODS)
+assert full > 100 and 16 < lora < 24 and qlora < 12
 
 # %% [markdown]
 # Every notebook runs on each tier. In notebook 10 the tier decides how large a model you can train:
