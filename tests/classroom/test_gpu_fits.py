@@ -5,6 +5,7 @@ import re
 import pytest
 
 from lora_edu.classroom.experiments import gpu_fits
+from lora_edu.classroom.widgets import explore
 from lora_edu.llm.budget import preflight
 
 SEQ = 124
@@ -53,7 +54,7 @@ def test_the_table_sets_predictions_beside_what_was_measured():
 
 
 def test_the_ways_that_are_said_to_fit_are_those_whose_numbers_do():
-    explorer = gpu_fits.explore_ways()
+    explorer = explore(gpu_fits.draw_ways, GPU_GiB=gpu_fits.WAYS_GIB)
     swept = explorer.sweep()
     assert len({explorer.frame(**values)[0] for values, _ in swept}) == len(gpu_fits.WAYS_GIB)
     for values, text in swept:

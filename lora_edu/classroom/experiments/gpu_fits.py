@@ -16,7 +16,7 @@ METHODS = ("full", "lora", "qlora")
 T4_GIB = 14.56
 GPU_GIB = (4, 8, T4_GIB, 24, 80)
 WAYS = {"full fine-tune": "full", "LoRA": "lora", "QLoRA": "qlora"}
-"""What `explore_ways` calls the methods."""
+"""What `draw_ways` calls the methods."""
 WAYS_GIB = (8, 12, T4_GIB, 24, 48, 80, 141)
 
 
@@ -88,34 +88,21 @@ def explore_fits(seq: int) -> Explorer:
     return explore(draw, start=start, model=MODELS, method=METHODS, GPU_GiB=GPU_GIB)
 
 
-def explore_ways(model: str = "Mistral-7B", seq: int = 512) -> Explorer:
-    """A slider over GPUs; a bar each for full fine-tuning, LoRA and QLoRA of one model, against the GPU's memory.
-
-    Parameters
-    ----------
-    model
-        Name of a recorded shape.
-    seq
-        Tokens of the one text that is in memory at a time.
-    """
-    ledgers = {way: gpu_ledger(model, method, seq, batch=1) for way, method in WAYS.items()}
-    bars = {way: _few_kinds(ledger) for way, ledger in ledgers.items()}
+def draw_ways(ax: Any, GPU_GiB: float) -> None:
+    """A bar each for full fine-tuning, LoRA and QLoRA of a 7B model, one text of 512 tokens at a time, and a GPU."""
+    ledgers = {way: gpu_ledger("Mistral-7B", method, 512, 1) for way, method in WAYS.items()}
+    fitting = [way for way, ledger in ledgers.items() if ledger.total <= GPU_GiB * GIB]
+    verdict = f"On a GPU of {GPU_GiB:g} GiB {_VERDICTS[len(fitting)].format(*fitting)}"
     needed = ", ".join(f"{way} {_gib(ledger.total)} GiB" for way, ledger in ledgers.items())
-
-    def draw(ax: Any, GPU_GiB: float) -> None:
-        fitting = [way for way, ledger in ledgers.items() if ledger.total <= GPU_GiB * GIB]
-        verdict = f"On a GPU of {GPU_GiB:g} GiB {_VERDICTS[len(fitting)].format(*fitting)}"
-        figures.stacked(
-            bars,
-            limit=(f"GPU: {GPU_GiB:g} GiB", GPU_GiB),
-            largest=max(*WAYS_GIB, *(ledger.total / GIB for ledger in ledgers.values())),
-            unit="GiB",
-            title=verdict,
-            alt=f"{verdict}. Training {model} takes: {needed}.",
-            ax=ax,
-        )
-
-    return explore(draw, start={"GPU_GiB": T4_GIB}, GPU_GiB=WAYS_GIB)
+    figures.stacked(
+        {way: _few_kinds(ledger) for way, ledger in ledgers.items()},
+        limit=(f"GPU: {GPU_GiB:g} GiB", GPU_GiB),
+        largest=max(*WAYS_GIB, *(ledger.total / GIB for ledger in ledgers.values())),
+        unit="GiB",
+        title=verdict,
+        alt=f"{verdict}. Training Mistral-7B takes: {needed}.",
+        ax=ax,
+    )
 
 
 _VERDICTS = ("nothing fits", "{} fits", "{} and {} fit", "all three fit")

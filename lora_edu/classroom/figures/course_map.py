@@ -7,7 +7,8 @@ from typing import NamedTuple
 from lora_edu.classroom.figures._canvas import Picture
 from lora_edu.classroom.figures._sentences import listed, sentence
 from lora_edu.classroom.figures.palette import COLORS, INK, PAPER, ROLES, SOFT, mix
-from lora_edu.classroom.figures.schematic.parts import NAME_SIZE, Block, arrow, rounded, sheet, word
+from lora_edu.classroom.figures.schematic.parts import arrow, rounded
+from lora_edu.classroom.figures.schematic.sheet import NAME_SIZE, Block, sheet, word
 
 
 class _Stop(NamedTuple):
