@@ -71,12 +71,33 @@ def name_lines(
         for name, color in zip(names, colors, strict=True)
     ]
 
+    leaders = [
+        picture.annotate(
+            "",
+            end,
+            (1, 0.5),
+            textcoords="axes fraction",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": color,
+                "linewidth": 1,
+                "alpha": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 4,
+            },
+        )
+        for end, color in zip(ends, colors, strict=True)
+    ]
+    for leader in leaders:
+        leader.set_in_layout(False)
+
     def place() -> None:
         height = picture.bbox.height
         wanted = [picture.transAxes.inverted().transform(picture.transData.transform(end))[1] for end in ends]
         tall = [text.get_window_extent().height / height for text in texts]
-        for text, y in zip(texts, spread(wanted, tall), strict=True):
+        for text, leader, y in zip(texts, leaders, spread(wanted, tall), strict=True):
             text.xy = 1, y
+            leader.set_position((1.012, y))
 
     picture.before_drawing.append(place)
 
