@@ -67,7 +67,9 @@ def tensors_alive(
         picture.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), **_KEY)
         alive = {name: size for name, (_, size) in rows.items() if size}
         picture.alt = sentence(
-            f"Alive: {listed(f'{name} {number(size)} MB ({rows[name][0]})' for name, size in alive.items())}",
+            "Alive: " + listed(f"{name} {number(size)} MB ({rows[name][0]})" for name, size in alive.items())
+            if alive
+            else "No tensor is alive",
             f"Together {number(sum(alive.values()))} MB; {len(rows) - len(alive)} of {len(rows)} are not there now",
         )
     return picture

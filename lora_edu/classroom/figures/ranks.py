@@ -59,7 +59,7 @@ def said_of_shares(shares: Mapping[str, ArrayLike], ranks: Sequence[int], xlabel
         if len(known):
             first, last = known[0], known[-1]
             parts.append(
-                f"{name}: {percent(middle[first])} at {ranks[first]:,}, {percent(middle[last])} at {ranks[last]:,}"
+                f"{name}: {percent(float(middle[first]))} at {ranks[first]:,}, {percent(float(middle[last]))} at {ranks[last]:,}"
             )
     return sentence(*parts)
 
