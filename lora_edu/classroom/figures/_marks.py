@@ -14,6 +14,7 @@ from lora_edu.classroom.figures.palette import INK, PAPER, SOFT, mix, readable
 
 SIZE = 13
 MOST_LABELS = 4  # lines that are labelled at their ends; more get a legend
+GAP = 8  # dots between two labels
 LABEL_INCHES = 1.75  # a longer label is broken into lines
 # A point (x, y), a level (None, y), a place (x, None), or a region ((x0, x1), None).
 Mark = tuple[Any, float | None]
@@ -94,7 +95,7 @@ def name_lines(
     def place() -> None:
         height = picture.bbox.height
         wanted = [picture.transAxes.inverted().transform(picture.transData.transform(end))[1] for end in ends]
-        tall = [text.get_window_extent().height / height for text in texts]
+        tall = [(text.get_window_extent().height + GAP) / height for text in texts]
         for text, leader, y in zip(texts, leaders, spread(wanted, tall), strict=True):
             text.xy = 1, y
             leader.set_position((1.012, y))
@@ -113,11 +114,12 @@ def spread(wanted: Sequence[float], tall: Sequence[float]) -> list[float]:
     order = sorted(range(len(wanted)), key=lambda i: (wanted[i], -i))
     groups: list[tuple[list[int], float]] = []  # labels that touch, and the height of their common middle
     for index in order:
-        members, middle = [index], float(np.clip(wanted[index], 0.0, 1.0))
+        members, middle = [index], _within(wanted[index], tall[index])
         while groups and groups[-1][1] + _tall(groups[-1][0], tall) / 2 > middle - _tall(members, tall) / 2:
             lower, height = groups.pop()
             middle = (height * len(lower) + middle * len(members)) / (len(lower) + len(members))
             members = lower + members
+            middle = _within(middle, _tall(members, tall))
         groups.append((members, middle))
     placed = [0.0] * len(wanted)
     for members, middle in groups:
@@ -126,6 +128,11 @@ def spread(wanted: Sequence[float], tall: Sequence[float]) -> list[float]:
             placed[index] = bottom + tall[index] / 2
             bottom += tall[index]
     return placed
+
+
+def _within(middle: float, tall: float) -> float:
+    """The nearest height at which something so tall lies beside the axes."""
+    return min(max(middle, tall / 2), max(1 - tall / 2, tall / 2))
 
 
 def _tall(members: Sequence[int], tall: Sequence[float]) -> float:
