@@ -15,7 +15,6 @@ exercise
 """
 
 import ast
-import inspect
 import io
 import itertools
 import json
@@ -27,7 +26,6 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lora_edu.classroom import figures
 from lora_edu.classroom.checks import load_exercises
 from tools import build_notebooks
 from tools.build_notebooks import tags_of
@@ -47,11 +45,6 @@ MOST_SECONDS = 300  # training and 200 answers, on two cores
 MOST_GIB = 1.8  # Binder's 2 GB less the server
 
 PLOTTING = {"matplotlib", "pylab", "seaborn", "plotly", "bokeh", "altair", "PIL"}
-VERBS = {
-    name
-    for name, f in inspect.getmembers(figures, inspect.isfunction)
-    if "alt" in inspect.signature(f).parameters
-}
 ABSOLUTE = re.compile(
     r"(?<![\w:/.<)\]}])/(?:home|Users|root|tmp|var|opt|mnt|srv|usr|content|work)/|\b[A-Z]:\\"
 )
@@ -222,14 +215,6 @@ def test_a_notebook_holds_no_plotting_code(source):
         assert not imported & PLOTTING, (
             f"line {node.lineno}: a figure is a verb of lora_edu.classroom.figures"
         )
-
-
-@every_source
-def test_every_figure_has_alternative_text(source):
-    for cell in filter(is_code, cells_of(source)):
-        for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("figures.") in VERBS:
-                assert "alt" in {keyword.arg for keyword in node.keywords}, ast.unparse(node)
 
 
 @every_source

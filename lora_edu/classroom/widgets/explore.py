@@ -38,10 +38,7 @@ class Explorer:
         png, text = self.frame(**self.start)
         # Its own size: stretched to the cell's width it would be larger than the other figures.
         layout = ipywidgets.Layout(align_self="flex-start", max_width="100%")
-        width = str(
-            figures.png_output(png, text)[1]["image/png"]["width"]
-        )  # a file has more dots than it takes
-        self.image = ipywidgets.Image(value=png, format="png", width=width, layout=layout)
+        self.image = ipywidgets.Image(value=png, format="png", layout=layout)
         self.caption = ipywidgets.HTML(value=to_html(text))  # a Label would not wrap
         self.widget = ipywidgets.VBox([*self.sliders.values(), self.image])
         for slider in self.sliders.values():

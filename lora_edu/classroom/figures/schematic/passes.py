@@ -13,7 +13,7 @@ from lora_edu.classroom.figures._sentences import number, numbers, sentence
 from lora_edu.classroom.figures.schematic.parts import area, arrow, column, matrix, named, numbered, tag
 from lora_edu.classroom.figures.schematic.sheet import CELL, Block, Point, chain_of, sheet, word
 
-TALLEST = 2.1  # inches for the longer side of W
+TALLEST = 2.2  # inches for the longer side of W
 
 
 def forward_backward(
