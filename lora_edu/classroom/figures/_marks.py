@@ -174,42 +174,26 @@ def draw_marks(picture: Picture, mark: Mapping[str, Mark] | None) -> None:
             )
         elif np.ndim(x):
             picture.axvspan(x[0], x[1], color=mix(SOFT, 0.16), zorder=0)
-            picture.annotate(
-                word,
-                (float(np.mean(x)), 1),
-                (0, -4),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-                **style,
-            )
+            _word_above(picture, float(np.mean(x)), word)
         else:
             picture.axvline(x, color=INK, linewidth=1.5)
-            _word_at(picture, float(x), word, style)
+            _word_above(picture, float(x), word)
 
 
-def _word_at(picture: Picture, x: float, word: str, style: dict[str, Any]) -> None:
-    """Write a word at the top of an upright line, on the side that has room."""
-    text = picture.annotate(
+def _word_above(picture: Picture, x: float, word: str) -> None:
+    """Write a word over the axes, where no line can run through it."""
+    picture.annotate(
         word,
         (x, 1),
-        (6, -3),
+        (0, 3),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
-        va="top",
-        **style,
+        ha="center",
+        va="bottom",
+        fontsize=SIZE,
+        color=INK,
+        parse_math=False,
     )
-
-    def place() -> None:
-        at = picture.transAxes.inverted().transform(picture.transData.transform((x, 1)))[0]
-        fits = (
-            at * picture.bbox.width + (text_width(word, SIZE) + 0.15) * picture.canvas.figure.dpi
-            < picture.bbox.width
-        )
-        text.set(ha="left" if fits else "right", position=(6 if fits else -6, -3))
-
-    picture.before_drawing.append(place)
 
 
 def name_bars(picture: Picture, names: Sequence[str]) -> None:
