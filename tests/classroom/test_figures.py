@@ -316,3 +316,15 @@ def test_what_is_marked_is_named():
     picture = figures.lines({"a": [3, 1]}, mark=marks)
     assert [text.get_text() for text in picture.texts] == list(marks)
     assert picture.alt.endswith("Marked: best, chance, warm-up and here.")
+
+
+def test_a_label_stands_at_its_line_s_end_though_the_layout_is_kept():
+    [picture] = figures.new_pictures()
+    for steep in (1, 50):
+        figures.lines({"steep": [0, steep], "flat": [0, 1 / 4]}, ax=picture)
+        figures.to_png(picture)
+        figures.freeze_layout(picture)
+    label = next(text for text in picture.texts if text.get_text() == "steep")
+    box = label.get_window_extent()
+    end = picture.transData.transform((2, 50))[1]
+    assert box.y0 - 20 < end < box.y1 + 20
