@@ -73,7 +73,7 @@ class Picture(Axes):
     def __init__(self, figure: Figure, position: SubplotSpec):
         super().__init__(figure, position)  # pyright: ignore[reportArgumentType] (its stubs lack SubplotSpec)
         self.canvas = FigureCanvasAgg(figure)
-        self.before_drawing: list[Callable[[], None]] = []  # what can be placed only once the axes stand
+        self.before_drawing: list[Callable[[], object]] = []  # what can be placed only once the axes stand
 
     def clear(self) -> None:
         super().clear()
