@@ -149,7 +149,7 @@ def to_png(picture: Picture) -> bytes:
         picture.canvas.draw()
     buffer = io.BytesIO()
     in_palette(np.asarray(picture.canvas.buffer_rgba())).save(
-        buffer, "png", compress_level=9, transparency=TRANSPARENT
+        buffer, "png", compress_level=6, transparency=TRANSPARENT
     )
     return buffer.getvalue()
 
