@@ -358,9 +358,9 @@ assert history["both zero"][:, 1:].abs().max() == 0 and history["A random, B zer
 # measured: change one number a little, and watch the loss of one input, $L = \frac12 \|y - \text{target}\|^2$.
 
 # %%
-lora = wrapped(1, 1)
-token, goal, s = X[0].clone().requires_grad_(), target[0], lora.scaling
-loss = (lora(token) - goal).square().sum() / 2
+tried = wrapped(1, 1)
+token, goal, s = X[0].clone().requires_grad_(), target[0], tried.scaling
+loss = (tried(token) - goal).square().sum() / 2
 loss.backward()
 
 # %%
@@ -369,7 +369,7 @@ nudges = torch.linspace(-1, 1, 21, dtype=torch.float64)
 
 @torch.no_grad()
 def loss_after(nudge, factor, row, column):
-    changed = deepcopy(lora)
+    changed = deepcopy(tried)
     getattr(changed, factor)[row, column] += nudge
     return (changed(token) - goal).square().sum() / 2
 
@@ -377,7 +377,7 @@ def loss_after(nudge, factor, row, column):
 # %%
 def draw_slope(ax, factor, row, column):
     losses = torch.stack([loss_after(nudge, factor, row, column) for nudge in nudges])
-    slope = losses[10] + getattr(lora, factor).grad[row, column] * nudges
+    slope = losses[10] + getattr(tried, factor).grad[row, column] * nudges
     style = {
         "xlabel": f"added to {factor}[{row}, {column}]",
         "ylabel": "loss",
@@ -413,14 +413,14 @@ figures.forward_backward(x, W, A[:2], B[:, :2], 2, g)
 
 # %%
 with torch.no_grad():
-    g = lora(token) - goal
-    L_h, h = s * lora.lora_B.T @ g, lora.lora_A @ token
-    L_x = layer.weight.T @ g + lora.lora_A.T @ L_h
+    g = tried(token) - goal
+    L_h, h = s * tried.lora_B.T @ g, tried.lora_A @ token
+    L_x = layer.weight.T @ g + tried.lora_A.T @ L_h
 
 # %%
 (
-    torch.allclose(torch.outer(L_h, token), lora.lora_A.grad),
-    torch.allclose(s * torch.outer(g, h), lora.lora_B.grad),
+    torch.allclose(torch.outer(L_h, token), tried.lora_A.grad),
+    torch.allclose(s * torch.outer(g, h), tried.lora_B.grad),
 )
 
 # %%

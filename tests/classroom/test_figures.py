@@ -10,9 +10,12 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.capture import capture_output
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from lora_edu.classroom import figures
+from lora_edu.classroom.figures import palette
+from lora_edu.classroom.figures._marks import spread, tick
 
 ALT = "Two lines fall."
 LAYER = {
@@ -251,3 +254,77 @@ def test_a_power_law_of_running_time_is_straight():
 def test_a_wrong_shape_is_named(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def test_a_picture_is_a_light_card_with_transparent_corners():
+    picture = figures.lines({"a": [3, 1]})
+    pixels = np.asarray(Image.open(io.BytesIO(figures.to_png(picture))).convert("RGBA"))
+    paper = [*(round(255 * part) for part in to_rgb(palette.PAPER)), 255]
+    assert [pixels[y, x, 3] for y in (0, -1) for x in (0, -1)] == [0, 0, 0, 0]
+    assert pixels[12, 700].tolist() == pixels[12, 100].tolist() == paper  # on a dark page too
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_labels_are_spread_in_their_order_and_never_overlap(seed):
+    random = np.random.default_rng(seed)
+    tall = random.uniform(0.05, 0.2, 4)
+    wanted = random.uniform(-0.2, 1.2, 4)
+    placed = np.array(spread(wanted.tolist(), tall.tolist()))
+    order = np.argsort(wanted)
+    gaps = np.diff(placed[order]) - (tall[order][1:] + tall[order][:-1]) / 2
+    assert gaps.min() > -1e-9
+    assert (placed - tall / 2).min() > -1e-9 and (placed + tall / 2).max() < 1 + 1e-9
+
+
+def test_labels_with_room_stand_where_their_lines_end():
+    assert spread([0.2, 0.8, 0.5], [0.1, 0.1, 0.1]) == pytest.approx([0.2, 0.8, 0.5])
+
+
+def test_a_number_stands_at_its_bar_and_not_at_its_whisker():
+    picture = figures.bars({"a": [[0.5], [0.9], [0.1]]}, groups=["x"])
+    figures.to_png(picture)
+    [number] = picture.texts
+    assert number.get_text() == "0.5" and number.xy[1] == 0.5 and figures.collisions(picture) == []
+
+
+def test_collisions_are_found():
+    picture = figures.lines({"a": [3, 1]})
+    picture.text(0.5, 0.5, "one", transform=picture.transAxes)
+    picture.text(0.5, 0.5, "two", transform=picture.transAxes)
+    picture.text(1.2, 0.5, "three", transform=picture.transAxes, clip_on=False).set_in_layout(False)
+    figures.to_png(picture)
+    assert figures.collisions(picture) == ["'one' meets 'two'", "'three' leaves the card"]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (350000, "350,000"),
+        (2.5e6, "2.5 million"),
+        (7e9, "7 billion"),
+        (2e-8, "2e-8"),
+        (0.25, "0.25"),
+        (0, "0"),
+    ],
+)
+def test_ticks_have_separators_and_need_no_offset(value, written):
+    assert tick(value) == written
+
+
+def test_what_is_marked_is_named():
+    marks = {"best": (2, 1), "chance": (None, 2), "warm-up": ((1, 1.5), None), "here": (2, None)}
+    picture = figures.lines({"a": [3, 1]}, mark=marks)
+    assert [text.get_text() for text in picture.texts] == list(marks)
+    assert picture.alt.endswith("Marked: best, chance, warm-up and here.")
+
+
+def test_a_label_stands_at_its_line_s_end_though_the_layout_is_kept():
+    [picture] = figures.new_pictures()
+    for steep in (1, 50):
+        figures.lines({"steep": [0, steep], "flat": [0, 1 / 4]}, ax=picture)
+        figures.to_png(picture)
+        figures.freeze_layout(picture)
+    label = next(text for text in picture.texts if text.get_text() == "steep")
+    box = label.get_window_extent()
+    end = picture.transData.transform((2, 50))[1]
+    assert box.y0 - 20 < end < box.y1 + 20

@@ -17,7 +17,6 @@ exercise
 """
 
 import ast
-import inspect
 import itertools
 import json
 import re
@@ -27,7 +26,6 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lora_edu.classroom import figures
 from lora_edu.classroom.checks import load_exercises
 from lora_edu.classroom.predictions import load_predictions
 from tools import build_notebooks
@@ -50,11 +48,6 @@ MOST_SECONDS = 300  # training and 200 answers, on two cores
 MOST_GIB = 1.8  # Binder's 2 GB less the server
 
 PLOTTING = {"matplotlib", "pylab", "seaborn", "plotly", "bokeh", "altair", "PIL"}
-VERBS = {
-    name
-    for name, f in inspect.getmembers(figures, inspect.isfunction)
-    if "alt" in (parameters := inspect.signature(f).parameters) and parameters["alt"].default is not None
-}  # the others make their own sentence
 ABSOLUTE = re.compile(
     r"(?<![\w:/.<)\]}])/(?:home|Users|root|tmp|var|opt|mnt|srv|usr|content|work)/|\b[A-Z]:\\"
 )
@@ -224,14 +217,6 @@ def test_a_notebook_holds_no_plotting_code(source):
         assert not imported & PLOTTING, (
             f"line {node.lineno}: a figure is a verb of lora_edu.classroom.figures"
         )
-
-
-@every_source
-def test_every_figure_has_alternative_text(source):
-    for cell in filter(is_code, cells_of(source)):
-        for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("figures.") in VERBS:
-                assert "alt" in {keyword.arg for keyword in node.keywords}, ast.unparse(node)
 
 
 @every_source

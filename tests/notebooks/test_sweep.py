@@ -16,6 +16,30 @@ WITH_SLIDERS = [
     for source in build_notebooks.selected_sources([], ROOT)
     if re.search(r"\bexplore\(", source.read_text(encoding="utf-8"))
 ]
+# Runs in the notebook's kernel, before its first cell: what collides in each picture, by its hash.
+MEASURE = """
+def measure():
+    import hashlib
+
+    from lora_edu.classroom import figures
+    from lora_edu.classroom.figures import _canvas
+
+    to_png, shown, explored = _canvas.to_png, {}, {}
+
+    def measured_into(found):
+        def measured(picture):
+            png = to_png(picture)
+            found[hashlib.sha256(png).hexdigest()] = figures.collisions(picture)
+            return png
+
+        return measured
+
+    figures.to_png, _canvas.to_png = measured_into(explored), measured_into(shown)
+    return shown, explored
+
+
+shown_collisions, explored_collisions = measure()
+"""
 # Runs in the notebook's kernel, after its last cell: for each explorer, pictures and texts by control.
 SWEEP = """
 import gc
@@ -35,7 +59,9 @@ for explorer in explorers:
     for name, values in explorer.controls.items():
         drawn = [explorer.frame(**{**explorer.start, name: value}) for value in values]
         frames[-1].append([(hashlib.sha256(png).hexdigest(), text) for png, text in drawn])
-print(json.dumps(frames))
+kept = {digest for controls in frames for control in controls for digest, _ in control}
+collisions = [*shown_collisions.values(), *(explored_collisions[digest] for digest in kept)]
+print(json.dumps({"frames": frames, "collisions": [found for found in collisions if found]}))
 """
 
 
@@ -45,9 +71,12 @@ def test_every_value_of_every_control_draws(source):
     path = f"notebooks/{source.stem}.ipynb"
     notebook = build_notebooks.compose(source, path, present_slug(ROOT))
     explorers = sum(len(re.findall(r"^explore\(", cell.source, re.M)) for cell in notebook.cells)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(MEASURE))
     notebook.cells.append(nbformat.v4.new_code_cell(SWEEP))
     build_notebooks.execute(notebook, path, ROOT / "notebooks")
-    swept = json.loads(notebook.cells[-1].outputs[0].text)
+    result = json.loads(notebook.cells[-1].outputs[0].text)
+    assert result["collisions"] == []
+    swept = result["frames"]
     assert len(swept) == explorers > 0
     for frames in (control for controls in swept for control in controls):
         pictures, texts = zip(*frames, strict=True)

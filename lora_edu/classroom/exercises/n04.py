@@ -157,36 +157,6 @@ def first_step(grad_W: Tensor, lora_A: Tensor, scaling: float, learning_rate: fl
     return scaling * lora_B @ lora_A
 
 
-def _full_step(grad_W, lora_A, scaling, learning_rate):
-    return -learning_rate * grad_W
-
-
-def _uphill(grad_W, lora_A, scaling, learning_rate):
-    return -first_step(grad_W, lora_A, scaling, learning_rate)
-
-
-def _scaled_once(grad_W, lora_A, scaling, learning_rate):
-    return first_step(grad_W, lora_A, scaling, learning_rate) / scaling
-
-
-def _step_unscaled(grad_W, lora_A, scaling, learning_rate):
-    return first_step(grad_W, lora_A, 1.0, learning_rate)
-
-
-def _step_without_rate(grad_W, lora_A, scaling, learning_rate):
-    return first_step(grad_W, lora_A, scaling, 1.0)
-
-
-def _step_of_B(grad_W, lora_A, scaling, learning_rate):
-    return -learning_rate * scaling * grad_W @ lora_A.T
-
-
-def _best_of_rank_r(grad_W, lora_A, scaling, learning_rate):
-    U, S, Vh = torch.linalg.svd(grad_W, full_matrices=False)
-    r = lora_A.shape[0]
-    return -learning_rate * scaling**2 * U[:, :r] * S[:r] @ Vh[:r]
-
-
 def _step_cases():
     for in_features, out_features, r, scaling, rate in ((5, 4, 2, 2.0, 0.1), (6, 6, 3, 0.5, 0.3)):
         _, lora_A, _ = layer(in_features, out_features, r)
@@ -335,20 +305,23 @@ EXERCISES = {
         solution=first_step,
         cases=_step_cases,
         wrong_answers=(
-            WrongAnswer(_full_step, "That is full training's step. LoRA's goes through A: where is lora_A?"),
-            WrongAnswer(_uphill, "The size is right and the sign is not: a step goes against the gradient."),
             WrongAnswer(
-                _scaled_once,
+                lambda G, A, s, rate: -rate * G,
+                "That is full training's step. LoRA's goes through A: where is lora_A?",
+            ),
+            WrongAnswer(
+                lambda G, A, s, rate: rate * s**2 * G @ A.T @ A,
+                "The size is right and the sign is not: a step goes against the gradient.",
+            ),
+            WrongAnswer(
+                lambda G, A, s, rate: -rate * s * G @ A.T @ A,
                 "The scaling is in once. It is a factor of B's gradient, and of the update that B makes.",
             ),
-            WrongAnswer(_step_unscaled, "The scaling is missing."),
-            WrongAnswer(_step_without_rate, "The learning rate is missing."),
+            WrongAnswer(lambda G, A, s, rate: -rate * G @ A.T @ A, "The scaling is missing."),
+            WrongAnswer(lambda G, A, s, rate: -(s**2) * G @ A.T @ A, "The learning rate is missing."),
             WrongAnswer(
-                _step_of_B, "That is how B moves, (out, r). What does the weight, (out, in), gain by it?"
-            ),
-            WrongAnswer(
-                _best_of_rank_r,
-                "That is the best approximation of rank r. The first step knows no SVD: only the random A.",
+                lambda G, A, s, rate: -rate * s * G @ A.T,
+                "That is how B moves, (out, r). What does the weight, (out, in), gain by it?",
             ),
         ),
     ),

@@ -73,7 +73,7 @@ class Picture(Axes):
     def __init__(self, figure: Figure, position: SubplotSpec):
         super().__init__(figure, position)  # pyright: ignore[reportArgumentType] (its stubs lack SubplotSpec)
         self.canvas = FigureCanvasAgg(figure)
-        self.before_drawing: list[Callable[[], None]] = []  # what can be placed only once the axes stand
+        self.before_drawing: list[Callable[[], object]] = []  # what can be placed only once the axes stand
 
     def clear(self) -> None:
         super().clear()
@@ -89,6 +89,7 @@ class Picture(Axes):
             self.title.set_visible(shown)
 
     def draw(self, renderer: Any) -> None:
+        self.get_xlim(), self.get_ylim()  # asking scales the axes to what was drawn since
         for place in self.before_drawing:
             place()
         super().draw(renderer)
@@ -148,7 +149,7 @@ def to_png(picture: Picture) -> bytes:
         picture.canvas.draw()
     buffer = io.BytesIO()
     in_palette(np.asarray(picture.canvas.buffer_rgba())).save(
-        buffer, "png", compress_level=9, transparency=TRANSPARENT
+        buffer, "png", compress_level=6, transparency=TRANSPARENT
     )
     return buffer.getvalue()
 

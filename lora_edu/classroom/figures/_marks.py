@@ -14,6 +14,7 @@ from lora_edu.classroom.figures.palette import INK, PAPER, SOFT, mix, readable
 
 SIZE = 13
 MOST_LABELS = 4  # lines that are labelled at their ends; more get a legend
+GAP = 8  # dots between two labels
 LABEL_INCHES = 1.75  # a longer label is broken into lines
 # A point (x, y), a level (None, y), a place (x, None), or a region ((x0, x1), None).
 Mark = tuple[Any, float | None]
@@ -71,12 +72,33 @@ def name_lines(
         for name, color in zip(names, colors, strict=True)
     ]
 
+    leaders = [
+        picture.annotate(
+            "",
+            end,
+            (1, 0.5),
+            textcoords="axes fraction",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": color,
+                "linewidth": 1,
+                "alpha": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 4,
+            },
+        )
+        for end, color in zip(ends, colors, strict=True)
+    ]
+    for leader in leaders:
+        leader.set_in_layout(False)
+
     def place() -> None:
         height = picture.bbox.height
         wanted = [picture.transAxes.inverted().transform(picture.transData.transform(end))[1] for end in ends]
-        tall = [text.get_window_extent().height / height for text in texts]
-        for text, y in zip(texts, spread(wanted, tall), strict=True):
+        tall = [(text.get_window_extent().height + GAP) / height for text in texts]
+        for text, leader, y in zip(texts, leaders, spread(wanted, tall), strict=True):
             text.xy = 1, y
+            leader.set_position((1.012, y))
 
     picture.before_drawing.append(place)
 
@@ -92,11 +114,12 @@ def spread(wanted: Sequence[float], tall: Sequence[float]) -> list[float]:
     order = sorted(range(len(wanted)), key=lambda i: (wanted[i], -i))
     groups: list[tuple[list[int], float]] = []  # labels that touch, and the height of their common middle
     for index in order:
-        members, middle = [index], float(np.clip(wanted[index], 0.0, 1.0))
+        members, middle = [index], _within(wanted[index], tall[index])
         while groups and groups[-1][1] + _tall(groups[-1][0], tall) / 2 > middle - _tall(members, tall) / 2:
             lower, height = groups.pop()
             middle = (height * len(lower) + middle * len(members)) / (len(lower) + len(members))
             members = lower + members
+            middle = _within(middle, _tall(members, tall))
         groups.append((members, middle))
     placed = [0.0] * len(wanted)
     for members, middle in groups:
@@ -105,6 +128,11 @@ def spread(wanted: Sequence[float], tall: Sequence[float]) -> list[float]:
             placed[index] = bottom + tall[index] / 2
             bottom += tall[index]
     return placed
+
+
+def _within(middle: float, tall: float) -> float:
+    """The nearest height at which something so tall lies beside the axes."""
+    return min(max(middle, tall / 2), max(1 - tall / 2, tall / 2))
 
 
 def _tall(members: Sequence[int], tall: Sequence[float]) -> float:
@@ -146,42 +174,26 @@ def draw_marks(picture: Picture, mark: Mapping[str, Mark] | None) -> None:
             )
         elif np.ndim(x):
             picture.axvspan(x[0], x[1], color=mix(SOFT, 0.16), zorder=0)
-            picture.annotate(
-                word,
-                (float(np.mean(x)), 1),
-                (0, -4),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-                **style,
-            )
+            _word_above(picture, float(np.mean(x)), word)
         else:
             picture.axvline(x, color=INK, linewidth=1.5)
-            _word_at(picture, float(x), word, style)
+            _word_above(picture, float(x), word)
 
 
-def _word_at(picture: Picture, x: float, word: str, style: dict[str, Any]) -> None:
-    """Write a word at the top of an upright line, on the side that has room."""
-    text = picture.annotate(
+def _word_above(picture: Picture, x: float, word: str) -> None:
+    """Write a word over the axes, where no line can run through it."""
+    picture.annotate(
         word,
         (x, 1),
-        (6, -3),
+        (0, 3),
         xycoords=("data", "axes fraction"),
         textcoords="offset points",
-        va="top",
-        **style,
+        ha="center",
+        va="bottom",
+        fontsize=SIZE,
+        color=INK,
+        parse_math=False,
     )
-
-    def place() -> None:
-        at = picture.transAxes.inverted().transform(picture.transData.transform((x, 1)))[0]
-        fits = (
-            at * picture.bbox.width + (text_width(word, SIZE) + 0.15) * picture.canvas.figure.dpi
-            < picture.bbox.width
-        )
-        text.set(ha="left" if fits else "right", position=(6 if fits else -6, -3))
-
-    picture.before_drawing.append(place)
 
 
 def name_bars(picture: Picture, names: Sequence[str]) -> None:

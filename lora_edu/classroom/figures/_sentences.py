@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -49,9 +49,9 @@ def count_of(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def crossings(x: Sequence[float], one: Sequence[float], other: Sequence[float]) -> list[float]:
+def crossings(x: np.ndarray, one: np.ndarray, other: np.ndarray) -> list[float]:
     """Where two lines drawn over the same x cross, found on the straight pieces between the points."""
-    x, gap = np.asarray(x, float), np.asarray(one, float) - np.asarray(other, float)
+    gap = one - other
     before, after = gap[:-1], gap[1:]
     crossed = np.flatnonzero(before * after < 0)
     return [float(x[i] + (x[i + 1] - x[i]) * before[i] / (before[i] - after[i])) for i in crossed]

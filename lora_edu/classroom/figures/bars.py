@@ -72,9 +72,9 @@ def bars(
                 label=name,
             )
             texts = [written(value, number_format) for value in middle]
-            aside = spread and max(text_width(text, SIZE) for text in texts) + 0.14 < room * width
+            aside = spread and max(text_width(text, SIZE) for text in texts) + 0.1 < room * width
             if spread:
-                whiskers(picture, places + aside * 0.36 * width, middle, low, high)
+                whiskers(picture, places + aside * 0.41 * width, middle, low, high)
             number_bars(picture, places - aside * 0.08 * width, middle if aside else high, texts)
             drawn[name], repeats = middle, repeats or spread
         picture.grid(axis="x", visible=False)
@@ -94,7 +94,7 @@ def bars(
 def whiskers(picture: Picture, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
     """Draw from the lowest to the highest repeat; a light rim keeps it visible on any bar."""
     drawn = picture.errorbar(
-        x, middle, [middle - low, high - middle], fmt="none", ecolor=INK, elinewidth=1.6, capsize=4
+        x, middle, [middle - low, high - middle], fmt="none", ecolor=INK, elinewidth=1.6, capsize=3
     )
     for part in (*drawn.lines[1], *drawn.lines[2]):
         part.set_path_effects([withStroke(linewidth=3.6, foreground=PAPER)])
@@ -123,11 +123,8 @@ def said_of_bars(
     drawn: Mapping[str, np.ndarray], groups: Sequence[str], ylabel: str, number_format: str, repeats: bool
 ) -> str:
     """Every number, up to twelve; else the least and the most of each kind."""
-    parts = (
-        [f"{ylabel[:1].upper()}{ylabel[1:]}{', medians over repeats' if repeats else ''}"]
-        if ylabel or repeats
-        else []
-    )
+    what = f"{ylabel[:1].upper()}{ylabel[1:]}"
+    parts = [", ".join([what] * bool(ylabel) + ["medians over repeats"] * repeats)]
     for name, values in drawn.items():
         if len(drawn) * len(groups) <= 12:
             pairs = say.listed(

@@ -9,10 +9,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
-from lora_edu.classroom.figures._canvas import STYLE, Picture, drawing, set_title
+from lora_edu.classroom.figures._canvas import STYLE, Picture, drawing, set_title, text_width
 from lora_edu.classroom.figures._sentences import sentence
 from lora_edu.classroom.figures.levels import error_by_bits
 from lora_edu.classroom.figures.palette import COLORS, INK
+
+FIELD_COLORS = (COLORS[0], COLORS[3], COLORS[6], COLORS[5])
 
 
 def bit_fields(
@@ -52,14 +54,18 @@ def bit_fields(
             for field, bits in fields.items():
                 if field not in seen:
                     seen.append(field)
-                    picture.text(x + len(bits) / 2, y - 0.62, field, ha="center", va="center", fontsize=13)
-                index = seen.index(field)
+                    wide = len(bits) * 0.14 > text_width(field, 13)  # else its name ends where its box ends
+                    at = x + len(bits) / (2 if wide else 1)
+                    picture.text(
+                        at, y - 0.62, field, ha="center" if wide else "right", va="center", fontsize=13
+                    )
+                color = FIELD_COLORS[seen.index(field) % len(FIELD_COLORS)]
                 box = Rectangle(
                     (x, y - height / 2),
                     len(bits),
                     height,
-                    facecolor=(COLORS[index], 0.22),
-                    edgecolor=COLORS[index],
+                    facecolor=(color, 0.22),
+                    edgecolor=color,
                 )
                 picture.add_patch(box)
                 # One text a field: a text a bit would be too slow for a slider.

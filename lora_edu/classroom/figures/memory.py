@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 
 from lora_edu.classroom.figures._canvas import Picture, drawing, set_title
 from lora_edu.classroom.figures._sentences import listed, number, sentence
@@ -67,7 +68,9 @@ def tensors_alive(
         picture.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), **_KEY)
         alive = {name: size for name, (_, size) in rows.items() if size}
         picture.alt = sentence(
-            f"Alive: {listed(f'{name} {number(size)} MB ({rows[name][0]})' for name, size in alive.items())}",
+            "Alive: " + listed(f"{name} {number(size)} MB ({rows[name][0]})" for name, size in alive.items())
+            if alive
+            else "No tensor is alive",
             f"Together {number(sum(alive.values()))} MB; {len(rows) - len(alive)} of {len(rows)} are not there now",
         )
     return picture
@@ -109,7 +112,7 @@ def stacked(
         raise ValueError(f"bars must all have the terms of the first, {terms}")
     styles = _styles(terms)
     with drawing(alt, ax) as picture:
-        totals = [0.0] * len(bars)
+        totals, sums = [0.0] * len(bars), []
         for name, style in styles.items():
             sizes = [parts[name] for parts in bars.values()]
             picture.barh(range(len(bars)), sizes, 0.6, left=totals, **style)
@@ -119,7 +122,9 @@ def stacked(
             text, x = (
                 (f"{total:.1f} {unit} →", largest) if cut else (f"{total:.2f} {unit}", total + largest / 100)
             )
-            picture.text(x, position, text, va="center", ha="right" if cut else "left", bbox=_BOX)
+            sums.append(
+                picture.text(x, position, text, va="center", ha="right" if cut else "left", bbox=_BOX)
+            )
         name, size = limit
         ends = -0.6, len(bars) - 0.4
         picture.plot([size, size], ends, color=INK, linestyle="--", linewidth=1.8)
@@ -128,19 +133,30 @@ def stacked(
         picture.set(xlim=(0, 1.16 * largest), ylim=(len(bars) - 0.4, -0.6), xlabel=unit)
         set_title(picture, title)
         picture.grid(axis="y", visible=False)
-        handles = [Patch(label=name, **style) for name, style in styles.items()]
+        picture.before_drawing.append(lambda: [_clear_of(text, size, largest) for text in sums])
+        shown = [name for name in terms if any(parts[name] for parts in bars.values())]
+        handles = [Patch(label=name, **styles[name]) for name in shown]
         columns = min(3, len(handles))
         picture.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, **_KEY)
-        sums = {name: sum(parts.values()) for name, parts in bars.items()}
+        whole = {name: sum(parts.values()) for name, parts in bars.items()}
         picture.alt = sentence(
             f"In {unit}: "
             + listed(
                 f"{bar} {number(total)} ({'fits' if total <= size else 'too much'})"
-                for bar, total in sums.items()
+                for bar, total in whole.items()
             ),
             f"The limit, {name}, is {number(size)} {unit}",
         )
     return picture
+
+
+def _clear_of(text: Text, size: float, largest: float) -> None:
+    """Move a sum that the line of the limit would cross to the right of that line."""
+    axes = text.axes
+    assert axes is not None
+    box, line = text.get_window_extent(), axes.transData.transform((size, 0))[0]
+    if box.x0 - 6 < line < box.x1 + 6:
+        text.set(x=size + largest / 100, ha="left")
 
 
 def _styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:

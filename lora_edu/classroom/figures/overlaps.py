@@ -8,7 +8,7 @@ from itertools import combinations
 import matplotlib as mpl
 from matplotlib.container import ErrorbarContainer
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, BboxBase
 
 from lora_edu.classroom.figures._canvas import STYLE, Picture
 
@@ -72,5 +72,5 @@ def inner(box: Bbox, slack: float = SLACK) -> Bbox:
     return Bbox.from_extents(box.x0 + slack, box.y0 + slack, box.x1 - slack, box.y1 - slack)
 
 
-def inside(box: Bbox, edge: Bbox) -> bool:
+def inside(box: Bbox, edge: BboxBase) -> bool:
     return edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1

@@ -36,7 +36,10 @@ CONTRAST = 4.5  # of text with what it stands on: WCAG 2.2, 1.4.3
 
 def mix(color: str, share: float, ground: str = PAPER) -> str:
     """A colour thinned with the ground it stands on: `share` 1 is the colour, 0 the ground."""
-    return to_hex([share * a + (1 - share) * b for a, b in zip(to_rgb(color), to_rgb(ground), strict=True)])
+    red, green, blue = (
+        share * a + (1 - share) * b for a, b in zip(to_rgb(color), to_rgb(ground), strict=True)
+    )
+    return to_hex((red, green, blue))
 
 
 def luminance(color: str) -> float:

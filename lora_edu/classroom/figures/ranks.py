@@ -58,9 +58,8 @@ def said_of_shares(shares: Mapping[str, ArrayLike], ranks: Sequence[int], xlabel
         known = np.flatnonzero(np.isfinite(middle))
         if len(known):
             first, last = known[0], known[-1]
-            parts.append(
-                f"{name}: {percent(middle[first])} at {ranks[first]:,}, {percent(middle[last])} at {ranks[last]:,}"
-            )
+            start, end = float(middle[first]), float(middle[last])
+            parts.append(f"{name}: {percent(start)} at {ranks[first]:,}, {percent(end)} at {ranks[last]:,}")
     return sentence(*parts)
 
 

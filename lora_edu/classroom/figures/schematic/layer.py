@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -68,8 +70,8 @@ def lora_layer(
         middle = (low + high) / 2
         strongest = max(np.abs(m).max() for m in (W, A, B))
         flow = max(1e-12, *(np.abs(v).max() for v in (x, base, update, hidden, base + update)))
-        put = {"cell": cell, "strongest": strongest}
-        live = {"cell": cell, "strongest": flow}
+        put: dict[str, Any] = {"cell": cell, "strongest": strongest}
+        live: dict[str, Any] = {"cell": cell, "strongest": flow}
         source = matrix(
             picture,
             (0.45, middle - into * cell / 2),

@@ -110,15 +110,8 @@ def glow(picture: Picture, light: Block, sheet_: Block) -> None:
 
 def track(picture: Picture, y: float, role: str, way: str, spot: float | None) -> None:
     """Draw the way of a pass over all layers, and where it stands now."""
-    word(
-        picture,
-        (LEFT, y),
-        way,
-        role=role if spot else None,
-        ha="left",
-        soft=not spot,
-        **({} if spot is None else {"weight": "bold"}),
-    )
+    weight = "normal" if spot is None else "bold"
+    word(picture, (LEFT, y), way, role=role if spot else None, ha="left", soft=not spot, weight=weight)
     ends = [(LEFT + 1.15, y), (RIGHT, y)]
     start, end = ends if role == "activations" else ends[::-1]
     color = ROLES[role] if spot else mix(ROLES[role], 0.35)

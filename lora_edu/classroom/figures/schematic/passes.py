@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +13,7 @@ from lora_edu.classroom.figures._sentences import number, numbers, sentence
 from lora_edu.classroom.figures.schematic.parts import area, arrow, column, matrix, named, numbered, tag
 from lora_edu.classroom.figures.schematic.sheet import CELL, Block, Point, chain_of, sheet, word
 
-TALLEST = 2.1  # inches for the longer side of W
+TALLEST = 2.2  # inches for the longer side of W
 
 
 def forward_backward(
@@ -68,7 +69,7 @@ def forward_backward(
         ) -> Block:
             """A vector and, beside it, the gradient of the loss with respect to it."""
             corner = around - len(vectors[0]) * cell / 2
-            put = {"cell": cell}
+            put: dict[str, Any] = {"cell": cell}
             matrix(
                 picture,
                 (place, corner),
@@ -94,7 +95,7 @@ def forward_backward(
         )
         named(picture, wide, "W", "no gradient of W is made", "frozen", True)
         strongest = max(np.abs(m).max() for m in (A, B))
-        put = {"cell": cell, "strongest": strongest}
+        put: dict[str, Any] = {"cell": cell, "strongest": strongest}
         reads = matrix(picture, (places[1], low - rank / 2), A, "trained", name="A", **put)
         writes = matrix(picture, (places[3], low - out * cell / 2), B, "trained", name="B", **put)
         put = {"cell": cell, "strongest": back}

@@ -26,7 +26,7 @@ from lora_edu.classroom.figures._canvas import (
 from lora_edu.classroom.figures.palette import INK, ROLES, SOFT, readable
 
 SIZE, NAME_SIZE = 13, 15  # points: the least that is read from the last row, and names
-CELL = 0.42  # inches a number takes where digits are shown
+CELL = 0.44  # inches a number takes where digits are shown
 
 Point = tuple[float, float]
 
