@@ -44,12 +44,7 @@ compare(**capstone.before_and_after(runs[0], indices=(0, 1, 49)))
 # the sentence.* Every letter counts. So one of the answers after is wrong. Which?
 
 # %%
-predict(
-    "200 such sentences, built like those in training, with new names: how many events are right afterwards?",
-    ["fewer than 50", "about 100", "more than 150"],
-    answer="more than 150",
-    why="This is strict: above, 'quarter eleven' in place of 'quarter to eleven' made the third event wrong.",
-)
+predict("00.1")
 
 # %%
 figures.bars(
@@ -99,12 +94,7 @@ compare(question=questions, base=base, robot=robot)
 # off.
 
 # %%
-predict(
-    "Without the adapter, does the model answer exactly as it did at first?",
-    ["nearly: a few words differ", "yes, letter by letter", "no, it keeps something of the robot"],
-    answer="yes, letter by letter",
-    why="The adapter stands beside the weights. None of them was changed, so nothing has to be undone.",
-)
+predict("00.2")
 
 # %%
 with surgery.disable_adapter(model):
@@ -148,12 +138,7 @@ figures.one_base(("the base", 2 * 134.5), sizes)
 # each, they take 13 GiB.
 
 # %%
-predict(
-    "You want to train all 7 billion weights. How much memory does that take?",
-    ["over 100 GiB", "about 30 GiB", "about 15 GiB"],
-    answer="over 100 GiB",
-    why="For each weight it keeps four numbers of 4 bytes: the weight, how to change it, and two averages of that.",
-)
+predict("00.3")
 
 # %%
 explore(gpu_fits.draw_ways, start={"GPU_GiB": 14.56}, GPU_GiB=gpu_fits.WAYS_GIB)
@@ -176,12 +161,7 @@ explore(gpu_fits.draw_ways, start={"GPU_GiB": 14.56}, GPU_GiB=gpu_fits.WAYS_GIB)
 # An exercise gives you a function without a body. Fill it in, run the cell, then run the check below it.
 
 # %%
-predict(
-    "Asked for the share of right answers, somebody writes `sum`, which counts them. What will the check say?",
-    ["pass", "only that it is wrong", "what was forgotten"],
-    answer="what was forgotten",
-    why="It knows the mistakes that are often made.",
-)
+predict("00.4")
 
 # %%
 check("00.1", sum)

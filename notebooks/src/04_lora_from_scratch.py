@@ -55,12 +55,7 @@ figures.lora_layer(x, W, A[:2], B[:, :2], alpha=2)
 # their results are added. $W$ is not replaced.
 
 # %%
-predict(
-    "Which two factors make an update that can be added to a 4 × 5 weight?",
-    ["B: 4 × 2 and A: 5 × 2", "B: 4 × 2 and A: 2 × 5", "B: 5 × 2 and A: 2 × 4"],
-    answer="B: 4 × 2 and A: 2 × 5",
-    why="Neighbours must agree: (4, 2) times (2, 5) is (4, 5). The first pair does not chain, the third gives 5 × 5.",
-)
+predict("04.1")
 
 # %% [markdown]
 # So the second way is an update of $W$, of rank 2, that is never written down: $B(Ax)$ and $(BA)x$ are the same
@@ -136,12 +131,7 @@ print(inspect.getsource(LoRALinear.forward))
 # $r\,(m + n)$ more for each token.
 
 # %%
-predict(
-    "From how many tokens on does forming W + BA first take fewer multiplications than W x and B(Ax) apart?",
-    ["8", "64", "about 2000", "never"],
-    answer="about 2000",
-    why="Forming costs r m n once; apart costs r (m + n) for each token. Equal at m n / (m + n) = 2048 tokens.",
-)
+predict("04.2")
 
 # %% [markdown]
 # The rank cancels. And multiplications are not milliseconds: here is a 1024 × 1024 layer on your machine, on one
@@ -287,12 +277,7 @@ lora = wrapped(1, 0)
 # Before training, the wrapped layer says exactly what the base says.
 
 # %%
-predict(
-    "A is random, B is zero. After the first training step, what has moved?",
-    ["A", "B", "both", "neither"],
-    answer="B",
-    why="A's gradient carries a factor B, and B is still zero. B's gradient carries A x, and that is not zero.",
-)
+predict("04.3")
 
 
 # %%
@@ -470,17 +455,7 @@ check("04.3", lora_gradients)
 # $\eta$. LoRA, from $B = 0$, changes $BA$ instead.
 
 # %%
-predict(
-    "From B = 0 and a random A: what does the first step of gradient descent make of the update BA?",
-    [
-        "what full training would do: a multiple of G",
-        "the best approximation of G that has rank r",
-        "G, as far as the random A lets it through",
-        "nothing, since A has not moved",
-    ],
-    answer="G, as far as the random A lets it through",
-    why="The gradient of B is s G Aᵀ, and A stays. So BA becomes -η s² G AᵀA: each row of G, projected onto A's rows.",
-)
+predict("04.4")
 
 # %%
 full = deepcopy(layer).requires_grad_()
@@ -571,12 +546,7 @@ def difference_of_two_calls(lora):
 
 
 # %%
-predict(
-    "Training mode, dropout 0.5, B still zero. Two calls with the same inputs: how much do the outputs differ?",
-    ["not at all", "a little", "by about half"],
-    answer="not at all",
-    why="Only the update sees the dropped inputs, and with B zero the update is zero. The base path gets all of x.",
-)
+predict("04.5")
 
 # %%
 difference_of_two_calls(lora)

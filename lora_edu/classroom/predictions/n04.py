@@ -13,8 +13,10 @@ PREDICTIONS = (
         ),
     ),
     Question(
-        "From how many tokens on does forming W + BA first take fewer multiplications than W x and B(Ax) "
-        "apart?",
+        (
+            "From how many tokens on does forming W + BA first take fewer multiplications than W x "
+            "and B(Ax) apart?"
+        ),
         ("8", "64", "about 2000", "never"),
         answer="about 2000",
         why=(
@@ -27,25 +29,34 @@ PREDICTIONS = (
         ("A", "B", "both", "neither"),
         answer="B",
         why=(
-            "A's gradient carries a factor B, and B is still zero. B's gradient carries A x, and that is "
-            "not zero."
+            "A's gradient carries a factor B, and B is still zero. B's gradient carries A x, and that "
+            "is not zero."
         ),
     ),
     Question(
-        "In full training a layer's backward pass has two large products: one gives the gradient of W, "
-        "one the gradient of x. How many remain when W is frozen?",
-        ("none", "one", "two"),
-        answer="one",
-        why="W gets no gradient. But the layers below need the gradient of x, and it passes through W.",
+        ("From B = 0 and a random A: what does the first step of gradient descent make of the update BA?"),
+        (
+            "what full training would do: a multiple of G",
+            "the best approximation of G that has rank r",
+            "G, as far as the random A lets it through",
+            "nothing, since A has not moved",
+        ),
+        answer="G, as far as the random A lets it through",
+        why=(
+            "The gradient of B is s G Aᵀ, and A stays. So BA becomes -η s² G AᵀA: each row of G, "
+            "projected onto A's rows."
+        ),
     ),
     Question(
-        "Training mode, dropout 0.5, B still zero. Two calls with the same inputs: how much do the "
-        "outputs differ?",
+        (
+            "Training mode, dropout 0.5, B still zero. Two calls with the same inputs: how much do "
+            "the outputs differ?"
+        ),
         ("not at all", "a little", "by about half"),
         answer="not at all",
         why=(
-            "Only the update sees the dropped inputs, and with B zero the update is zero. The base path "
-            "gets all of x."
+            "Only the update sees the dropped inputs, and with B zero the update is zero. The base "
+            "path gets all of x."
         ),
     ),
 )
