@@ -18,6 +18,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from lora_edu.classroom.widgets.pages import make_pages_live
 from lora_edu.llm.console import say, unfailing
 from lora_edu.llm.files import write_text
 from tools import pages
@@ -160,8 +161,11 @@ def run_course(notebooks: list[Path], output: Path) -> None:
     site = pages.Pages(output, formulas)
     for name, document in documents.items():
         site.write(name, document)
+    frames = output / "frames"
+    os.environ["LORA_EDU_FRAMES"] = str(frames)
     for path in notebooks:
         notebook = execute(path, progress)
+        make_pages_live(notebook, frames)
         site.write(path.stem, notebook)
     write_text(output / "index.html", index_page([path.stem for path in [*notebooks, *pages.DOCUMENTS]]))
     say("\n".join(before_and_after(output / "runs")))

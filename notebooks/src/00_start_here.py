@@ -22,6 +22,7 @@ from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.doctor import doctor
 from lora_edu.classroom.experiments import capstone, gpu_fits
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.llm import surgery
 from lora_edu.llm.base_model import load_base_model
@@ -256,7 +257,11 @@ figures.course_map()
 # - **Colab** keeps changes only in a copy: File > Save a copy in Drive.
 #
 # A kernel that has stopped forgets all variables: Run > Run All Cells.
-#
+
+# %%
+progress()
+
+# %% [markdown]
 # ## Summary
 #
 # - LoRA leaves the base frozen and trains an update $BA$, a small file. Take it away, and the base is back.

@@ -26,6 +26,7 @@ from torch import nn
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments.house import evening
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.methods import lowrank
 
@@ -450,7 +451,11 @@ f"energy kept, best = 100 %: noise {kept:.0%}, planted rank 8 {kept_planted:.2%}
 # Up to about 1000 rows the exact SVD takes a second or less: take it. It is also right when you need small singular
 # values. And do not store a trained weight at rank 8 because a text says that weights are low-rank: draw its curve
 # first.
-#
+
+# %%
+progress("01")
+
+# %% [markdown]
 # ## Summary
 #
 # - A layer is a matrix $W$ (out, in). A batch is $X W^\top$.

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.methods import lowrank
 
@@ -320,7 +321,11 @@ check("02.3", cut_update)
 # little. [Biderman et al. (2024)](https://arxiv.org/abs/2405.09673) trained Llama-2-7B on code and mathematics, up to
 # billions of tokens. Full fine-tuning then found updates of 10 to 100 times the rank of a usual LoRA, and LoRA learned
 # less. It also forgot less. Draw the curve for your own task before you believe either side.
-#
+
+# %%
+progress("02")
+
+# %% [markdown]
 # ## Summary
 #
 # - Training gives $W + \Delta W$. One row of inputs, such as a token, adds a matrix of rank 1 to a layer's gradient.

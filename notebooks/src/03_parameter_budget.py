@@ -28,6 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments.step_costs import step_costs
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.llm import budget
 from lora_edu.llm.base_model import fetch_base_model, load_base_model
@@ -430,7 +431,11 @@ explore(draw_operations, r=list(swept))
 # When layers are small, or the rank that a task needs comes near $r^*$: then $B$ and $A$ save little. When there is one
 # task, and memory for a full fine-tune: then a small file is no gain. And when you hope for faster answers: a merged
 # LoRA is as fast as the base, an unmerged one a little slower (notebook 05).
-#
+
+# %%
+progress("03")
+
+# %% [markdown]
 # ## Summary
 #
 # - The update of one layer holds $r\,(\text{in} + \text{out})$ numbers. At 8192 × 8192 and rank 8 that is 512 times

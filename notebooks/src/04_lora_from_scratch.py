@@ -31,6 +31,7 @@ from torch.utils.benchmark import Timer
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.llm.base_model import fetch_base_model
 from lora_edu.methods.lora import LoRALinear, merged_linear
@@ -615,6 +616,9 @@ compare(bias=options, biases_that_train=[trained_biases(option) for option in op
 
 # %%
 f"A times √in lies within ±{lora_A.abs().max() * 576**0.5:.3f}"
+
+# %%
+progress("04")
 
 # %% [markdown]
 # ## Summary

@@ -34,6 +34,7 @@ from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments import digits
 from lora_edu.classroom.experiments.step_costs import step_costs
 from lora_edu.classroom.experiments.tuning import at_rate, medians
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.methods.lora import LoRALinear, merged_linear
 
@@ -723,7 +724,11 @@ f"upright digits: merged {merged_right:.1%}, base {base_right:.1%}"
 # saved.
 #
 # **Merging.** Not while you still train, or switch between adapters.
-#
+
+# %%
+progress("05")
+
+# %% [markdown]
 # ## Summary
 #
 # - Freeze all, wrap, then look at the list of what trains. The loss does not show a forgotten freeze.

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments.merging import free_memory
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.checkpoint import save_adapter
@@ -570,7 +571,11 @@ list(get_peft_model_state_dict(get_peft_model(toy, config)))
 # regular expressions: they read all seen patterns here, and none of the unseen (`data/README.md`). And where much
 # new must be learned, LoRA can fall behind full fine-tuning ([Biderman et al.
 # 2024](https://arxiv.org/abs/2405.09673)). Our base could copy already; it learned a form.
-#
+
+# %%
+progress("06")
+
+# %% [markdown]
 # ## Summary
 #
 # - Tokens in, logits out; the loss is the mean of $-\log p$ over the scored tokens.

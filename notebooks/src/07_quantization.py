@@ -27,6 +27,7 @@ from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments.house import evening
 from lora_edu.classroom.experiments.number_formats import as_float, in_all_formats
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.methods import blockwise, codebook, lowrank
 
@@ -471,7 +472,11 @@ compare(layer=list(layers), MB=[f"{b / 1e6:.1f}" for b in stored], error=[f"{e:.
 #
 # When the weights fit into memory in 16 bits: 4 bits then cost accuracy, often time, and save nothing that you need.
 # For embeddings, norms and the head: QLoRA leaves them in 16 or 32 bits. And not without blocks.
-#
+
+# %%
+progress("07")
+
+# %% [markdown]
 # ## Summary
 #
 # - Exponent bits are range, fraction bits are digits. bf16 has fp32's range, fp16 has more digits.

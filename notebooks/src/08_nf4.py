@@ -36,6 +36,7 @@ from lora_edu.classroom.experiments.four_bit_formats import (
     normal_code,
     root_mean_square,
 )
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.llm.base_model import fetch_base_model
 from lora_edu.methods import blockwise, codebook, nf4
@@ -578,7 +579,11 @@ f"{8 * sum(x.nbytes for x in a) / embedding.numel():.5f} bits a weight, {nf4.bit
 # it saves memory, not time. Where integer hardware matters, take int4 or int8. Where a model is quantized already,
 # start from the original weights if you can: a second format adds a second error. And QLoRA leaves embeddings, norms
 # and the output head in 16 or 32 bits.
-#
+
+# %%
+progress("08")
+
+# %% [markdown]
 # ## Summary
 #
 # - NF4 is built from quantiles: 8 positive levels, 7 negative ones, and zero.

@@ -33,6 +33,7 @@ from torch import nn
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments import in_memory
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.llm.base_model import fetch_base_model
 from lora_edu.methods import nf4
@@ -752,7 +753,11 @@ compare(
 #
 # When the model fits in 16 bits with LoRA, use that: nothing is dequantized, and nothing lost by rounding. On a model
 # as small as ours 4 bits gain nothing. If a low rank is not enough for your task (notebook 05), 4 bits do not help.
-#
+
+# %%
+progress("09")
+
+# %% [markdown]
 # ## Summary
 #
 # - 4-bit weights do not train: an update is smaller than the gaps between levels. QLoRA is LoRA over $\hat W$.

@@ -27,6 +27,7 @@ ensure_packages("bitsandbytes")
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments import gpu_fits, merging
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import chat, compare, predict
 from lora_edu.llm.base_model import load_base_model, load_config
 from lora_edu.llm.data import DATA, extraction, load_events, load_persona
@@ -721,7 +722,11 @@ chat(reply, ["my adapter", "base"])
 # training do not shrink at all. Dequantizing costs time at every step. The 4 bits pay on a model of billions of
 # weights, where they decide whether it fits. And if three examples in the prompt had been enough, no training would
 # have been the better answer.
-#
+
+# %%
+progress("10")
+
+# %% [markdown]
 # ## Summary
 #
 # - QLoRA here: a frozen NF4 base, float32 adapters beside all linear layers of its blocks. `preflight` knows whether it

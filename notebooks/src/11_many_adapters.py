@@ -27,6 +27,7 @@ from torch import Tensor
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments.adapters import method_columns, milliseconds_a_token, style_rates, timed
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import chat, compare, explore, predict
 from lora_edu.llm import surgery
 from lora_edu.llm.base_model import load_base_model
@@ -416,7 +417,11 @@ assert [run["persona"] for run in record["methods"]] == ["gardener"] * 12
 # One task only: merge, and forget about switching. Many tasks that a good prompt solves: no adapter at all. Tasks that
 # need much new knowledge: small adapters may not hold it (notebook 02). And an adapter fits its base alone: change the
 # base, and a thousand adapters must be trained anew.
-#
+
+# %%
+progress("11")
+
+# %% [markdown]
 # ## Summary
 #
 # - A switch of adapters moves no weight of the base. Three characters cost 1 % of it.

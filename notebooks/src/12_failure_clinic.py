@@ -77,6 +77,7 @@ from torch import Tensor, nn
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments import digit_reader, digits, in_memory
+from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4
@@ -904,7 +905,11 @@ printed = torch.special.ndtri((torch.arange(16) + 0.5) / 16)
 # - [PyTorch on mixed precision](https://docs.pytorch.org/docs/stable/notes/amp_examples.html) and on [CUDA
 #   memory](https://docs.pytorch.org/docs/stable/torch_cuda_memory.html), with a picture of what holds it.
 # - Your own data, and larger machines: end of notebook 10.
-#
+
+# %%
+progress("12")
+
+# %% [markdown]
 # ## Summary
 #
 # - Read what is printed, then measure: which tensors are finite, what trains, how large each update is.

@@ -20,6 +20,7 @@ from lora_edu.classroom.figures._canvas import (
     png_output,
     text_output,
     to_png,
+    to_quick_png,
 )
 from lora_edu.classroom.figures.bars import bars, before_after
 from lora_edu.classroom.figures.bits import bit_fields, error_budget

@@ -36,9 +36,9 @@ PREDICTIONS = (
     Question(
         ("From B = 0 and a random A: what does the first step of gradient descent make of the update BA?"),
         (
+            "G, as far as the random A lets it through",
             "what full training would do: a multiple of G",
             "the best approximation of G that has rank r",
-            "G, as far as the random A lets it through",
             "nothing, since A has not moved",
         ),
         answer="G, as far as the random A lets it through",

@@ -15,6 +15,9 @@ from lora_edu.classroom.widgets._show import show, to_html
 PLAY_MILLISECONDS = 700
 
 
+Encode = Callable[[figures.Picture], bytes]
+
+
 class Explorer:
     """A picture that its sliders redraw; see `explore`."""
 
@@ -30,6 +33,7 @@ class Explorer:
         self._draw = draw
         self._pictures = figures.new_pictures(panels)
         self._frames: dict[tuple, tuple[bytes, str]] = {}
+        self._live: dict[tuple, tuple[bytes, str]] = {}
         self.sliders = {
             name: ipywidgets.SelectionSlider(
                 options=[(_label(value), value) for value in values],
@@ -52,25 +56,30 @@ class Explorer:
 
     def frame(self, **values: object) -> tuple[bytes, str]:
         """The PNG and the line of text for one value of each control, kept once drawn."""
-        key = tuple(values[name] for name in self.controls)
-        if key not in self._frames:
-            self._frames[key] = self._render(values)
-        return self._frames[key]
+        return self._once(self._frames, values, figures.to_png)
 
-    def _render(self, values: Mapping[str, object]) -> tuple[bytes, str]:
-        png, text = self._drawn(self._pictures, values)
+    def _once(self, kept: dict, values: Mapping[str, object], encode: Encode) -> tuple[bytes, str]:
+        key = tuple(values[name] for name in self.controls)
+        if key not in kept:
+            kept[key] = self._render(values, encode)
+        return kept[key]
+
+    def _render(self, values: Mapping[str, object], encode: Encode) -> tuple[bytes, str]:
+        png, text = self._drawn(self._pictures, values, encode)
         figures.freeze_layout(self._pictures[0])
         if figures.is_cut_off(self._pictures[0]):  # longer labels than at first: a layout of its own
-            return self._drawn(figures.new_pictures(len(self._pictures)), values)
+            return self._drawn(figures.new_pictures(len(self._pictures)), values, encode)
         return png, text
 
-    def _drawn(self, pictures: Sequence[figures.Picture], values: Mapping[str, object]) -> tuple[bytes, str]:
+    def _drawn(
+        self, pictures: Sequence[figures.Picture], values: Mapping[str, object], encode: Encode
+    ) -> tuple[bytes, str]:
         self._draw(*pictures, **values)
-        return figures.to_png(pictures[0]), " ".join(picture.alt for picture in pictures)
+        return encode(pictures[0]), " ".join(picture.alt for picture in pictures)
 
     def _redraw(self, _: object) -> None:
         values = {name: slider.value for name, slider in self.sliders.items()}
-        png, text = self.frame(**values)
+        png, text = self._once(self._live, values, figures.to_quick_png)
         self.image.value, self.caption.value = png, to_html(text)
 
     def sweep(self) -> list[tuple[dict, str]]:
