@@ -301,14 +301,9 @@ history = {name: torch.tensor(list(train(wrapped(*sizes)))) for name, sizes in s
 # %%
 def draw_moves(ax, beginning):
     _, A_moved, B_moved = history[beginning].T
-    style = {
-        "xlabel": "steps taken",
-        "ylabel": "how far it moved (norm)",
-        "roles": {"A": "trained", "B": "trained"},
-    }
-    figures.lines(
-        {"A": A_moved, "B": B_moved}, x=torch.arange(15), ylim=(-0.1, 2), title=beginning, **style, ax=ax
-    )
+    axes = {"xlabel": "steps taken", "ylabel": "how far it moved (norm)", "ylim": (-0.1, 2)}
+    roles = {"A": "trained", "B": "trained"}
+    figures.lines({"A": A_moved, "B": B_moved}, x=range(15), roles=roles, title=beginning, **axes, ax=ax)
 
 
 explore(draw_moves, beginning=list(starts))
