@@ -30,7 +30,7 @@ from tools import npm
 from tools.set_repo import present_slug
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = tuple(sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = tuple(ROOT / "docs" / f"{name}.md" for name in ("glossary", "notation"))
 """Pages beside the notebooks: notation, glossary."""
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 

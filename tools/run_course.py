@@ -161,11 +161,13 @@ def run_course(notebooks: list[Path], output: Path) -> None:
     site = pages.Pages(output, formulas)
     for name, document in documents.items():
         site.write(name, document)
-    frames = output / "frames"
+    frames = output.parent / "frames"
     os.environ["LORA_EDU_FRAMES"] = str(frames)
+    (output / "frames").mkdir()
     for path in notebooks:
         notebook = execute(path, progress)
-        make_pages_live(notebook, frames)
+        for picture in make_pages_live(notebook, frames):
+            shutil.copy(frames / picture, output / "frames")  # so that the folder of pages stands alone
         site.write(path.stem, notebook)
     write_text(output / "index.html", index_page([path.stem for path in [*notebooks, *pages.DOCUMENTS]]))
     say("\n".join(before_and_after(output / "runs")))

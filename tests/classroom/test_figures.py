@@ -26,6 +26,7 @@ LAYER = {
     "alpha": 4,
 }
 FIGURES = {
+    "course_map": lambda **options: figures.course_map(**options),
     "areas": lambda **options: figures.areas({"a": 9, "b": 1}, **options),
     "share_by_rank": lambda **options: figures.share_by_rank({"a": [0.5, 1]}, ranks=[1, 8], **options),
     "update_to_scale": lambda **options: figures.update_to_scale(30, 40, 2, **options),
@@ -104,6 +105,7 @@ TOLD = {
     "crossover": ["1 at 1, 9 at 9", "cross at 4"],
     "energy_by_rank": ["0.5 at 1, 1 at 2", "rank 1"],
     "equal_shares": ["4 slices", "0.674"],
+    "course_map": ["03 leads to 04 and 07", "10 is the goal"],
     "error_budget": ["0.2 at 4, 0.1 at 5", "0.3 at 4.5, 0.1 at 6"],
     "error_by_bits": ["0.2 at 4, 0.1 at 5"],
     "forward_backward": ["are kept", "1, 3", "4 × 2", "2 × 5", "20 numbers are saved, 18 are made", "1, -9"],

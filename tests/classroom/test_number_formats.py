@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_edu.classroom import figures
-from lora_edu.classroom.exercises.n07 import float_value
+from lora_edu.classroom.exercises.n07_floats import float_value
 from lora_edu.classroom.experiments.number_formats import FLOATS, as_float, as_integer, in_all_formats
 
 SIZES = st.floats(2**-6, 448) | st.floats(-448, -(2**-6))  # normal in every format

@@ -74,7 +74,7 @@ def test_a_file_may_be_named(tmp_path, monkeypatch, capsys):
     progress("04")
     progress()
     first, second, *lines = capsys.readouterr().out.splitlines()
-    assert first == "Notebook 04: 4 checks, 1 passed, 1 tried, 2 open."
+    assert first == "Notebook 04: 5 checks, 1 passed, 1 tried, 3 open."
     assert second == "All notebooks: 45 checks, 1 passed, 1 tried, 43 open."
     assert len(lines) == len(CHECKS) and lines[4] == first.removeprefix("Notebook ").rstrip(".")
 
@@ -83,7 +83,7 @@ def test_a_file_may_be_named(tmp_path, monkeypatch, capsys):
 def test_a_damaged_file_counts_as_empty_and_is_written_anew(work, content, capsys):
     (work / "progress.json").write_bytes(content.encode("latin-1"))
     progress("04")
-    assert capsys.readouterr().out.startswith("Notebook 04: 4 checks")
+    assert capsys.readouterr().out.startswith("Notebook 04: 5 checks")
     keep_progress("04.1", passed=True)
     assert json.loads((work / "progress.json").read_text()) == {"04.1": "passed"}
 

@@ -391,6 +391,8 @@ def test_a_dataset_that_is_not_there_is_named():
         FileNotFoundError, match=r"dataset must be an existing JSON Lines file or a hub id.*mine.jsonl"
     ):
         load_conversations("data/mine.jsonl")
+    with pytest.raises(OSError, match="there is no file 'data/mine' here"):
+        load_conversations("data/mine")
 
 
 def test_an_example_that_is_too_long_is_named(settings, tmp_path):

@@ -79,7 +79,8 @@ class Explorer:
 
     def _redraw(self, _: object) -> None:
         values = {name: slider.value for name, slider in self.sliders.items()}
-        png, text = self._once(self._live, values, figures.to_quick_png)
+        kept = tuple(values.values()) in self._frames  # such as the start, or all after a `sweep`
+        png, text = self.frame(**values) if kept else self._once(self._live, values, figures.to_quick_png)
         self.image.value, self.caption.value = png, to_html(text)
 
     def sweep(self) -> list[tuple[dict, str]]:

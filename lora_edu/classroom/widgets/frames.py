@@ -107,7 +107,7 @@ def to_webp(png: bytes) -> bytes:
     """The picture as WebP: pixel for pixel, unless that is so large that it must be a photograph."""
     image = Image.open(io.BytesIO(png)).convert("RGBA")
     lossless, lossy = io.BytesIO(), io.BytesIO()
-    image.save(lossless, "WEBP", lossless=True, method=4)
+    image.save(lossless, "WEBP", lossless=True, exact=True, method=4)
     if len(lossless.getvalue()) <= LOSSLESS_BYTES:
         return lossless.getvalue()
     image.save(lossy, "WEBP", quality=QUALITY, method=4)

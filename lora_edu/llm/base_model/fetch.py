@@ -83,7 +83,7 @@ def fetch_base_model(name: str = DEFAULT_NAME) -> Path:
     if _is_complete(folder):
         return folder
     _require_writable(root)
-    with _one_process_at_a_time(root / f"{name}.lock"), explain_full_disk(root, WHAT, CURE):
+    with _one_process_at_a_time(root / f"{name}.lock"):
         if not _is_complete(folder):
             _build(folder)
     return folder
@@ -101,7 +101,8 @@ def _build(folder: Path) -> None:
     for stale in folder.parent.glob(f"{prefix}*"):  # left by a killed process, whose pip may still write
         shutil.rmtree(stale, ignore_errors=True)
     _require_space(folder.parent, NEEDED_BYTES)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as work:
+    temporary = tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent)
+    with explain_full_disk(folder.parent, WHAT, CURE), temporary as work:
         gguf_file = _unpack(_download(Path(work)))
         print("Converting once to bfloat16 safetensors, 10-25 s ...", flush=True)
         finished = Path(work) / "finished"

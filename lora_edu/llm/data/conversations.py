@@ -134,8 +134,8 @@ def _hub_records(name: str) -> list[dict[str, Any]]:
         from datasets import load_dataset  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
     except ModuleNotFoundError as error:
         raise OSError(
-            f"the package datasets is needed to read {name!r} from the hub: run `pip install datasets`, "
-            "or give a JSON Lines file"
+            f"there is no file {name!r} here. If it names a data set on the hub, the package datasets is needed to "
+            "read it: run `pip install datasets`"
         ) from error
     rows = load_dataset(name, split="train")
     return [{"place": f"{name}, row {number}", "record": row} for number, row in enumerate(rows, start=1)]

@@ -93,14 +93,14 @@ class RunFolder:
         write_json(self.path / _IDENTITY_FILE, self._identity | {_BASE: base_weights_sha256})
 
     def newest_checkpoint(self) -> Path | None:
-        """Return the newest checkpoint that is whole; others are named, and removed if they were never finished."""
+        """Return the newest checkpoint that is whole; remove what a kill left, and name what was damaged since."""
+        for unfinished in [c for c in self._checkpoints() if not (c / COMPLETE).exists()]:
+            shutil.rmtree(unfinished)
         for checkpoint in reversed(self._checkpoints()):
-            if not (checkpoint / COMPLETE).exists():
-                shutil.rmtree(checkpoint)  # a kill left it
-            elif damage := _damage(checkpoint):
-                say(f"Checkpoint {checkpoint} is damaged ({damage}): it is passed over.")
-            else:
+            damage = _damage(checkpoint)
+            if damage is None:
                 return checkpoint
+            say(f"Checkpoint {checkpoint} is damaged ({damage}): it is passed over.")
         return None
 
     def read_before(self) -> dict[str, Any] | None:
