@@ -662,7 +662,7 @@ own[41]
 
 # %% [markdown]
 # Three lines are the recipe: settings, `finetune`, ask. Between them we play an accident: the last checkpoint, of step
-# 16, is deleted, as if the kernel had died on the way to it. The second call resumes.
+# 16, and the record, which is written last, are deleted, as if the kernel had died before. The second call resumes.
 
 # %% tags=["measured"]
 import shutil
@@ -674,6 +674,7 @@ settings = FinetuneConfig(
 unbroken = finetune(settings).record["losses"]
 merging.free_memory()
 shutil.rmtree(f"{runs}/mine/checkpoints/checkpoint-16")
+Path(runs, "mine", "run.json").unlink()
 talker = finetune(replace(settings, overwrite=False, resume=True))
 questions = json.loads((DATA / "personas" / "held_out.json").read_text())[:3]
 asked = [[{"role": "user", "content": question}] for question in questions]
