@@ -180,7 +180,7 @@ def summary(record: dict[str, Any]) -> str:
         if losses
         else []
     )
-    asked = f", answers {seconds['answers'] + seconds['answers_unseen']:.0f} s" if len(lines) > 1 else ""
+    asked = f", answers {seconds['answers']:.0f} s" if len(lines) > 1 else ""
     kind, peak = "memory", record["peak_memory_bytes"]
     if record["peak_gpu_memory_bytes"]:
         kind, peak = "GPU memory", record["peak_gpu_memory_bytes"]
