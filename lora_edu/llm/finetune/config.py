@@ -88,11 +88,9 @@ class FinetuneConfig:
             )
         if self.dataset is not None and self.train_file is not None:
             raise ValueError("dataset and train_file must not both be set: each names the training data")
-        _validate.number("lora_alpha", self.lora_alpha)
         _validate.number("lora_dropout", self.lora_dropout, 0, 1)
         if self.learning_rate is None:
             self._set("learning_rate", LEARNING_RATE[self.method])
-        _validate.number("learning_rate", self.learning_rate)
         if not float(self.learning_rate or 0) > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
         if self.batch_size % self.micro_batch_size:
