@@ -10,6 +10,8 @@ svd
     The 64 largest singular values of a large matrix: torch.svd_lowrank, scipy.
 qlora_step
     Whole steps of QLoRA training at the sizes people fine-tune, on a GPU: peft over bitsandbytes.
+busy_machine
+    The base model's answers with as many threads as there are free cores, beside others who compute: PyTorch's own.
 
 ``python -m benchmarks.nf4 [--device cuda] [--json FILE] [--quick]`` runs one, ``python -m benchmarks`` the first four.
 """

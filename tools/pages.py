@@ -60,8 +60,10 @@ def prepare(notebook: NotebookNode, slug: str | None = None) -> NotebookNode:
         ``metadata.title`` is the first heading.
     """
     prepared = copy.deepcopy(notebook)
-    repository = re.escape(f"https://github.com/{slug or present_slug(ROOT)}/blob/main")
-    own_page = re.compile(rf"\]\({repository}/(?:notebooks|docs)/([\w.-]+\.(?:ipynb|md))(?=[)#])")
+    repository = re.escape(f"https://github.com/{slug or present_slug(ROOT)}/blob/main/")
+    own_page = re.compile(
+        rf"\]\((?:{repository}|(?:\.\./)+)(?:notebooks|docs)/([\w.-]+\.(?:ipynb|md))(?=[)#])"
+    )
     for cell in prepared.cells:
         if cell.cell_type == "markdown":
             cell.source = own_page.sub(r"](\1", BADGE.sub("", cell.source))

@@ -118,11 +118,6 @@ def layer(rank, alpha):
     return f"Rank {rank}: B and A hold {int(rank) * 9} numbers", f"scaling {int(alpha) / int(rank):.3g}:"
 
 
-def work(rank, outputs):
-    m, n = int(outputs), 4096
-    return f"{int(rank) * (m + n):,} multiplications a token", f"equal at {m * n / (m + n):,.0f} tokens"
-
-
 STANDS_STILL = {"A random, B zero": "A by 0.00,", "A zero, B random": "B by 0.00.", "both random": ""}
 STANDS_STILL["both zero"] = "A by 0.00, B by 0.00."
 
@@ -346,7 +341,7 @@ EXPECTED = {
     "01_rank_and_svd": [copied_picture, copied_weight],
     "02_are_updates_low_rank": [energies],
     "03_parameter_budget": [update_of_a_layer, break_even, adapter_of_a_model, customers, operations],
-    "04_lora_from_scratch": [layer, work, first_moves, slope],
+    "04_lora_from_scratch": [layer, first_moves, slope],
     "05_training_lora": [sweep, scalings, training_bytes, drift],
     "06_lora_on_a_language_model": [next_token, targets],
     "07_quantization": [stored, rounded, outlier, bits_a_weight],

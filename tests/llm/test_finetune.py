@@ -13,6 +13,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import AutoConfig
 
 from lora_edu.llm.base_model import load_base_model, load_tokenizer
 from lora_edu.llm.budget import resolve_config
@@ -400,7 +401,7 @@ def test_an_example_that_is_too_long_is_named(settings, tmp_path):
         "dataset": write_lines(tmp_path, PAIR, PAIR | {"prompt": "why " * 100}),
         "max_length": 64,
     }
-    with pytest.raises(ValueError, match=r"max_length must be at least .* got 64: number 2 has \d+"):
+    with pytest.raises(ValueError, match=r"max_length must be .* got 64: 1 of 2 .* is number 2 with \d+"):
         finetune(FinetuneConfig(**own))
 
 
@@ -416,7 +417,9 @@ def weightless_7b(tiny_folder, tmp_path):
     """A folder that says Mistral-7B and holds no weights: loading it would fail."""
     folder = tmp_path / "7b"
     shutil.copytree(tiny_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    resolve_config("Mistral-7B").save_pretrained(folder)
+    config = resolve_config("Mistral-7B")
+    config.vocab_size = AutoConfig.from_pretrained(tiny_folder).vocab_size  # its tokenizer's
+    config.save_pretrained(folder)
     return str(folder)
 
 
@@ -524,15 +527,16 @@ def test_two_processes_train_as_one(settings):
 
 @pytest.mark.parametrize(("method", "backend"), METHODS)
 def test_a_diverged_run_stops_keeps_its_last_good_checkpoint_and_exits_with_3(settings, method, backend):
-    """The learning rate rises over 40 steps, so the first two are good."""
-    wild = settings | {"method": method, "backend": backend, "learning_rate": 1e6, "warmup_steps": 40}
+    """The learning rate rises over 40 steps, so the first two are good; soon it is above the largest float32.
+
+    A milder one, 1e6, may leave weights that are useless and finite: the loss of a guess, on some machines.
+    """
+    wild = settings | {"method": method, "backend": backend, "learning_rate": 1e39, "warmup_steps": 40}
     wild |= {"steps": 40, "save_every": 1, "preflight": False}
     done = subprocess.run(command(wild), capture_output=True, text=True, check=False)
     folder = Path(settings["output"])
-    if done.returncode == 0:  # so wild a rate may leave numbers that are bad and finite
-        pytest.fail(f"it did not diverge: {read_record(settings)['losses'][-3:]}")
     assert done.returncode == 3, done.stderr[-2000:]
-    assert "training diverged:" in done.stderr and "lower learning_rate (it was 1e+06)" in done.stderr
+    assert "training diverged:" in done.stderr and "lower learning_rate (it was 1e+39)" in done.stderr
     assert not (folder / "run.json").exists()
     kept = sorted(folder.glob("checkpoints/checkpoint-*/*.safetensors"))
     assert kept, "nothing good was left"
