@@ -1,6 +1,6 @@
 """Record fine-tunes on a GPU, several processes side by side, into one file: does QLoRA match LoRA match full?
 
-    python tools/record_gpu_runs.py tune      one seed, several learning rates a method
+    python tools/record_gpu_runs.py tune      one seed, several learning rates a method, scored on the validation split
     python tools/record_gpu_runs.py final     three seeds at the best learning rates, and LoRA at several ranks
     python tools/record_gpu_runs.py targets   LoRA on q and v alone, at the rank and at the size of all-linear r = 8
     python tools/record_gpu_runs.py scaling   alpha / r against alpha / sqrt(r) at one learning rate
@@ -22,7 +22,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lora_edu.llm.files import write_json
+from lora_edu.llm.data import load_events
+from lora_edu.llm.files import write_json, write_text
 
 # One pass over the 1,600 training sentences. No question before training: the CPU records have that.
 COMMON = {"steps": 200, "batch_size": 8, "micro_batch_size": 8, "before_events": 0, "save_every": 1000}
@@ -42,11 +43,9 @@ KEPT = ("losses", "exact_match", "exact_match_unseen", "n", "base", "trainable_p
 def plan(name: str) -> list[dict[str, Any]]:
     """The settings of each run: what differs from `COMMON`, and r = 8, alpha = 2 r."""
     if name == "tune":
-        runs = [{"method": "full", "learning_rate": rate} for rate in FULL_RATES]
-        return runs + [
-            {"method": method, "learning_rate": rate}
-            for method, rate in product(("lora", "qlora"), ADAPTER_RATES)
-        ]
+        full = [{"method": "full", "learning_rate": rate} for rate in FULL_RATES]
+        lora = [{"method": "lora", "r": 8, "lora_alpha": 16, "learning_rate": rate} for rate in ADAPTER_RATES]
+        return full + lora  # QLoRA takes LoRA's
     if name == "targets":
         return [
             {"method": "lora", "r": r, "lora_alpha": 2 * r, "learning_rate": rate, "seed": seed}
@@ -72,10 +71,21 @@ def plan(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def run(settings: dict[str, Any], folder: Path, deadline: float) -> dict[str, Any]:
+def common_of(plan_name: str, folder: Path) -> dict[str, Any]:
+    """The settings that all runs of a plan share. Rates are chosen without the test split: see `load_events`."""
+    if plan_name != "tune":
+        return COMMON
+    files = {"train_file": "fit", "test_file": "validation"}
+    for split in files.values():
+        lines = map(json.dumps, load_events(split))
+        write_text(folder / f"{split}.jsonl", "".join(f"{line}\n" for line in lines))
+    return COMMON | {flag: str(folder / f"{split}.jsonl") for flag, split in files.items()}
+
+
+def run(settings: dict[str, Any], common: dict[str, Any], folder: Path, deadline: float) -> dict[str, Any]:
     """Fine-tune in a process of its own; return the settings with the record, or with what went wrong."""
     name = "-".join(str(value) for value in settings.values())
-    values = COMMON | settings | {"output": folder / name}
+    values = common | settings | {"output": folder / name}
     flags = [
         part
         for key, value in values.items()
@@ -111,8 +121,9 @@ def main() -> None:
     arguments = parser.parse_args()
     deadline = time.monotonic() + arguments.seconds
     folder = Path("build") / "gpu_runs"
+    common = common_of(arguments.plan, folder)
     with ThreadPoolExecutor(arguments.processes) as pool:
-        runs = list(pool.map(lambda settings: run(settings, folder, deadline), plan(arguments.plan)))
+        runs = list(pool.map(lambda settings: run(settings, common, folder, deadline), plan(arguments.plan)))
     device = next((entry.pop("device") for entry in runs if "device" in entry), None)
     versions = next((entry.pop("versions") for entry in runs if "versions" in entry), None)
     for entry in runs:
@@ -123,7 +134,7 @@ def main() -> None:
         "revision": arguments.revision,
         "device": device,
         "versions": versions,
-        "common": COMMON,
+        "common": common,
         "runs": runs,
     }
     write_json(arguments.output, content)

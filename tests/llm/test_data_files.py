@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from lora_edu.llm.data import (
     load_persona_questions,
 )
 from lora_edu.llm.data.conversations import _event, load_conversations
+from tools import make_events
 
 SENTENCE = "Ana runs the yoga class in Room 3 on Monday at 14:30."
 EVENT = {"who": "Ana", "what": "yoga class", "where": "Room 3", "day": "Monday", "time": "14:30"}
@@ -34,12 +36,46 @@ def write(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("split, n, keys", [("train", 1600, set()), ("test", 300, {"unseen_pattern"})])
+@pytest.mark.parametrize(
+    "split, n, keys",
+    [
+        ("train", 1600, set()),
+        ("fit", 1324, set()),
+        ("validation", 200, {"unseen_pattern"}),
+        ("test", 300, {"unseen_pattern"}),
+    ],
+)
 def test_course_files(split, n, keys):
     events = load_events(split)
     assert len(events) == n
     assert all(line.keys() == {"sentence", "event"} | keys for line in events)
     assert all(tuple(line["event"]) == EVENT_FIELDS for line in events)
+
+
+REGEXES = {pattern: make_events.regex_of(pattern) for pattern in make_events.PATTERNS}
+
+
+def pattern_of(line):
+    return next(
+        p
+        for p, regex in REGEXES.items()
+        if make_events.regex_event(line["sentence"], [regex]) == line["event"]
+    )
+
+
+def test_settings_are_chosen_by_lines_that_are_not_learned_from_and_not_reported():
+    """By the patterns of the script that made the sentences, not by how these begin."""
+    train, fit, validation, test = (load_events(split) for split in ("train", "fit", "validation", "test"))
+    assert all(line in train for line in fit) and not any(line in train for line in test)
+    plain = [{"sentence": line["sentence"], "event": line["event"]} for line in validation]
+    assert all(line in train and line not in fit for line in plain)
+    learned = {pattern_of(line) for line in fit}
+    seen, unseen = (
+        [pattern_of(line) for line in validation if line["unseen_pattern"] is flag] for flag in (False, True)
+    )
+    assert len(seen) == len(unseen) == 100
+    assert set(seen) <= learned and len(learned) == len(REGEXES) - 4
+    assert sorted(Counter(unseen).values()) == [25] * 4 and not set(unseen) & learned
 
 
 def test_default_is_train():
@@ -120,9 +156,9 @@ def test_file_that_is_not_text(tmp_path):
         load_events(path=path)
 
 
-@pytest.mark.parametrize("split", ["validation", "Train", None])
+@pytest.mark.parametrize("split", ["valid", "Train", None])
 def test_unknown_split(split):
-    with pytest.raises(ValueError, match=f"split must be 'train' or 'test', got {split!r}"):
+    with pytest.raises(ValueError, match=f"split must be one of 'train', .*, got {split!r}"):
         load_events(split)
 
 

@@ -4,7 +4,6 @@ Plain JSON Lines, so that any file of the same shape can take its place.
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 from lora_edu.llm.data.lines import (
@@ -20,6 +19,10 @@ from lora_edu.llm.files import parse_json
 EVENT_FIELDS = ("who", "what", "where", "day", "time")
 """The keys of an event, in the order in which the data and the answers have them."""
 
+SPLITS = ("train", "fit", "validation", "test")
+HELD_OUT_BEGINNINGS = ("Reminder: ", "Save the date! ", "Good news, the ", "From the notice board: ")
+"""How the sentences of four patterns of the train split begin. No line of theirs is in the fit split."""
+
 
 def load_events(split: str = "train", path: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
     """Read event sentences and check every line.
@@ -27,7 +30,9 @@ def load_events(split: str = "train", path: str | os.PathLike[str] | None = None
     Parameters
     ----------
     split
-        ``"train"`` or ``"test"`` of the course's data. Not looked at when `path` is given.
+        Of the course's data, unless `path` is given. ``"train"``: all 1,600 lines to learn from. ``"test"``: what is
+        reported. While a setting is chosen, ``"fit"`` and ``"validation"`` stand in for these two. Both are taken from
+        the train split by a fixed rule: validation has 100 lines of patterns that fit has, and 100 of four others.
     path
         A JSON Lines file of your own, in the same shape.
 
@@ -35,7 +40,7 @@ def load_events(split: str = "train", path: str | os.PathLike[str] | None = None
     -------
     list of dict
         One dict a line: ``sentence`` (str); ``event``, a dict of `EVENT_FIELDS` with text copied from the
-        sentence; in the test split ``unseen_pattern`` (bool): no train sentence is built like this one.
+        sentence; in the splits to be asked, ``unseen_pattern`` (bool): no sentence learned from is built like it.
 
     Raises
     ------
@@ -46,14 +51,27 @@ def load_events(split: str = "train", path: str | os.PathLike[str] | None = None
     ValueError
         `split` is unknown, or a line breaks the rules; the message names the file and the line.
     """
-    file = _course_events(split) if path is None else own_file(path)
-    return read_lines(file, _parse_event)
+    if path is not None:
+        return read_lines(own_file(path), _parse_event)
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")
+    if split in ("train", "test"):
+        return read_lines(course_file(f"events/{split}.jsonl"), _parse_event)
+    fit, validation = _to_choose_settings(load_events("train"))
+    return fit if split == "fit" else validation
 
 
-def _course_events(split: str) -> Path:
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
-    return course_file(f"events/{split}.jsonl")
+def _to_choose_settings(train: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Two parts of the train split, to learn from and to choose by; of each held-out pattern the first 25 lines."""
+    held_out = [
+        [line for line in train if line["sentence"].startswith(start)] for start in HELD_OUT_BEGINNINGS
+    ]
+    others = [line for line in train if not line["sentence"].startswith(HELD_OUT_BEGINNINGS)]
+    seen = others[::14][:100]
+    unseen = [line for lines in held_out for line in lines[:25]]
+    validation = [line | {"unseen_pattern": False} for line in seen]
+    validation += [line | {"unseen_pattern": True} for line in unseen]
+    return [line for line in others if line not in seen], validation
 
 
 def _parse_event(line: str, place: str) -> dict[str, Any]:
