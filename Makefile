@@ -38,8 +38,9 @@ lab: set-up-course ## open JupyterLab on your own copies of the notebooks, in wo
 		$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/work $(LAB_ARGS)
 
 test: check ## everything CI runs: make check, the tests, every notebook compared with its stored output
-	$(TEST_ENV) $(PY) -m pytest -p tests.ci_guard -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	$(TEST_ENV) $(PY) -m pytest -p tests.ci_guard -p tests.films -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
 		--nbval --nbval-current-env --nbval-cell-timeout=1800 $(NOTEBOOKS) $(SOLUTIONS) tests
+	$(PY) -m tests.films
 
 check: set-up-test ## style, types, and the direction of imports
 	.venv/bin/ruff check .

@@ -1,7 +1,7 @@
 """What the line below each picture must hold, computed here from the labels that its sliders show.
 
 One function an explorer, in the notebook's order. Where a number comes out of a training or a random sample, only what
-follows from the sliders alone is asked for; tests/notebooks/test_sweep.py draws every value of those as well.
+follows from the sliders alone is asked for; every value of those is drawn as well, and looked at by tests/films.py.
 """
 
 import json

@@ -7,6 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_edu.llm.base_model import fetch_base_model
+from lora_edu.llm.data import load_events
 
 
 def make_tiny(seed: int = 0, vocabulary: int = 256) -> LlamaForCausalLM:
@@ -46,11 +47,18 @@ def tiny_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def few_events(tmp_path_factory):
     """A test file of three seen-pattern and two unseen-pattern events, so that answering takes seconds."""
-    from lora_edu.llm.data import load_events
-
     lines = load_events("test")
     few = [line for line in lines if not line["unseen_pattern"]][:3]
     few += [line for line in lines if line["unseen_pattern"]][:2]
-    file = tmp_path_factory.mktemp("events") / "few.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in few), encoding="utf-8")
+    return write_events(tmp_path_factory.mktemp("events") / "few.jsonl", few)
+
+
+@pytest.fixture(scope="session")
+def few_to_learn(tmp_path_factory):
+    """A train file of 40 events: each run tokenizes its train file, and all 1,600 take seconds."""
+    return write_events(tmp_path_factory.mktemp("events") / "learn.jsonl", load_events("train")[:40])
+
+
+def write_events(file, lines):
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return file

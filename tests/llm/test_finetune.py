@@ -28,9 +28,10 @@ METHODS = [("qlora", "peft"), ("qlora", "scratch"), ("lora", "peft"), ("lora", "
 
 
 @pytest.fixture
-def settings(tiny_folder, few_events, tmp_path):
+def settings(tiny_folder, few_events, few_to_learn, tmp_path):
     return {
         "model": str(tiny_folder),
+        "train_file": str(few_to_learn),
         "test_file": str(few_events),
         "output": str(tmp_path / "run"),
         "steps": 4,
@@ -324,7 +325,7 @@ def write_lines(tmp_path, *lines) -> str:
     "line", [PAIR | {"note": "passed over"}, TALK, EVENT], ids=["pair", "messages", "event"]
 )
 def test_your_own_data_trains_and_asks_nothing(settings, tmp_path, line):
-    del settings["test_file"]
+    del settings["test_file"], settings["train_file"]
     record = finetune(FinetuneConfig(**settings, dataset=write_lines(tmp_path, line, line))).record
     assert record["losses"][-1] < record["losses"][0]
     assert record["n"] == {"before": 0, "seen": 0, "unseen": 0}
@@ -336,7 +337,7 @@ def test_your_own_data_trains_and_asks_nothing(settings, tmp_path, line):
 def test_one_file_goes_in_and_an_adapter_to_chat_with_comes_out(settings, tmp_path):
     """The real base, one answer to learn by heart."""
     data = write_lines(tmp_path, *[{"prompt": "Who are you?", "completion": "A wrench. I was told so."}] * 2)
-    del settings["test_file"], settings["learning_rate"]
+    del settings["test_file"], settings["train_file"], settings["learning_rate"]
     changes = {"model": "smollm2-135m", "method": "lora", "steps": 20, "save_every": 20, "dataset": data}
     run = finetune(FinetuneConfig(**settings | changes))
     base, tokenizer = load_base_model()
@@ -397,6 +398,7 @@ def test_a_dataset_that_is_not_there_is_named():
 
 
 def test_an_example_that_is_too_long_is_named(settings, tmp_path):
+    del settings["train_file"]
     own = settings | {
         "dataset": write_lines(tmp_path, PAIR, PAIR | {"prompt": "why " * 100}),
         "max_length": 64,
@@ -526,17 +528,20 @@ def test_two_processes_train_as_one(settings):
 
 
 @pytest.mark.parametrize(("method", "backend"), METHODS)
-def test_a_diverged_run_stops_keeps_its_last_good_checkpoint_and_exits_with_3(settings, method, backend):
+def test_a_diverged_run_stops_keeps_its_last_good_checkpoint_and_exits_with_3(
+    settings, method, backend, capsys, monkeypatch
+):
     """The learning rate rises over 40 steps, so the first two are good; soon it is above the largest float32.
 
     A milder one, 1e6, may leave weights that are useless and finite: the loss of a guess, on some machines.
     """
     wild = settings | {"method": method, "backend": backend, "learning_rate": 1e39, "warmup_steps": 40}
     wild |= {"steps": 40, "save_every": 1, "preflight": False}
-    done = subprocess.run(command(wild), capture_output=True, text=True, check=False)
+    monkeypatch.setattr(sys, "argv", ["finetune", *command(wild)[3:]])
+    assert main() == 3
+    errors = capsys.readouterr().err
+    assert "training diverged:" in errors and "lower learning_rate (it was 1e+39)" in errors
     folder = Path(settings["output"])
-    assert done.returncode == 3, done.stderr[-2000:]
-    assert "training diverged:" in done.stderr and "lower learning_rate (it was 1e+39)" in done.stderr
     assert not (folder / "run.json").exists()
     kept = sorted(folder.glob("checkpoints/checkpoint-*/*.safetensors"))
     assert kept, "nothing good was left"
@@ -544,11 +549,10 @@ def test_a_diverged_run_stops_keeps_its_last_good_checkpoint_and_exits_with_3(se
         assert all(tensor.isfinite().all() for tensor in load_file(file).values())
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_a_print_cannot_fail_a_finished_run(settings, tmp_path, encoding):
+def test_a_print_cannot_fail_a_finished_run(settings, tmp_path):
     """A path that stdout's encoding does not know, and a reader that has gone."""
     run = settings | {"output": str(tmp_path / "日本"), "steps": 1, "test_events": 1}
-    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
     done = subprocess.run(command(run), capture_output=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     assert b"\\u65e5\\u672c" in done.stdout
@@ -571,6 +575,6 @@ def test_settings_from_numpy_are_the_numbers_that_they_are(settings, tmp_path):
 
 
 def test_of_your_own_data_no_count_is_announced(settings, tmp_path):
-    own = {"test_file": None, "dataset": write_lines(tmp_path, PAIR), "preflight": False}
+    own = {"test_file": None, "train_file": None, "dataset": write_lines(tmp_path, PAIR), "preflight": False}
     text = summary(finetune(FinetuneConfig(**settings | own)).record)
     assert "Exact match" not in text and "loss" in text

@@ -79,12 +79,15 @@ def test_every_process_gathers_the_whole_of_what_trains(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["qlora", "lora"])
-def test_a_sharded_run_learns_what_a_whole_one_learns(tiny_folder, few_events, tmp_path, method):
+def test_a_sharded_run_learns_what_a_whole_one_learns(
+    tiny_folder, few_events, few_to_learn, tmp_path, method
+):
     """Two processes, in bfloat16: each holds the whole base, then each a part."""
     settings = yaml.safe_load(FSDP.read_text())["fsdp_config"]
     # What accelerate launch makes of the file.
     sharded = {"ACCELERATE_USE_FSDP": "true"} | {key.upper(): str(value) for key, value in settings.items()}
-    flags = ["--model", tiny_folder, "--test-file", few_events, "--dtype", "bfloat16", "--method", method]
+    flags = ["--model", tiny_folder, "--train-file", few_to_learn, "--test-file", few_events]
+    flags += ["--dtype", "bfloat16", "--method", method]
     flags += ["--optimizer", "adamw", "--steps", 8, "--batch-size", 4, "--micro-batch-size", 1]
     flags += ["--learning-rate", 1e-2, "--before-events", 0]
     records, adapters = [], []

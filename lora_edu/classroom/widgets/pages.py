@@ -68,6 +68,13 @@ def make_pages_live(notebook: Any, frames: Path, address: str = "frames") -> set
     return pictures
 
 
+def explorer_texts(notebook: Any) -> list[str]:
+    """The line of text below each slider's start picture, which names its film, in the notebook's order."""
+    outputs = (output for cell in notebook.cells for output in cell.get("outputs", []))
+    datas = (output.get("data", {}) for output in outputs)
+    return [_text(data, "text/plain") for data in datas if _is(data, "explore")]
+
+
 def static_slider(film: dict, address: str = "frames") -> str:
     """HTML of a film: its sliders, the start picture and its line of text, and what page.js needs to change them."""
     frame = 0
