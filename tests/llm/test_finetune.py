@@ -137,6 +137,7 @@ def test_our_layers_train_as_peft_and_bitsandbytes_do(settings, tmp_path):
         "steps": 20,
         "save_every": 20,
         "batch_size": 2,
+        "micro_batch_size": 2,
         "learning_rate": 5e-4,
     }
     theirs, ours = (
