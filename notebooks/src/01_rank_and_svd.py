@@ -102,7 +102,7 @@ figures.product(B, A, title="Two columns, and how much of each, give all five")
 
 # %% [markdown]
 # Columns are **independent** if none is a mix of the others. The **rank** of a matrix is its largest number of
-# independent columns, and of rows too: each row of $W$ is a mix of the two of $A$. A larger example:
+# independent columns, and of rows too: each row of $W$ is a mix of the two of $A$. A larger one:
 
 # %%
 torch.manual_seed(0)
@@ -112,15 +112,13 @@ f"100 × 100, rank {torch.linalg.matrix_rank(large)}: {3 * (100 + 100)} numbers 
 # %% [markdown]
 # $$W = B A, \qquad B: (m, r), \quad A: (r, n), \qquad m n \;\to\; r\,(m + n) \text{ numbers}$$
 #
-# ([Rank factorization](https://en.wikipedia.org/wiki/Rank_factorization).) This saves while $r < mn / (m + n)$, for 4 × 5
-# below 2.2. At rank 3 they hold 27.
-#
-# Really free are fewer numbers, $r\,(m + n - r)$, here 14: columns 1 and 2 of $A$ are just ones and zeros. Other pairs
-# have the same product.
+# ([Rank factorization](https://en.wikipedia.org/wiki/Rank_factorization).) This saves while $r < mn / (m + n)$, for
+# 4 × 5 below 2.2. Really free are fewer numbers, $r\,(m + n - r)$, here 14: columns 1 and 2 of $A$ are just ones and
+# zeros.
 #
 # ### Exercise 01.2 · Count the numbers (one star, 2 minutes)
 #
-# Write `numbers_in_rank_r(m, n, r)`: how many numbers `B` and `A` hold for `m` rows and `n` columns.
+# Write `numbers_in_rank_r(m, n, r)`: how many numbers `B` (m, r) and `A` (r, n) hold together.
 
 
 # %% tags=["exercise"]
@@ -129,7 +127,7 @@ def numbers_in_rank_r(m: int, n: int, r: int) -> int:
 
 
 # %% [markdown] tags=["hint"]
-# `B` is (m, r), `A` is (r, n). For 4, 5, 2 it is 18.
+# For 4, 5, 2 it is 18.
 
 
 # %% tags=["solution"]
@@ -191,11 +189,11 @@ explore(draw_circle, angle=range(0, 180, 15), rank=[1, 2], start={"angle": 75, "
 # $$W = \sum_i \sigma_i\, u_i v_i^\top, \qquad U^\top U = V^\top V = I$$
 #
 # $W$ *listens* along $v_i$, multiplies by the **singular value** $\sigma_i$ and *writes* along $u_i$. The $u_i$ are
-# **orthonormal**: each is 1 long, any two at right angles. So are the $v_i$. LoRA's $BA$ reads in the same way: it
-# listens along the rows of $A$, and writes along the columns of $B$.
+# **orthonormal**, each 1 long and any two at right angles, and so are the $v_i$. LoRA's $BA$ listens along the rows of
+# $A$ and writes along the columns of $B$.
 #
-# At rank 1 the ellipse falls flat, and $x$ at 135° is not heard. As terms stand at right angles, none makes up for
-# another. So no copy of rank $r$ is closer than the first $r$ terms
+# At rank 1 the ellipse falls flat, and $x$ at 135° is not heard. Terms at right angles cannot make up for each other,
+# and no copy of rank $r$ is closer than the first $r$ terms
 # ([Eckart and Young 1936](https://doi.org/10.1007/BF02288367)).
 
 # %% [markdown]
@@ -203,6 +201,7 @@ explore(draw_circle, angle=range(0, 180, 15), rank=[1, 2], start={"angle": 75, "
 #
 # The course's model, SmolLM2-135M ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)), has 30 blocks of seven
 # matrices. We take the query weight of block 15.
+
 
 # %%
 def load_weight(block, layer):
@@ -348,7 +347,7 @@ assert 0.9 < largest[0] / (2 * 8192**0.5) < 1.01  # the limit for noise is two r
 def ten_starts(W):
     runs = [lowrank.truncated_svd(W, 8, method="randomized") for _ in range(10)]
     least, first = lowrank.rank_error_curve(W)[8], runs[0][0]
-    excess = max(lowrank.relative_error(W, U * S @ Vh) / least - 1 for U, S, Vh in runs)
+    excess = max(0, *(lowrank.relative_error(W, U * S @ Vh) / least - 1 for U, S, Vh in runs))
     shared = [(first.T @ U).square().sum() / 8 for U, _, _ in runs[1:]]
     return f"{excess:.1%}", f"{min(shared):.0%} to {max(shared):.0%}"
 

@@ -10,8 +10,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import STYLE, Picture
-from lora_edu.classroom.figures._sentences import listed, number, sentence
 from lora_edu.classroom.figures._marks import tick
+from lora_edu.classroom.figures._sentences import listed, number, sentence
 from lora_edu.classroom.figures.charts import lines
 from lora_edu.classroom.figures.palette import INK, PAPER
 

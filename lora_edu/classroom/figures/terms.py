@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lora_edu.classroom.figures._canvas import Picture
+from lora_edu.classroom.figures._canvas import Picture, wrapped
 from lora_edu.classroom.figures._sentences import count_of, listed, number, percent, sentence
 from lora_edu.classroom.figures.palette import SOFT
 from lora_edu.classroom.figures.schematic.parts import outline, plus
-from lora_edu.classroom.figures.schematic.sheet import NAME_SIZE, Block, sheet, word
+from lora_edu.classroom.figures.schematic.sheet import NAME_SIZE, SIZE, Block, sheet, word
 
 MARGIN, GAP = 0.3, 0.46  # inches at the card's edge, and between two pictures
 TERM_INCHES, COPY_INCHES = 2.6, 4.1  # width of a picture
@@ -62,7 +62,8 @@ def terms(
             if index:
                 plus(picture, (left - GAP / 2, upper.left[1]))
         key = "Alone: mid grey adds nothing, light adds, dark takes away. Below: the sum so far."
-        word(picture, (MARGIN, height + 0.86), key, ha="left", soft=True)
+        key = wrapped(key, wide - 2 * MARGIN, SIZE)
+        word(picture, (MARGIN, height + 0.8), key, ha="left", soft=True, linespacing=1.2)
         shares = S**2 / (S**2).sum()
         picture.alt = sentence(
             f"Terms 1 to {count} of a matrix of {len(U):,} × {Vh.shape[1]:,} grey levels, each alone, one column "
@@ -108,9 +109,9 @@ def copy_and_rest(
     copy, rest = U[:, :rank] * S[:rank] @ Vh[:rank], U[:, rank:] * S[rank:] @ Vh[rank:]
     m, n = copy.shape
     width, height = COPY_INCHES, COPY_INCHES * m / n
-    with sheet(2 * width + GAP + 2 * MARGIN, height + 1.85, title=title, alt=alt, ax=ax) as picture:
-        left = _grey(picture, Block(MARGIN, 0.95, width, height), copy, (0, 1))
-        right = _grey(picture, Block(MARGIN + width + GAP, 0.95, width, height), rest, (-reach, reach))
+    with sheet(2 * width + GAP + 2 * MARGIN, height + 1.75, title=title, alt=alt, ax=ax) as picture:
+        left = _grey(picture, Block(MARGIN, 0.85, width, height), copy, (0, 1))
+        right = _grey(picture, Block(MARGIN + width + GAP, 0.85, width, height), rest, (-reach, reach))
         for block, name in ((left, f"the sum of {count_of(rank, 'term')}"), (right, "what is missing")):
             word(picture, (block.top[0], block.top[1] + 0.07), name, va="bottom", size=NAME_SIZE)
         _legend(picture, right, reach)
