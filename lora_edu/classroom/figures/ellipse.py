@@ -17,6 +17,7 @@ TERM_COLORS = COLORS[0], COLORS[3]
 FLOW = ROLES["activations"]
 FIGURES = "₁₂"
 POINTS = 181  # of the circle
+TITLES = {1: "At rank 1 the ellipse falls flat", 2: "The circle becomes an ellipse, whose half axes are σ₁ and σ₂"}
 
 
 def circle_to_ellipse(
@@ -42,7 +43,7 @@ def circle_to_ellipse(
     rank : int
         Terms kept, 1 or 2.
     title, alt, ax
-        As in `lines`.
+        As in `lines`; without a title it says what happens at that rank.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def circle_to_ellipse(
     x = np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
     unit, around = LONGEST / S[0], np.linspace(0, 2 * np.pi, POINTS)
     circle = np.array([np.cos(around), np.sin(around)])
-    with sheet(WIDTH, HEIGHT, title=title, alt=alt, ax=ax) as picture:
+    with sheet(WIDTH, HEIGHT, title=title or TITLES[rank], alt=alt, ax=ax) as picture:
         left, right = (2.0, 2.85), (6.0, 2.85)
         for center in (left, right):
             _axes(picture, center, LONGEST + 0.1)
