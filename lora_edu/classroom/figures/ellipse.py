@@ -17,7 +17,10 @@ TERM_COLORS = COLORS[0], COLORS[3]
 FLOW = ROLES["activations"]
 FIGURES = "₁₂"
 POINTS = 181  # of the circle
-TITLES = {1: "At rank 1 the ellipse falls flat", 2: "The circle becomes an ellipse, whose half axes are σ₁ and σ₂"}
+TITLES = {
+    1: "At rank 1 the ellipse falls flat",
+    2: "The circle becomes an ellipse, whose half axes are σ₁ and σ₂",
+}
 
 
 def circle_to_ellipse(
