@@ -130,7 +130,7 @@ def _flow(picture: Picture, center: Point, to: np.ndarray, name: str, axes: np.n
     length = float(np.hypot(*to))
     style = {"color": readable(FLOW), "size": NAME_SIZE, "weight": "bold"}
     if length < 0.02:  # no arrow has no direction
-        word(picture, (center[0] + 0.42, center[1] - 0.2), f"{name} = 0", **style)
+        word(picture, (center[0] + 0.85, center[1] - 0.2), f"{name} = 0", **style)
         return
     along = to / length
     nearest = axes[np.argmax(axes @ along)]
