@@ -49,14 +49,22 @@ def least_error(spectrum, rank):
     return np.linalg.norm(spectrum[rank:]) / np.linalg.norm(spectrum)
 
 
-def copied_picture(rank):
-    error = least_error(picture_spectrum(), int(rank))
-    return f"Rank {rank}: {int(rank) * (192 + 288):,} numbers", f"relative error {error:.1%}."
+def copied_picture(terms):
+    error = least_error(picture_spectrum(), int(terms))
+    return f"Rank {terms}: {int(terms) * (192 + 288):,} numbers", f"relative error {error:.1%}."
+
+
+def ellipse(angle, rank):
+    # The squares of the half axes are the eigenvalues of W^T W = [[2.25, 1.8], [1.8, 2.25]]; v1 stands at 45 degrees.
+    longer, shorter = 4.05**0.5, 0.45**0.5
+    heard = np.radians(int(angle) - 45)
+    length = np.hypot(longer * np.cos(heard), (rank == "2") * shorter * np.sin(heard))
+    shape = f"half axes of {longer:.2f} and {shorter:.2f}" if rank == "2" else f"a stroke of {longer:.2f}"
+    return shape, f"x at {angle}° ", f"its y is {length:.2f} long"
 
 
 def copied_weight(rank):
-    error = least_error(weight_spectrum(), int(rank))
-    return f"Rank {rank}: {int(rank) * (576 + 576):,} numbers", f"real weight {error:.0%}"
+    return f"at rank {rank}:", f"real weight {least_error(weight_spectrum(), int(rank)):.0%}"
 
 
 # ---------------------------------------------------------------- 02
@@ -338,7 +346,7 @@ def seven_billion(r, seq, batch):
 
 EXPECTED = {
     "00_start_here": [ways_to_train],
-    "01_rank_and_svd": [copied_picture, copied_weight],
+    "01_rank_and_svd": [copied_picture, ellipse, copied_weight],
     "02_are_updates_low_rank": [energies],
     "03_parameter_budget": [update_of_a_layer, break_even, adapter_of_a_model, customers, operations],
     "04_lora_from_scratch": [layer, first_moves, slope],

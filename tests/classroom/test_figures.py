@@ -25,7 +25,14 @@ LAYER = {
     "B": [[1, 0], [0, 2], [-1, 1], [0, 1]],
     "alpha": 4,
 }
+# Of [[4, 0, 0], [0, 3, 0]]: two terms, of 16 and of 9 squared.
+DIAGONAL = np.eye(2), [4, 3], np.eye(2, 3)
 FIGURES = {
+    "circle_to_ellipse": lambda **options: figures.circle_to_ellipse([[2, 0], [0, 1]], 90, **options),
+    "copy_and_rest": lambda **options: figures.copy_and_rest(*DIAGONAL, 1, reach=4, **options),
+    "error_by_rank": lambda **options: figures.error_by_rank({"a": [4, 3, 0]}, rank=1, last=5, **options),
+    "spectrum": lambda **options: figures.spectrum({"a": [4, 3, 0]}, rank=1, last=5, **options),
+    "terms": lambda **options: figures.terms(*DIAGONAL, count=2, **options),
     "course_map": lambda **options: figures.course_map(**options),
     "areas": lambda **options: figures.areas({"a": 9, "b": 1}, **options),
     "share_by_rank": lambda **options: figures.share_by_rank({"a": [0.5, 1]}, ranks=[1, 8], **options),
@@ -94,6 +101,11 @@ def test_a_figure_describes_itself_unless_told_how(name):
 
 # What a sentence must hold, worked out by hand from the numbers in FIGURES.
 TOLD = {
+    "circle_to_ellipse": ["half axes of 2.00 and 1.00", "0.00 along v₁ and 1.00 along v₂", "y is 1.00 long"],
+    "copy_and_rest": ["5 numbers in place of 6", "error 60.0%", "missing reach 3"],
+    "error_by_rank": ["rank 1: a 60%"],
+    "spectrum": ["a 0.8", "beyond term 1"],
+    "terms": ["2 × 3", "64% and 36%"],
     "areas": ["a 9 and b 1", "9 times"],
     "share_by_rank": ["50% at 1, 100% at 8"],
     "update_to_scale": ["30 × 40", "1,200", "140", "11.67%"],

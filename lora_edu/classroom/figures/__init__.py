@@ -27,6 +27,7 @@ from lora_edu.classroom.figures.bits import bit_fields, error_budget
 from lora_edu.classroom.figures.charts import lines, loss_curve, rank_error, running_time
 from lora_edu.classroom.figures.course_map import course_map
 from lora_edu.classroom.figures.crossover import crossover
+from lora_edu.classroom.figures.ellipse import circle_to_ellipse
 from lora_edu.classroom.figures.language import next_token
 from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, number_lines
 from lora_edu.classroom.figures.matrices import image, product
@@ -44,3 +45,5 @@ from lora_edu.classroom.figures.schematic import (
     transformer_block,
     weight_life,
 )
+from lora_edu.classroom.figures.spectra import error_by_rank, spectrum
+from lora_edu.classroom.figures.terms import copy_and_rest, terms

@@ -12,15 +12,15 @@ PREDICTIONS = (
     Question(
         "B keeps two of the columns, and A says how much of each goes into every column of W. How many "
         "numbers do B and A hold together?",
-        ("8", "10", "18", "20"),
+        ("8", "14", "18", "20"),
         answer="18",
         why=(
-            "Two columns of 4 numbers, and two rows of 5 that say how much of each goes into each "
-            "column: 8 + 10."
+            "B is 4 × 2 and A is 2 × 5: 8 + 10. Who said 14 left out the four ones and zeros of A: columns 1 and 2 "
+            "need no recipe. That is right too, but B and A hold them."
         ),
     ),
     Question(
-        "We copy it at rank 1, 2, 3 and so on, each time as well as that rank allows. What is sharp first?",
+        "We add up one term, two, three and so on, each time the best ones. What is sharp first?",
         ("the fence", "the hills", "the sun"),
         answer="the fence",
         why="Its edges run along rows and columns, and a column times a row draws exactly such edges.",
