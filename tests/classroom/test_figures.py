@@ -27,7 +27,8 @@ LAYER = {
 }
 FIGURES = {
     "course_map": lambda **options: figures.course_map(**options),
-    "areas": lambda **options: figures.areas({"a": 9, "b": 1}, **options),
+    "break_even": lambda **options: figures.break_even({"v": (192, 576)}, **options),
+    "log_log": lambda **options: figures.log_log({"a": [1, 100], "b": [10, 10]}, x=[1, 100], **options),
     "share_by_rank": lambda **options: figures.share_by_rank({"a": [0.5, 1]}, ranks=[1, 8], **options),
     "update_to_scale": lambda **options: figures.update_to_scale(30, 40, 2, **options),
     "lines": lambda **options: figures.lines({"a": [3, 1], "b": [2, 1]}, **options),
@@ -94,7 +95,8 @@ def test_a_figure_describes_itself_unless_told_how(name):
 
 # What a sentence must hold, worked out by hand from the numbers in FIGURES.
 TOLD = {
-    "areas": ["a 9 and b 1", "9 times"],
+    "break_even": ["50% of", "99% where", "v, 192 × 576, breaks even at rank 144 of 192"],
+    "log_log": ["a: 1 at 1, 100 at 100", "b: 10 at 1"],
     "share_by_rank": ["50% at 1, 100% at 8"],
     "update_to_scale": ["30 × 40", "1,200", "140", "11.67%"],
     "lines": ["a: 3 at 1, 1 at 2", "b: 2 at 1, 1 at 2"],
