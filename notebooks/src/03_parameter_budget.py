@@ -255,7 +255,7 @@ f"W: {192 * 576:,} numbers. B and A at rank 144: {144 * (192 + 576):,}"
 # %%
 figures.break_even(
     {"query": (576, 576), "value": (192, 576), "embedding": (49_152, 576)},
-    title="B and A cost as much as W at half of the largest rank, or later",
+    title="B and A break even at half of the largest rank, or later",
 )
 
 # %% [markdown]
@@ -273,9 +273,9 @@ figures.lines(
     {"forward": [c.forward / full.forward for c in swept], "whole step": [c.step / full.step for c in swept]},
     x=tried,
     xlabel="rank r",
-    ylabel="operations, full fine-tuning = 1",
+    ylabel="times full fine-tuning",
     title="At 8192 × 8192, a step saves work up to rank 1,365, a third of the break-even",
-    mark={"r = 1,365": (1365, 1.0)},
+    mark={"r = 1,365": (1365, None), "as much work": (None, 1)},
 )
 
 # %% [markdown]

@@ -67,8 +67,16 @@ def break_even(
             at, left = (ratio, ratio / (1 + ratio)), ratio > LONGEST**0.5
             picture.scatter(*at, s=230, facecolors="none", edgecolors=INK, linewidths=2, zorder=5)
             text = f"{name}, {layers[name][0]:,} × {layers[name][1]:,}"
-            away = {"textcoords": "offset points", "ha": "right" if left else "left", "va": "top"}
-            picture.annotate(text, at, (8 if left else 10, -12), fontsize=SIZE, parse_math=False, **away)
+            picture.annotate(
+                text,
+                at,
+                (8 if left else 10, -12),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="top",
+                fontsize=SIZE,
+                parse_math=False,
+            )
     picture.alt = alt or sentence(
         f"The break-even rank is {percent(0.5)} of the largest rank for a square W, and "
         f"{percent(LONGEST / (1 + LONGEST))} where one side is {LONGEST} times the other",

@@ -133,7 +133,7 @@ def stacked(
         picture.set(xlim=(0, 1.16 * largest), ylim=(len(bars) - 0.4, -0.6), xlabel=unit)
         set_title(picture, title)
         picture.grid(axis="y", visible=False)
-        picture.before_drawing.append(lambda: [clear_of(text, size, largest) for text in sums])
+        picture.before_drawing.append(lambda: [_clear_of(text, size, largest) for text in sums])
         shown = [name for name in terms if any(parts[name] for parts in bars.values())]
         handles = [Patch(label=name, **styles[name]) for name in shown]
         columns = min(3, len(handles))
@@ -150,7 +150,7 @@ def stacked(
     return picture
 
 
-def clear_of(text: Text, size: float, largest: float) -> None:
+def _clear_of(text: Text, size: float, largest: float) -> None:
     """Move a sum that the line of the limit would cross to the right of that line."""
     axes = text.axes
     assert axes is not None

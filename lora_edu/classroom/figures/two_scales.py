@@ -12,11 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from lora_edu.classroom.figures._canvas import Picture, drawing, set_title
 from lora_edu.classroom.figures._sentences import listed, number, sentence
-from lora_edu.classroom.figures.memory import clear_of
 from lora_edu.classroom.figures.palette import HATCHES, INK, PAPER, ROLE_HATCHES, colors_of
 
 KEY_COLUMNS = 4
-ROOM = 1.28  # of an axis: what a bar's sum takes beside the longest one
+ROOM = 1.3  # of an axis: where the sums of all bars stand in a column, clear of every line
 _BOX = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}
 
 
@@ -121,18 +120,12 @@ def _panel(
         picture.plot([size, size], ends, color=INK, linestyle="--", linewidth=1.6)
         if name in named:
             picture.text(size, ends[0] - 0.04, name, ha="center", va="bottom", bbox=_BOX)
-    sums = []
     for row, parts in enumerate(bars.values()):
         total = sum(parts.values())
-        cut = total > top
-        text = f"{number(total)} {unit}" + " →" * cut
-        sums.append(picture.text(min(total, top) + top / 100, row, text, va="center", bbox=_BOX))
+        picture.text(1.02 * top, row, f"{number(total)} {unit}" + " →" * (total > top), va="center")
     picture.set(xlim=(0, ROOM * top), ylim=(ends[1], ends[0]), xlabel=unit)
     picture.set_xticks([value for value in MaxNLocator(5).tick_values(0, top) if value <= top])
     picture.grid(axis="y", visible=False)
-    picture.before_drawing.append(
-        lambda: [clear_of(text, size, top) for text in sums for size in sorted(limits.values())]
-    )
 
 
 def _styles(names: list[str], roles: Mapping[str, str] | None) -> dict[str, dict[str, Any]]:
