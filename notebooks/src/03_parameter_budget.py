@@ -275,7 +275,7 @@ figures.lines(
     xlabel="rank r",
     ylabel="times full fine-tuning",
     title="At 8192 × 8192, a step saves work up to rank 1,365, a third of the break-even",
-    mark={"r = 1,365": (1365, None), "as much work": (None, 1)},
+    mark={"r = 1,365": (1365, None)},
 )
 
 # %% [markdown]

@@ -26,7 +26,7 @@ def small_model():
 
 
 def kept_by(targets, dtype=torch.float32):
-    model = add_lora(small_model().to(dtype=dtype), targets, r=R, lora_alpha=8)
+    model = add_lora(small_model().to(dtype), targets, r=R, lora_alpha=8)
     return kept_bytes(model, torch.arange(TOKENS)[None])
 
 
