@@ -127,9 +127,9 @@ shares = {name: [f"{counts[m, name] / count_parameters(m):.2%}" for m in models]
 compare(model=models, **shares)
 
 # %% [markdown]
-# A share needs a model, a rank and a choice of layers. Which choice? At one budget, GPT-3 reached 73.7 % on WikiSQL
-# with query and value at rank 4, 70.4 % with query alone at rank 8, 73.0 % with value alone, and 73.7 % with all four
-# of attention at rank 2 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), table 5). Rather more matrices than more
+# A share means little without model, rank and layers. Which layers? At one budget, GPT-3 reached 73.7 % on WikiSQL with
+# query and value at rank 4, 70.4 % with query alone at rank 8, 73.0 % with value alone, and 73.7 % with all four of
+# attention at rank 2 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), table 5). Rather more matrices than more
 # rank. QLoRA needed all linear layers to match 16-bit training ([Dettmers et al.
 # 2023](https://arxiv.org/abs/2305.14314), section 4).
 
@@ -151,19 +151,19 @@ explore(
 )
 
 # %% [markdown]
-# Full fine-tuning takes 16 bytes a weight: the weight, its gradient and two averages in float32. LoRA leaves the
+# Full fine-tuning takes 16 bytes a weight here: the weight, its gradient and two averages in float32. LoRA leaves the
 # weights, at 2 bytes each, and the activations. **QLoRA** stores most weights in 4 bits. At 2,048 tokens activations
 # rule, and 4 bits help little (notebook 09).
 #
-# For GPT-3 the paper reports 350 GB, not 1.2 TB ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).
+# For GPT-3 the paper reports 350 GB in place of 1.2 TB ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section
+# 4.2).
+#
+# The bars are predicted. On SmolLM2 the same formulas stand beside recorded runs:
 
 # %%
 ledger_against_records()
 
 # %% [markdown]
-# **How sure is this?** The bars are predicted: a T4, one text at a time, the gradients of two added up. The line above
-# checks the formulas.
-#
 # ### Which activations are kept?
 
 # %%
@@ -187,15 +187,16 @@ figures.bars(
 
 # %% [markdown]
 # An adapted layer keeps its input, as in full training, and $A x$. One without an adapter keeps no input. Over a 16-bit
-# base, float32 adapters keep float32 copies. Dropout keeps a second copy. So they shrink a little with few adapters,
-# and may grow with many.
+# base, float32 adapters keep float32 copies. Dropout keeps a second copy. So activations shrink a little with few
+# adapters, and may grow with many.
 #
-# **How sure is this?** One run on a CPU; shapes and formats decide it. A GPU with autocast keeps others.
+# **How sure is this?** The bars hold for a T4, one text at a time, the gradients of two added up. What is kept was
+# recorded once, on a CPU; a GPU with autocast keeps other copies.
 
 # %% [markdown]
 # ## 3. Is 512 times fewer numbers 512 times less work?
 #
-# We count the operations (FLOP) of section 1's layer, for 128 tokens. It also passes a gradient on.
+# We count the operations (FLOP) of section 1's layer, for 128 tokens. It passes a gradient on, too.
 
 # %%
 predict("03.3")
@@ -219,8 +220,8 @@ compare(kind=kinds, full=[f"{n:,}" for n in full], LoRA=[f"{n:,}" for n in lora]
 #
 # $$6\,m n \quad \text{becomes} \quad 4\,m n + 6\,r\,(m + n)$$
 #
-# So at most a third of the time goes. The authors measured 43.1 tokens a second in place of 32.5 on GPT-3: 33 % more
-# speed, 25 % less time ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).
+# So LoRA saves at most a third. On GPT-3 the authors measured 43.1 tokens a second in place of 32.5: 33 % more speed,
+# 25 % less time ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).
 #
 # ### What is saved, and what is not
 #
@@ -263,8 +264,7 @@ figures.break_even(
 #
 # $$r^* = \frac{m\,n}{m + n}$$
 #
-# Beyond it $B$ and $A$ say one thing in many ways. Operations break even at $r^* / 3$. It says nothing about the rank
-# that a *task* needs.
+# Operations break even at $r^* / 3$. None of this says which rank a *task* needs.
 
 # %%
 tried = [8, 512, 1024, 1365, 2048, 4096]
