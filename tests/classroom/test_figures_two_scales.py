@@ -28,7 +28,7 @@ def texts(picture):
 def test_a_bar_that_is_too_long_ends_with_the_axis_and_says_how_long():
     whole, enlarged = drawn()
     assert parts_of(whole) == [(0, 20), (20, 30), (0, 10), (10, 2)]
-    assert parts_of(enlarged) == [(0, 16), (20, 0), (0, 10), (10, 2)]
+    assert parts_of(enlarged) == [(0, 16), (0, 10), (10, 2)]
     assert texts(whole) == ["80 GB", "50 GiB", "12 GiB"] and texts(enlarged) == ["T4", "50 GiB →", "12 GiB"]
 
 

@@ -79,7 +79,7 @@ def training_ledger(model: str, way: str, tokens: int) -> Ledger:
 
     Full fine-tuning is in float32; with adapters the frozen weights are in 16 or 4 bits, B and A in float32.
     """
-    return gpu_ledger(model, WAYS[way], tokens, 1).but(micro_batches=2)
+    return gpu_ledger(model, WAYS[way], tokens, 1, micro_batches=2)
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lora_edu.classroom.figures._canvas import Picture, drawing, set_title
@@ -113,7 +113,9 @@ def _panel(
     for row, parts in enumerate(bars.values()):
         left = 0.0
         for name, size in parts.items():
-            picture.barh(row, min(size, max(top - left, 0)), 0.6, left=left, **styles[name])
+            if size and left < top:
+                corner, width = (left, row - 0.3), min(size, top - left)
+                picture.add_artist(Rectangle(corner, width, 0.6, **styles[name]))  # faster than a bar
             left += size
     ends = -0.6, len(bars) - 0.4
     for name, size in limits.items():
