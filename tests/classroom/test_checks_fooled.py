@@ -96,7 +96,7 @@ def places_to_spoil(key):
 GENERIC = [(key, make) for key in EXERCISES for make in (prints, returns_none, raises, of_another_kind)]
 SPOILED = [(key, position) for key in EXERCISES for position in places_to_spoil(key)]
 NOTHING_TO_SPOIL = {  # their arguments are numbers
-    *("01.2", "03.1", "03.2", "05.3", "07.1", "07.4", "08.1", "08.4", "09.3", "11.2"),
+    *("01.2", "03.2", "05.3", "07.1", "07.4", "08.1", "08.4", "09.3", "11.2"),
 }
 
 
@@ -178,6 +178,7 @@ def levels_in_float32(offset):
     return levels / levels[-1]
 
 
+counted = EXERCISES["03.1"].solution
 ONCE_TAKEN = [
     ("05.1", only_switches_off, "`requires_grad` is True for lora_A and lora_B"),
     ("05.1", copies, "the model's own parameters"),
@@ -193,7 +194,7 @@ ONCE_TAKEN = [
     ("08.1", levels_in_float32, "the levels are float64"),
     ("08.1", lambda offset: levels_in_float32(offset).double(), "float32 on the way"),
     ("01.2", lambda m, n, r: min(m * n, r * (m + n)), "You stop at m n"),
-    ("03.1", lambda d_in, d_out, r: float(r * (d_in + d_out)), "right, but a float; a whole number"),
+    ("03.1", lambda config, r: float(counted(config, r)), "right, but a float; a whole number"),
     ("11.2", lambda memory, base, adapter: max(0.0, (memory - base) // adapter), "whole number"),
 ]
 
@@ -207,8 +208,8 @@ def test_an_answer_that_once_passed_is_told(key, answer, told, capsys):
 # ------------------------------------------------ print, and change in place, for return
 
 
-def printed(d_in, d_out, r):
-    print(r * (d_in + d_out))
+def printed(config, r):
+    print(counted(config, r))
 
 
 def merges_in_place(W, lora_A, lora_B, lora_alpha):
@@ -218,7 +219,7 @@ def merges_in_place(W, lora_A, lora_B, lora_alpha):
 @pytest.mark.parametrize(
     ("key", "answer", "told"),
     [
-        ("03.1", printed, "03.1 hint. Your function prints 131072; the check needs `return`.\n"),
+        ("03.1", printed, "03.1 hint. Your function prints 816; the check needs `return`.\n"),
         ("00.1", prints(EXERCISES["00.1"].solution), "prints 0.25; the check needs `return`."),
         (
             "04.2",
@@ -247,12 +248,12 @@ def test_a_path_without_return_is_told(capsys):
 
 
 def test_what_a_function_prints_is_shown_once_below_the_verdict(capsys):
-    def answer(d_in, d_out, r):
-        print("sides", d_in, d_out)
-        return r * (d_in + d_out)
+    def answer(config, r):
+        print("rank", r)
+        return counted(config, r)
 
     assert check("03.1", answer) == PASS
-    assert capsys.readouterr().out == "03.1 pass. Right.\n  It printed:\n  sides 8192 8192\n"
+    assert capsys.readouterr().out == "03.1 pass. Right.\n  It printed:\n  rank 3\n"
 
 
 # ------------------------------------------------ numbers of numpy, and other forms
@@ -260,7 +261,7 @@ def test_what_a_function_prints_is_shown_once_below_the_verdict(capsys):
 
 @pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint64])
 def test_a_whole_number_of_numpy_is_a_number(kind):
-    assert check("03.1", lambda d_in, d_out, r: kind(r * (d_in + d_out))) == PASS
+    assert check("03.1", lambda config, r: kind(counted(config, r))) == PASS
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, float])
@@ -271,26 +272,22 @@ def test_a_number_of_numpy_is_a_number(kind):
 FORMS = [
     (
         "03.1",
-        lambda *sizes: torch.tensor(checks_count(*sizes)),
+        lambda *sizes: torch.tensor(counted(*sizes)),
         "a tensor; `.item()` makes it a plain number",
     ),
     (
         "03.1",
-        lambda *sizes: np.array(checks_count(*sizes)),
+        lambda *sizes: np.array(counted(*sizes)),
         "a numpy array; `.item()` makes it a plain number",
     ),
-    ("03.1", lambda *sizes: np.float64(checks_count(*sizes)), "a float64; a whole number (int) is wanted"),
-    ("03.1", lambda *sizes: str(checks_count(*sizes)), "of type str; int is wanted"),
+    ("03.1", lambda *sizes: np.float64(counted(*sizes)), "a float64; a whole number (int) is wanted"),
+    ("03.1", lambda *sizes: str(counted(*sizes)), "of type str; int is wanted"),
     ("06.2", lambda *a: (path for path in EXERCISES["06.2"].solution(*a)), "a generator; a list is wanted"),
     ("06.2", lambda *a: map(str, EXERCISES["06.2"].solution(*a)), "a map; a list is wanted"),
     ("12.2", lambda model: dict(EXERCISES["12.2"].solution(model)), "a dict; a list is wanted"),
     ("01.1", lambda W, X: (X @ W.T).numpy(), "a numpy array; `torch.from_numpy` makes it a tensor"),
     ("01.1", lambda W, X: (X @ W.T).tolist(), "a list; `torch.tensor` makes it one"),
 ]
-
-
-def checks_count(d_in, d_out, r):
-    return r * (d_in + d_out)
 
 
 @pytest.mark.parametrize(("key", "answer", "told"), FORMS)
@@ -321,7 +318,7 @@ def test_numbers_are_short_and_small_inputs_are_shown(capsys):
     ("key", "answer", "multiple"),
     [
         ("02.1", lambda X, E: 0.01 * E.T @ X, "0.01"),
-        ("03.1", lambda d_in, d_out, r: 3 * r * (d_in + d_out), "3"),
+        ("03.1", lambda config, r: 3 * counted(config, r), "3"),
         ("09.3", lambda *sizes: [7 * size for size in EXERCISES["09.3"].solution(*sizes)], "7"),
     ],
 )

@@ -13,8 +13,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_edu.classroom.checks import PASS, check
+from lora_edu.llm.surgery import linear_layers
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.nf4 import dequantize_nf4
 from tests.classroom.test_checks import EXERCISES
@@ -107,10 +109,22 @@ right("02.2")(lambda S, share: np.searchsorted(np.cumsum(S.numpy() ** 2) / np.su
 right("02.3")(lambda W, W_tuned, r: W + sum_of_terms(W_tuned - W, r))
 right("02.3")(lambda W, W_tuned, r: projected(W_tuned - W, r) + W)
 
-right("03.1")(lambda d_in, d_out, r: d_in * r + d_out * r)
-right("03.1")(
-    lambda *sizes: sum(p.numel() for p in (torch.empty(sizes[1], sizes[2]), torch.empty(sizes[2], sizes[0])))
-)
+
+@right("03.1")
+def by_shapes(config, r):
+    h, m = config["hidden_size"], config["intermediate_size"]
+    k = h * config["num_key_value_heads"] // config["num_attention_heads"]
+    shapes = [(h, h), (k, h), (k, h), (h, h), (m, h), (m, h), (h, m)] * config["num_hidden_layers"]
+    return sum(torch.empty(r, side, device="meta").numel() for shape in shapes for side in shape)
+
+
+@right("03.1")
+def by_the_model(config, r):
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=8, **config))
+    return sum(r * sum(layer.weight.shape) for layer in linear_layers(model).values())
+
+
 right("03.2")(lambda m, n: 1 / (1 / m + 1 / n))
 right("03.2")(lambda m, n: statistics.harmonic_mean([m, n]) / 2)
 right("03.2")(lambda m, n: fractions.Fraction(m * n, m + n))

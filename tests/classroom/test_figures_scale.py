@@ -1,6 +1,4 @@
-"""Figures that are true to scale: sides, areas and labels."""
-
-from itertools import pairwise
+"""Figures that are true to scale: sides and labels."""
 
 import pytest
 
@@ -28,30 +26,11 @@ def test_the_legend_stands_clear_of_the_largest_layer():
     assert picture.patches[0].get_window_extent().x1 < picture.get_legend().get_window_extent().x0
 
 
-def test_areas_are_in_proportion():
-    values = {"large": 400.0, "small": 1.0, "middle": 100.0}
-    picture = figures.areas(values, number_format="{:.0f} MB", alt=ALT)
-    drawn = [patch.get_width() * patch.get_height() for patch in picture.patches]
-    assert [area / drawn[0] for area in drawn] == pytest.approx([1, 1 / 400, 1 / 4])
-    assert [text.get_text() for text in picture.texts] == ["large\n400 MB", "small\n1 MB", "middle\n100 MB"]
-
-
-def test_squares_and_labels_do_not_overlap():
-    picture = figures.areas({"all linear layers": 1e9, "query and value": 1.0, "none": 1.0}, alt=ALT)
-    figures.to_png(picture)
-    boxes = [text.get_window_extent() for text in picture.texts]
-    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
-    left, right = (picture.patches[i].get_window_extent() for i in (0, 1))
-    assert left.x1 < right.x0
-
-
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
         (lambda: figures.update_to_scale(4, 0, 1, alt=ALT), "in_features must be at least 1, got 0"),
         (lambda: figures.update_to_scale(4, 4, 0, alt=ALT), "r must be at least 1, got 0"),
-        (lambda: figures.areas({}, alt=ALT), "values must be at least one"),
-        (lambda: figures.areas({"a": 0}, alt=ALT), "each above 0, got {'a': 0}"),
     ],
 )
 def test_an_impossible_size_is_named(draw, message):

@@ -42,3 +42,11 @@ def test_without_a_gradient_to_pass_on_a_frozen_layer_has_no_backward():
 def test_real_numbers_cost_what_their_shapes_say():
     real = step_costs(nn.Linear(6, 4), inputs(2, 6, "cpu"))
     assert real == step_costs(nn.Linear(6, 4, device="meta"), inputs(2, 6))
+
+
+def test_a_frozen_layer_keeps_nothing_and_dropout_keeps_a_mask_and_a_copy():
+    tokens, d_in, r = 3, 20, 2
+    frozen = nn.Linear(d_in, 12, bias=False, device="meta").requires_grad_(False)
+    assert step_costs(frozen, inputs(tokens, d_in)).kept == 0
+    dropped = LoRALinear(frozen, r=r, lora_alpha=16, lora_dropout=0.05).train()
+    assert step_costs(dropped, inputs(tokens, d_in)).kept == tokens * (2 * d_in + r)

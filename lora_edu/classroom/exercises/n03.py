@@ -2,79 +2,128 @@
 
 from lora_edu.classroom.checks import Exercise, WrongAnswer
 
-# ---------------------------------------------------------------- 03.1 lora_parameter_count(d_in, d_out, r)
+# ---------------------------------------------------------------- 03.1 count_adapter(config, r)
 
 
-def lora_parameter_count(d_in: int, d_out: int, r: int) -> int:
-    """Numbers in B (d_out, r) and A (r, d_in) together."""
-    return r * (d_in + d_out)
+def _sides(config: dict[str, int]) -> tuple[int, int, int]:
+    """Numbers in the residual stream, in keys and values, and inside the MLP."""
+    head = config["hidden_size"] // config["num_attention_heads"]
+    return config["hidden_size"], head * config["num_key_value_heads"], config["intermediate_size"]
 
 
-def _base_weight(d_in, d_out, r):
-    return d_in * d_out
+def _attention(hidden: int, keys: int) -> int:
+    """What a unit of rank costs on q, o, k and v."""
+    return 2 * (hidden + hidden) + 2 * (hidden + keys)
 
 
-def _base_too(d_in, d_out, r):
-    return d_in * d_out + r * (d_in + d_out)
+def count_adapter(config: dict[str, int], r: int) -> int:
+    """Numbers in B and A of the seven linear layers of every block."""
+    hidden, keys, inner = _sides(config)
+    return config["num_hidden_layers"] * r * (_attention(hidden, keys) + 3 * (hidden + inner))
 
 
-def _sizes_multiplied(d_in, d_out, r):
-    return r * d_in * d_out
+def _one_block(config, r):
+    return count_adapter(config | {"num_hidden_layers": 1}, r)
 
 
-def _both_have_inputs(d_in, d_out, r):
-    return 2 * r * d_in
+def _rank_left_out(config, r):
+    return count_adapter(config, 1)
 
 
-def _both_have_outputs(d_in, d_out, r):
-    return 2 * r * d_out
+def _as_many_keys_as_queries(config, r):
+    return count_adapter(config | {"num_key_value_heads": config["num_attention_heads"]}, r)
 
 
-def _twice(d_in, d_out, r):
-    return 2 * r * (d_in + d_out)
+def _heads_for_width(config, r):
+    hidden, _, inner = _sides(config)
+    keys = config["num_key_value_heads"]
+    return config["num_hidden_layers"] * r * (_attention(hidden, keys) + 3 * (hidden + inner))
 
 
-def _A_only(d_in, d_out, r):
-    return r * d_in
+def _divided_by_key_heads(config, r):
+    hidden, _, inner = _sides(config)
+    keys = hidden // config["num_key_value_heads"]
+    return config["num_hidden_layers"] * r * (_attention(hidden, keys) + 3 * (hidden + inner))
 
 
-def _B_only(d_in, d_out, r):
-    return r * d_out
+def _size_of_a_head(config, r):
+    return count_adapter(config | {"num_key_value_heads": 1}, r)
 
 
-def _alpha_too(d_in, d_out, r):
-    return r * (d_in + d_out) + 1
+def _attention_alone(config, r):
+    hidden, keys, _ = _sides(config)
+    return config["num_hidden_layers"] * r * _attention(hidden, keys)
 
 
-def _with_biases(d_in, d_out, r):
-    return r * (d_in + d_out) + r + d_out
+def _mlp_alone(config, r):
+    hidden, _, inner = _sides(config)
+    return config["num_hidden_layers"] * r * 3 * (hidden + inner)
 
 
-def _with_one_bias(d_in, d_out, r):
-    return r * (d_in + d_out) + d_out
+def _query_and_value_alone(config, r):
+    hidden, keys, _ = _sides(config)
+    return config["num_hidden_layers"] * r * (hidden + hidden + hidden + keys)
 
 
-def _with_the_bias_of_A(d_in, d_out, r):
-    return r * (d_in + d_out) + r
+def _mlp_of_two_layers(config, r):
+    hidden, keys, inner = _sides(config)
+    return config["num_hidden_layers"] * r * (_attention(hidden, keys) + 2 * (hidden + inner))
 
 
-def _rank_is_min_shape(d_in, d_out, r):
-    return min(d_in, d_out) * (d_in + d_out)
+def _without_output(config, r):
+    hidden, keys, inner = _sides(config)
+    block = (hidden + hidden) + 2 * (hidden + keys) + 3 * (hidden + inner)
+    return config["num_hidden_layers"] * r * block
 
 
-def _degrees_of_freedom(d_in, d_out, r):
-    return r * (d_in + d_out - r)
+def _one_of_k_and_v(config, r):
+    hidden, keys, inner = _sides(config)
+    block = 2 * (hidden + hidden) + (hidden + keys) + 3 * (hidden + inner)
+    return config["num_hidden_layers"] * r * block
 
 
-def _layers():
-    return [
-        (8192, 8192, 8),
-        (10_000, 10_000, 8),
-        (576, 192, 16),
-        (4096, 14336, 1),
-        (14336, 4096, 3),
-        (3, 5, 2),
-    ]
+def _base_weights_of_the_model(config, r):
+    hidden, keys, inner = _sides(config)
+    return config["num_hidden_layers"] * (2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * inner)
+
+
+def _base_weights_too(config, r):
+    return _base_weights_of_the_model(config, r) + count_adapter(config, r)
+
+
+def _sides_multiplied(config, r):
+    return r * _base_weights_of_the_model(config, r)
+
+
+def _A_of_each_layer(config, r):
+    hidden, _, inner = _sides(config)
+    return config["num_hidden_layers"] * r * (6 * hidden + inner)
+
+
+def _B_of_each_layer(config, r):
+    hidden, keys, inner = _sides(config)
+    return config["num_hidden_layers"] * r * (3 * hidden + 2 * keys + 2 * inner)
+
+
+def _both_sides_twice(config, r):
+    return 2 * count_adapter(config, r)
+
+
+def _configurations():
+    names = (
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "num_hidden_layers",
+    )
+    for sides, r in (
+        ((8, 20, 4, 1, 2), 3),  # small enough to check by hand
+        ((576, 1_536, 9, 3, 30), 8),  # SmolLM2-135M
+        ((4_096, 14_336, 32, 8, 32), 8),  # Mistral-7B
+        ((2_048, 8_192, 32, 32, 24), 16),  # SmolLM2-1.7B: as many keys as queries
+    ):
+        yield dict(zip(names, sides, strict=True)), r
 
 
 # ---------------------------------------------------------------- 03.2 break_even_rank(m, n)
@@ -208,45 +257,50 @@ def _models():
 
 EXERCISES = {
     "03.1": Exercise(
-        solution=lora_parameter_count,
-        cases=_layers,
+        solution=count_adapter,
+        cases=_configurations,
         wrong_answers=(
-            WrongAnswer(_base_weight, "Those are the numbers of W, which stays frozen. Count the update's."),
-            WrongAnswer(_base_too, "You count W too. It stays frozen, and the adapter does not hold it."),
+            WrongAnswer(_one_block, "That is one block. The model has `num_hidden_layers` of them."),
+            WrongAnswer(_rank_left_out, "That is a unit of rank. B has r columns, and A has r rows."),
             WrongAnswer(
-                _sizes_multiplied,
-                "You multiply d_in by d_out. No factor has that shape: each has one long side, the other is r.",
+                _as_many_keys_as_queries,
+                "You give k and v as many heads as q. Here a few heads of keys and values serve many queries.",
             ),
             WrongAnswer(
-                _both_have_inputs,
-                "Right for a square layer alone: you give both factors d_in. One of them makes the output.",
+                _heads_for_width,
+                "`num_key_value_heads` counts heads. k and v put out a whole head's numbers for each.",
             ),
             WrongAnswer(
-                _both_have_outputs,
-                "Right for a square layer alone: you give both factors d_out. One of them meets the input.",
-            ),
-            WrongAnswer(_twice, "Twice too many: each factor has only one of the two long sides."),
-            WrongAnswer(_A_only, "That is A alone. B trains too."),
-            WrongAnswer(_B_only, "That is B alone. A trains too."),
-            WrongAnswer(
-                _alpha_too, "You count alpha. It is a setting that you choose, not a trained number."
+                _divided_by_key_heads,
+                "You divide the hidden size by the heads of the keys. How many numbers has one head of a query?",
             ),
             WrongAnswer(
-                _with_biases, "You give A and B biases, as two `nn.Linear` would have. LoRA's have none."
+                _size_of_a_head, "You give k and v one head. They have `num_key_value_heads` of them."
+            ),
+            WrongAnswer(_attention_alone, "Those are the four layers of attention. The MLP has three more."),
+            WrongAnswer(_mlp_alone, "Those are the three layers of the MLP. Attention has four more."),
+            WrongAnswer(_query_and_value_alone, "That is q and v alone. Here all seven layers are adapted."),
+            WrongAnswer(
+                _mlp_of_two_layers, "You count two layers in the MLP. It has three: gate, up and down."
+            ),
+            WrongAnswer(_without_output, "The output layer o of attention is missing."),
+            WrongAnswer(_one_of_k_and_v, "You count one of k and v. Both are there, and of one size."),
+            WrongAnswer(
+                _base_weights_of_the_model,
+                "Those are the numbers of the weights, which stay frozen. Count their B and A.",
             ),
             WrongAnswer(
-                _with_one_bias, "You count a bias of d_out numbers. It belongs to the frozen layer, not to B."
+                _base_weights_too, "You count the frozen weights too. The adapter holds B and A alone."
             ),
             WrongAnswer(
-                _with_the_bias_of_A,
-                "You count r numbers beside A and B. Neither has a bias, and r is a size.",
+                _sides_multiplied,
+                "You multiply the two sides of a layer. Each of B and A has one of them, and its other side is r.",
             ),
+            WrongAnswer(_A_of_each_layer, "That is A of every layer. B trains too."),
+            WrongAnswer(_B_of_each_layer, "That is B of every layer. A trains too."),
             WrongAnswer(
-                _rank_is_min_shape, "min(d_in, d_out) is the largest rank that fits. The rank here is r."
-            ),
-            WrongAnswer(
-                _degrees_of_freedom,
-                "You count how many numbers can vary freely. Count what B and A store, which is more.",
+                _both_sides_twice,
+                "Twice too many: B has the outputs and A the inputs, so each side counts once.",
             ),
         ),
     ),

@@ -21,7 +21,9 @@ WAYS_GIB = (8, 12, T4_GIB, 24, 48, 80, 141)
 
 
 @cache
-def gpu_ledger(model: str, method: str, seq: int, batch: int = 2, r: int = 8) -> Ledger:
+def gpu_ledger(
+    model: str, method: str, seq: int, batch: int = 2, r: int = 8, micro_batches: int = 1
+) -> Ledger:
     """Predict a fine-tune's memory on a GPU such as a T4: fp16, no fused attention, paged AdamW for QLoRA.
 
     Full fine-tuning keeps float32, as `lora_edu.llm.finetune` does.
@@ -35,6 +37,7 @@ def gpu_ledger(model: str, method: str, seq: int, batch: int = 2, r: int = 8) ->
         dtype=torch.float32 if method == "full" else torch.float16,
         optimizer="paged_adamw_8bit" if method == "qlora" else "adamw",
         device="cuda",
+        micro_batches=micro_batches,
         flash_attention=False,
     )
 

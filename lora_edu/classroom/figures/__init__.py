@@ -25,6 +25,7 @@ from lora_edu.classroom.figures._canvas import (
 from lora_edu.classroom.figures.bars import bars, before_after
 from lora_edu.classroom.figures.bits import bit_fields, error_budget
 from lora_edu.classroom.figures.charts import lines, loss_curve, rank_error, running_time
+from lora_edu.classroom.figures.costs import break_even, log_log
 from lora_edu.classroom.figures.course_map import course_map
 from lora_edu.classroom.figures.crossover import crossover
 from lora_edu.classroom.figures.ellipse import circle_to_ellipse
@@ -36,7 +37,7 @@ from lora_edu.classroom.figures.overlaps import collisions
 from lora_edu.classroom.figures.palette import COLORS, HATCHES, LINE_STYLES, MARKERS, ROLES
 from lora_edu.classroom.figures.ranks import energy_by_rank, share_by_rank
 from lora_edu.classroom.figures.roofline import roofline
-from lora_edu.classroom.figures.scale import areas, update_to_scale
+from lora_edu.classroom.figures.scale import update_to_scale
 from lora_edu.classroom.figures.schematic import (
     forward_backward,
     lora_layer,
@@ -47,3 +48,4 @@ from lora_edu.classroom.figures.schematic import (
 )
 from lora_edu.classroom.figures.spectra import error_by_rank, spectrum
 from lora_edu.classroom.figures.terms import copy_and_rest, terms
+from lora_edu.classroom.figures.two_scales import two_scales

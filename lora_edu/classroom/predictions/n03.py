@@ -10,22 +10,10 @@ PREDICTIONS = (
         why="Each of the two factors is 1,024 times smaller than W, and there are two of them.",
     ),
     Question(
-        "At which rank do B and A of this layer hold as many numbers as W?",
-        ("144", "192", "288"),
-        answer="144",
-        why="Each unit of rank costs 576 + 192 = 768 numbers, and 110,592 / 768 = 144.",
-    ),
-    Question(
-        "Which share of GPT-3's numbers does this adapter hold?",
-        ("0.01 %", "0.1 %", "1 %"),
-        answer="0.01 %",
-        why="19 million of 175 billion.",
-    ),
-    Question(
-        "How much do the thousand adapters weigh, all together?",
-        ("a thousandth of the model", "about half of the model", "about ten models"),
-        answer="about half of the model",
-        why="Each is 0.047 % of the model: 6.8 MB beside 14.5 GB.",
+        "How many times less memory does it take to train Mistral-7B with LoRA?",
+        ("about 6 times", "about 35 times", "about 345 times"),
+        answer="about 6 times",
+        why="Only gradients and Adam's averages go. The frozen weights and the activations stay.",
     ),
     Question(
         "B and A hold 1/512 of W's numbers. How much computing does a training step of the layer take "
@@ -36,5 +24,17 @@ PREDICTIONS = (
             "Forward goes through W, and so does the gradient on its way back. Only the gradient of W "
             "itself is left out."
         ),
+    ),
+    Question(
+        "At which rank do B and A of this layer hold as many numbers as W?",
+        ("144", "192", "288"),
+        answer="144",
+        why="Each unit of rank costs 576 + 192 = 768 numbers, and 110,592 / 768 = 144.",
+    ),
+    Question(
+        "How much do the thousand adapters weigh, all together?",
+        ("a thousandth of the model", "about half of the model", "about ten models"),
+        answer="about half of the model",
+        why="Each is 0.047 % of the model: 6.8 MB beside 14.5 GB.",
     ),
 )
