@@ -116,13 +116,6 @@ def draw_energy(ax: Any, kind: str, block: int, rank: int) -> None:
     figures.energy_by_rank(arrays, rank=rank, roles=roles, title=title, alt=text, ax=ax)
 
 
-def lost_in_bf16(W: Tensor, dW: Tensor) -> tuple[float, float]:
-    """What rounding W + dW to bfloat16 does: the error's norm over dW's, and the share of numbers that stay at W's."""
-    stored = (W + dW).bfloat16()
-    error = (stored.double() - (W + dW)).norm() / dW.norm()
-    return error.item(), (stored == W.bfloat16()).double().mean().item()
-
-
 def bf16_levels(*weights: float, reach: float = 0.0021) -> dict[str, np.ndarray]:
     """For each number the distances to the bfloat16 numbers around it; it is rounded to one of them first.
 
@@ -208,5 +201,5 @@ def draw_overlap(ax: Any, kind: str) -> None:
     groups = overlap_groups(kind)
     shared, chance = (np.median(np.atleast_2d(line[1])[:, -1]) for line in groups[READS].values())
     rank = _overlaps()["ranks"][-1]
-    title = f"{kind}: of {rank} directions that it reads, two runs share {shared:.0%}. Chance: {chance:.0%}"
+    title = f"{kind}: two runs share {shared:.0%} of {rank} directions read; chance: {chance:.0%}"
     figures.rank_panels(groups, ylabel="shared", roles={"two runs": "trained"}, title=title, ax=ax)

@@ -14,8 +14,8 @@ PREDICTIONS = (
         ("a factor of 1.3", "a factor of 8.5, too", "a factor of over 50"),
         answer="a factor of 1.3",
         why=(
-            "The optimizer Adam divides each gradient by its usual size, so every number moves about as far, "
-            "wherever it stands."
+            "The optimizer Adam divides each number of the gradient by its usual size. So every number moves "
+            "about as far, in whichever weight it stands."
         ),
     ),
     Question(
@@ -39,6 +39,6 @@ PREDICTIONS = (
         ),
         ("about 1 %", "about 10 %", "about 65 %"),
         answer="about 65 %",
-        why="Only the order differs. Both runs find much the same directions, the weak ones too.",
+        why="The order is chance, the sentences are not: both runs find much the same directions.",
     ),
 )
