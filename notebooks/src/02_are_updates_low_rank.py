@@ -12,7 +12,7 @@
 # Trained weights are not low-rank (notebook 01). Perhaps the *change* by fine-tuning is.
 #
 # **You will** measure a real update: its size, its rank, and how much the task needs. **You need** notebook
-# [01](01_rank_and_svd.ipynb): rank, SVD, energy. **Time:** {minutes}.
+# [01](01_rank_and_svd.ipynb): rank, SVD. **Time:** {minutes}.
 
 # %%
 from statistics import median
@@ -94,7 +94,7 @@ figures.rank_error(curves, rank=6, title="Six examples: rank 6, unless only the 
 
 # %% [markdown]
 # A real run reads over 100,000 tokens (pieces of words), each a row of $X$. And its **optimizer**, Adam (notebook
-# 05), scales all numbers of the gradient to about one size. Little more than signs remains, and signs give rank 20.
+# 05), scales all numbers of the gradient to about one size. Little more than signs remains, which give rank 20.
 #
 # ## 2. How small is the update?
 #
@@ -110,16 +110,14 @@ figures.update_sizes(W_sizes, dW_sizes, groups=updates.KINDS, marked=("block 0",
 
 # %% [markdown]
 # A dot is the typical number (root mean square) of one of 210 weights. Adam moves every number by about the learning
-# rate a step, so $\Delta W$ has the same 0.0004 everywhere. The ratio tells of $W$: it is largest, 0.9 %, where $W$
-# is smallest.
+# rate a step, so $\Delta W$ has the same 0.0004 everywhere. The ratio is largest, 0.9 %, where $W$ is smallest.
 #
-# The task does not ask for this size: a rate of 0.00002 and ten times that got 96 and 98 of 100 validation sentences
-# right.
+# The task does not ask for this size: rates of 0.00002 and 0.0002 got 96 and 98 of 100 validation sentences right.
 
 # %% [markdown]
 # ### A cliff-hanger
 #
-# The base is stored in bfloat16 (16 bits). What would that leave of the update?
+# The base is stored in bfloat16. What would that leave of the update?
 
 # %%
 path = "model.layers.15.self_attn.q_proj"
@@ -137,7 +135,8 @@ figures.nearby_levels(updates.bf16_levels(0.05, 0.1, 0.2, 0.4), change=0.00043)
 #
 # ## 3. Is the update low-rank?
 #
-# Small and low-rank are two questions: faint noise has full rank. LoRA needs few directions.
+# Small and low-rank are two questions: faint noise has full rank. Which share of the **energy**, the sum of squared
+# singular values, do a few directions hold?
 
 # %%
 predict("02.3")
