@@ -112,12 +112,13 @@ figures.update_sizes(W_sizes, dW_sizes, groups=updates.KINDS, marked=("block 0",
 # A dot is the typical number (root mean square) of one of 210 weights. Adam moves every number by about the learning
 # rate a step, so $\Delta W$ has the same 0.0004 everywhere. The ratio is largest, 0.9 %, where $W$ is smallest.
 #
-# The task does not ask for this size: rates of 0.00002 and 0.0002 got 96 and 98 of 100 validation sentences right.
+# The task does not ask for this size: single runs at 0.00002 and 0.0002 got 96 and 98 of 100 validation sentences
+# right.
 
 # %% [markdown]
 # ### A cliff-hanger
 #
-# The base is stored in bfloat16. What would that leave of the update?
+# The base is stored in bfloat16. What does that leave of $\Delta W$?
 
 # %%
 path = "model.layers.15.self_attn.q_proj"
@@ -130,7 +131,7 @@ f"lost: {lost:.0%} of dW, {lost_alone:.0%} of W alone. {(stored == W).double().m
 figures.nearby_levels(updates.bf16_levels(0.05, 0.1, 0.2, 0.4), change=0.00043)
 
 # %% [markdown]
-# A change below half a gap is lost. So training needs finer numbers (notebook 05), 4 bits endanger updates (07), and
+# Changes below half a gap are lost. So training needs finer numbers (notebook 05), 4 bits endanger updates (07), and
 # merging can erase them (12).
 #
 # ## 3. Is the update low-rank?
