@@ -71,10 +71,19 @@ def copied_weight(rank):
 
 
 def energies(kind, block, rank):
+    path = f"model.layers.{block}.{'self_attn' if kind in 'qv' else 'mlp'}.{kind}_proj"
     with safe_open(DATA / "delta_w" / "spectra.safetensors", "np") as file:
-        spectra = [file.get_tensor(f"model.layers.{block}.{kind}_proj.{part}") for part in ("dW", "W")]
+        spectra = [file.get_tensor(f"{path}.{part}") for part in ("dW", "W")]
     dW, W = (1 - least_error(spectrum.astype(float), int(rank)) ** 2 for spectrum in spectra)
     return f"{kind} of block {block}:", f"dW {dW:.0%}, W {W:.0%}"
+
+
+def shared_directions(kind):
+    layers = json.loads((DATA / "runs" / "delta_w_overlap.json").read_text())["layers"]
+    pairs = [pair for path, layer in layers.items() if f".{kind}_proj" in path for pair in layer["right"]]
+    first, last = (np.median([pair[place] for pair in pairs]) for place in (0, -1))
+    chance = 64 / (1536 if kind == "down" else 576)
+    return f"two runs {first:.0%} at 1, {last:.0%} at 64", f"{chance:.0%} at 64"
 
 
 # ---------------------------------------------------------------- 03
@@ -329,7 +338,7 @@ def seven_billion(r, seq, batch):
 EXPECTED = {
     "00_start_here": [ways_to_train],
     "01_rank_and_svd": [copied_picture, ellipse, copied_weight],
-    "02_are_updates_low_rank": [energies],
+    "02_are_updates_low_rank": [energies, shared_directions],
     "03_parameter_budget": [update_of_a_layer, training_memory],
     "04_lora_from_scratch": [layer, first_moves, slope],
     "05_training_lora": [sweep, scalings, training_bytes, drift],

@@ -78,6 +78,16 @@ FIGURES = {
     ),
     "transformer_block": lambda **options: figures.transformer_block(["q_proj", "down_proj"], **options),
     "weight_life": lambda **options: figures.weight_life(3, layers=30, wide=1.3, stored=72.4, **options),
+    "column_times_row": lambda **options: figures.column_times_row([[1, 2]], [[3, 0, -1]], **options),
+    "nearby_levels": lambda **options: figures.nearby_levels(
+        {"a": [-1, 0, 1], "b": [-2, 0, 2]}, change=0.75, **options
+    ),
+    "rank_panels": lambda **options: figures.rank_panels(
+        {"seen": {"a": ([1, 8], [0.5, 1])}, "unseen": {"a": ([1, 8], [0.2, 0.4])}}, **options
+    ),
+    "update_sizes": lambda **options: figures.update_sizes(
+        [[0.2, 0.4]], [[0.001, 0.001]], groups=["q"], marked=("block 0", 0), **options
+    ),
     "tensors_alive": lambda **options: figures.tensors_alive(
         {"a": ("fp32", 1)}, formats=("fp32",), largest=3, **options
     ),
@@ -134,6 +144,10 @@ TOLD = {
     "running_time": ["1 at 2, 8 at 4"],
     "scored_example": ["5 tokens", "3 are scored", "52% on average", "at {: 5.0%"],
     "stacked": ["a 1 (fits)", "full, is 2 GB"],
+    "column_times_row": ["1, 2 times the row 3, 0, -1", "2 × 3", "rank 1"],
+    "nearby_levels": ["A change of 0.75", "a: at 1 from the start", "b: back at the start"],
+    "rank_panels": ["Seen: a 50% at 1, 100% at 8", "Unseen: a 20% at 1, 40% at 8"],
+    "update_sizes": ["2 weights", "0.2 to 0.4, a factor of 2", "dW / W: 0.0025 to 0.005", "q, block 0"],
     "tensors_alive": ["a 1 MB (fp32)"],
     # q: 8 (576 + 576), down: 8 (576 + 1536)
     "transformer_block": ["q and down carry A and B of rank 8: 26,112", "3,538,944", "k, v, o, gate and up"],

@@ -35,10 +35,13 @@ from lora_edu.classroom.figures.matrices import image, product
 from lora_edu.classroom.figures.memory import stacked, tensors_alive
 from lora_edu.classroom.figures.overlaps import collisions
 from lora_edu.classroom.figures.palette import COLORS, HATCHES, LINE_STYLES, MARKERS, ROLES
+from lora_edu.classroom.figures.rank_panels import rank_panels
 from lora_edu.classroom.figures.ranks import energy_by_rank, share_by_rank
 from lora_edu.classroom.figures.roofline import roofline
+from lora_edu.classroom.figures.rounding import nearby_levels
 from lora_edu.classroom.figures.scale import update_to_scale
 from lora_edu.classroom.figures.schematic import (
+    column_times_row,
     forward_backward,
     lora_layer,
     one_base,
@@ -46,6 +49,7 @@ from lora_edu.classroom.figures.schematic import (
     transformer_block,
     weight_life,
 )
+from lora_edu.classroom.figures.sizes import update_sizes
 from lora_edu.classroom.figures.spectra import error_by_rank, spectrum
 from lora_edu.classroom.figures.terms import copy_and_rest, terms
 from lora_edu.classroom.figures.two_scales import two_scales

@@ -69,6 +69,7 @@ def energy_by_rank(
     alt: str | None = None,
     rank: int | None = None,
     title: str = "",
+    roles: Mapping[str, str] | None = None,
     ax: Picture | None = None,
 ) -> Picture:
     """Draw the share of energy (squared singular values, 0 to 1) that the first terms keep, and mark one rank.
@@ -81,7 +82,7 @@ def energy_by_rank(
         Label to shares for rank 1, 2, 3, …, all of one length.
     rank : int, optional
         The rank to mark.
-    alt, title, ax
+    alt, title, roles, ax
         As in `lines`.
 
     Raises
@@ -90,7 +91,16 @@ def energy_by_rank(
         If `alt` is empty or the lengths differ.
     """
     mark = None if rank is None else {f"rank {rank}": (rank, None)}
-    picture = lines(curves, xlabel="rank kept", ylabel="energy kept", title=title, mark=mark, alt=alt, ax=ax)
+    picture = lines(
+        curves,
+        xlabel="rank kept",
+        ylabel="energy kept",
+        title=title,
+        roles=roles,
+        mark=mark,
+        alt=alt,
+        ax=ax,
+    )
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_ylim(0, 1.05)
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))

@@ -5,4 +5,5 @@ from lora_edu.classroom.figures.schematic.block import transformer_block
 from lora_edu.classroom.figures.schematic.example import scored_example
 from lora_edu.classroom.figures.schematic.layer import lora_layer
 from lora_edu.classroom.figures.schematic.life import weight_life
+from lora_edu.classroom.figures.schematic.outer import column_times_row
 from lora_edu.classroom.figures.schematic.passes import forward_backward
