@@ -54,7 +54,7 @@ def rounding_error(W: Tensor, dW: Tensor) -> float:
 
 def train(seed: int, folder: Path, steps: int) -> dict[str, Any]:
     """Fine-tune, keep the first directions of each dW in `folder`, return what the record says of the run."""
-    settings = SETTINGS | {"seed": seed, "steps": steps, "test_events": 1}
+    settings: dict[str, Any] = SETTINGS | {"seed": seed, "steps": steps, "test_events": 1}
     run = finetune(FinetuneConfig(output=str(folder / f"seed{seed}"), **settings))
     base, _ = load_base_model(dtype=torch.float32)
     W, tuned = weights(base.to(run.model.device)), weights(run.model)
