@@ -219,14 +219,14 @@ predict("01.4")
 noise, real = torch.randn(576, 576), load_weight(15, "self_attn.q")
 planted = torch.randn(576, 8) @ torch.randn(8, 576) / 8**0.5 + 0.1 * noise
 matrices = {"house": picture - picture.mean(), "real weight": real, "planted": planted, "noise": noise}
-values = {name: torch.linalg.svdvals(matrix) for name, matrix in matrices.items()}
+sigmas = {name: torch.linalg.svdvals(matrix) for name, matrix in matrices.items()}
 
 
 # %%
 def draw_spectra(left, right, rank):
     style = {"rank": rank, "last": 400, "roles": {"real weight": "frozen"}}
-    figures.spectrum(values, title="The weight's terms fall slowly", **style, ax=left)
-    figures.error_by_rank(values, title="A small rank leaves most of it out", **style, ax=right)
+    figures.spectrum(sigmas, title="The weight's terms fall slowly", **style, ax=left)
+    figures.error_by_rank(sigmas, title="A small rank leaves most of it out", **style, ax=right)
 
 
 explore(draw_spectra, panels=2, rank=[1, 2, 4, 8, 16, 32, 64, 128, 288], start={"rank": 8})
