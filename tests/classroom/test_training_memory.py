@@ -71,8 +71,6 @@ def test_the_ledger_is_near_what_was_recorded():
 def test_the_longest_event_has_that_many_tokens():
     tokenizer = AutoTokenizer.from_pretrained(fetch_base_model())
     events = load_events(path=DATA / "events" / "train.jsonl")  # all that the recorded runs were trained on
-        DATA / "events" / "train.jsonl"
-    )  # all lines, which the recorded runs were trained on
     texts = [" ".join([event["sentence"], *event["event"].values()]) for event in events]
     counts = [len(ids) for ids in tokenizer(texts)["input_ids"]]
     longest = sorted(range(len(events)), key=counts.__getitem__)[-40:]
