@@ -10,7 +10,7 @@ from lora_edu.classroom.experiments import training_memory as memory
 from lora_edu.classroom.experiments.gpu_fits import WAYS
 from lora_edu.llm.base_model import fetch_base_model
 from lora_edu.llm.budget.count import meta_model
-from lora_edu.llm.data import extraction, load_events
+from lora_edu.llm.data import DATA, extraction, load_events
 
 
 @pytest.mark.parametrize("targets", [memory.QUERY_VALUE, "all-linear"])
@@ -70,6 +70,9 @@ def test_the_ledger_is_near_what_was_recorded():
 
 def test_the_longest_event_has_that_many_tokens():
     tokenizer = AutoTokenizer.from_pretrained(fetch_base_model())
-    longest = sorted(load_events("train"), key=lambda event: len(str(event)))[-40:]
-    lengths = [len(extraction.encode_example(tokenizer, event)["input_ids"]) for event in longest]
+    events = load_events(path=DATA / "events" / "train.jsonl")  # all that the recorded runs were trained on
+    texts = [" ".join([event["sentence"], *event["event"].values()]) for event in events]
+    counts = [len(ids) for ids in tokenizer(texts)["input_ids"]]
+    longest = sorted(range(len(events)), key=counts.__getitem__)[-40:]
+    lengths = [len(extraction.encode_example(tokenizer, events[i])["input_ids"]) for i in longest]
     assert max(lengths) == memory.LONGEST_EVENT

@@ -122,7 +122,7 @@ def draw_training_memory(whole: Any, enlarged: Any, model: str, tokens: int) -> 
     )
 
 
-_HELD = "none of the three", "{} alone", "{} and {}", "all three"
+_HELD = "none of the three", "{} alone", "two of three", "all three"
 
 
 def errors_of_the_ledger() -> dict[str, list[float]]:

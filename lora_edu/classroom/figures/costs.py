@@ -57,7 +57,7 @@ def break_even(
     )
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_xscale("log")
-        picture.set_xlim(0.85, 1.15 * LONGEST)
+        picture.set_xlim(0.85, 1.6 * LONGEST)  # the last label stands inside
         ticks = [1, 3, 10, 30, LONGEST]
         picture.set_xticks(ticks, [f"{t:g} : 1" for t in ticks])
         picture.minorticks_off()
