@@ -43,6 +43,8 @@ torch.set_num_threads(1)  # in networks this small a second thread only gets in 
 # %%
 upright = digits.load()
 swapped, turned = (digits.load(change) for change in digit_sweep.TASKS.values())
+
+# %%
 rows = [digits.strip(task["test"][0][:8]) for task in (upright, swapped, turned)]
 title = "Upright, with two columns swapped, and after a quarter turn"
 figures.image(-torch.cat(rows), limits=(-1, 1), title=title)
@@ -53,6 +55,8 @@ figures.image(-torch.cat(rows), limits=(-1, 1), title=title)
 
 # %%
 base = digit_reader.base_network()
+
+# %%
 tests = {"upright": upright["test"], "swapped": swapped["test"], "turned": turned["test"]}
 compare(task=tests, right=[f"{accuracy(base, test):.0%}" for test in tests.values()])
 
@@ -110,11 +114,13 @@ def passed_on(trained):
 
 
 # %%
-scores = {
-    name: [accuracy(m, turned["test"]) for m in (model, passed_on(model))] for name, model in models.items()
-}
+def scores(model):
+    return [accuracy(model, turned["test"]), accuracy(passed_on(model), turned["test"])]
+
+
+# %%
 figures.bars(
-    scores,
+    {name: scores(model) for name, model in models.items()},
     groups=["as trained", "B and A over a fresh base"],
     ylabel="turned digits right",
     number_format="{:.0%}",
@@ -203,6 +209,8 @@ explore(draw_ways, task=list(digit_sweep.TASKS))
 # %%
 model = digit_sweep.new_model("W + BA", seed=3, r=4)
 train(model, digits.few(swapped["adapt"], seed=3, count=20), learning_rate=0.01)
+
+# %%
 recorded = digit_sweep.trials(experiment="ranks", task="swapped", way="W + BA", r=4)[1, 2, 3]
 f"{accuracy(model, swapped['test']):.4f}, recorded {recorded:.4f}"
 
@@ -241,11 +249,15 @@ figures.bars(
 predict("05.3")
 
 # %%
-panels = {
-    "α / r: TODO": digit_sweep.by_rate(use_rslora=False),
-    "α / √r: TODO": digit_sweep.by_rate(use_rslora=True),
-}
-figures.score_by_rate(panels, rates=digit_sweep.SCALING_RATES, ylabel="turned digits right")
+rings = {False: "α / r: TODO", True: "α / √r: TODO"}
+
+
+def draw_rates(ax, use_rslora):
+    style = {"ylabel": "turned digits right", "title": rings[use_rslora]}
+    figures.score_by_rate(digit_sweep.by_rate(use_rslora), rates=digit_sweep.SCALING_RATES, **style, ax=ax)
+
+
+figures.beside(draw_rates, use_rslora=[False, True])
 
 # %% [markdown]
 # A ring marks the best rate of each rank. TODO
@@ -266,7 +278,7 @@ figures.score_by_step(
     step_sizes.unseen_by_step(),
     xlabel="length of a step, s times r",
     ylabel="unseen patterns right",
-    title="The length of a step decides, not the rank (the numbers)",
+    title="Longer steps do better, whatever the rank (the numbers)",
 )
 
 # %%

@@ -81,8 +81,7 @@ figures.memory_at_peak(
 # A frozen layer need not keep its input, unless an $A$ or an activation function wants it: in our toy that saves
 # nothing, in SmolLM2 9 to 26 % of the activations (notebook [03](03_parameter_budget.ipynb)).
 #
-# LoRA took longer here, 40 s against 21, probably since many small products must be started. On GPT-3, training was
-# 25 % *faster* ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).
+# LoRA took longer here, 40 s against 21: probably since many small products must be started.
 #
 # ### Exercise 05.4 · What Adam will hold (two stars, 5 minutes)
 #

@@ -66,9 +66,7 @@ FIGURES = {
         **options,
     ),
     "score_by_rate": lambda **options: figures.score_by_rate(
-        {"one": {"r = 1": [0.2, 0.7, 0.5]}, "two": {"r = 1": [0.2, 0.3, 0.6]}},
-        rates=[0.01, 0.1, 1],
-        **options,
+        {"r = 1": [0.2, 0.7, 0.5], "r = 8": [0.2, 0.3, 0.6]}, rates=[0.01, 0.1, 1], **options
     ),
     "score_by_step": lambda **options: figures.score_by_step(
         {"a": {"r = 1": (2, [0.5, 0.6, 0.7]), "r = 8": (16, 0.8)}, "b": {"r = 4": (16, 0.4)}}, **options
@@ -137,7 +135,7 @@ TOLD = {
     "scored_example": ["5 tokens", "3 are scored", "52% on average", "at {: 5.0%"],
     "drift": ["Updates of 2 % of W", "after 3 swaps: a 0.4 % and b 1e-06 %"],
     "memory_at_peak": ["full: W 1.00 and g 2.00, together 3.00", "LoRA: W 1.00, together 1.00"],
-    "score_by_rate": ["one, best medians: r = 1 70% at 0.1.", "two, best medians: r = 1 60% at 1."],
+    "score_by_rate": ["r = 1 70% at 0.1 and r = 8 60% at 1."],
     "score_by_step": ["a: r = 1 60% and r = 8 80%", "b: r = 4 40%"],
     "stacked": ["a 1 (fits)", "full, is 2 GB"],
     "tensors_alive": ["a 1 MB (fp32)"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,10 +87,12 @@ def new_model(
         if way in (SCRATCH, FULL):
             return model.requires_grad_()
         for place in digit_reader.HIDDEN:
+            layer = model[place]
+            assert isinstance(layer, nn.Linear)
             if way == RANDOM:
-                nn.init.kaiming_uniform_(model[place].weight, a=5**0.5)  # as nn.Linear starts
+                nn.init.kaiming_uniform_(layer.weight, a=5**0.5)  # as nn.Linear starts
             elif way == ALONE:
-                nn.init.zeros_(model[place].weight)
+                nn.init.zeros_(layer.weight)
         return digit_reader.with_lora(
             model, r, 2 * r if lora_alpha is None else lora_alpha, use_rslora=use_rslora
         )
@@ -155,13 +158,13 @@ def scores_of(
 # ---------------------------------------------------------------- what the record holds
 
 
-def trials(rates: Sequence[float] = RATES, **settings: object) -> Tensor:
+def trials(rates: Sequence[float] = RATES, **settings: Any) -> Tensor:
     """Recorded scores of shape (2, rates, seeds): validation, then test; `settings` as in `records.runs`."""
     found = {run["learning_rate"]: run for run in records.runs(RECORD, **settings)}
     return torch.tensor([[found[rate][part] for rate in rates] for part in ("validation", "test")])
 
 
-def tuned_scores(**settings: object) -> Tensor:
+def tuned_scores(**settings: Any) -> Tensor:
     """Recorded test scores (seeds,) at the learning rate that the validation digits choose."""
     return tuned(*trials(**settings))
 
@@ -180,7 +183,7 @@ def at_rank(ways: Sequence[str], r: int) -> dict[str, Tensor]:
 
 def by_rate(use_rslora: bool) -> dict[str, Tensor]:
     """For each rank the middle half (3, rates) of test scores: turned digits, alpha 4."""
-    settings = {"experiment": "scaling", "use_rslora": use_rslora}
+    settings: dict[str, Any] = {"experiment": "scaling", "use_rslora": use_rslora}
     return {f"r = {r}": middle_half(trials(SCALING_RATES, r=r, **settings)[1].T) for r in SCALING_RANKS}
 
 

@@ -19,7 +19,8 @@ def unseen_by_step() -> dict[str, Points]:
     Returns
     -------
     dict
-        Name of a scaling to points: the rank, as text, to (s r, one share (0 to 1) a seed). All had the learning rate 0.001.
+        Name of a scaling to points: the rank, as text, to (s r, one share (0 to 1) a seed). All had the learning rate
+        0.001.
     """
 
     def shares(record: str, r: int, **settings: object) -> list[float]:

@@ -41,7 +41,7 @@ def drift(
     """
     mark = {f"an update: {say.number(100 * update)} % of W": (None, update)}
     axes = {"xlabel": "swaps", "ylabel": "error, as a share of W", "ylim": LIMITS}
-    picture = lines(errors, log_y=True, mark=mark, title=title, ax=ax, **axes)  # pyright: ignore[reportArgumentType]
+    picture = lines(errors, log_y=True, mark=mark, title=title, alt=alt, ax=ax, **axes)  # pyright: ignore[reportArgumentType]
     swaps = max(len(np.asarray(values)) for values in errors.values())
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_xscale("log")

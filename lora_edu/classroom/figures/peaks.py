@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from matplotlib.patches import Patch
 
@@ -44,7 +45,7 @@ def memory_at_peak(
     if any(set(parts) != set(roles) for parts in bars.values()):
         raise ValueError(f"every bar must have the parts {list(roles)}")
     largest = max(sum(parts.values()) for parts in bars.values())
-    styles = {
+    styles: dict[str, dict[str, Any]] = {
         part: {"facecolor": ROLES[role], "hatch": HATCHES.get(role, ""), "edgecolor": PAPER}
         for part, role in roles.items()
     }

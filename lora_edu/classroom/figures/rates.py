@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures import _sentences as say
-from lora_edu.classroom.figures._canvas import STYLE, Picture, drawing, median_and_range, new_pictures
+from lora_edu.classroom.figures._canvas import STYLE, Picture, drawing, median_and_range
 from lora_edu.classroom.figures._marks import SIZE, label, name_bars
 from lora_edu.classroom.figures.charts import lines
 from lora_edu.classroom.figures.palette import COLORS, INK, MARKERS, readable
@@ -20,66 +21,47 @@ SIDE_BY_SIDE = 1.16  # from one point to the next at the same place
 
 
 def score_by_rate(
-    panels: Mapping[str, Mapping[str, ArrayLike]],
+    series: Mapping[str, ArrayLike],
     *,
     rates: Sequence[float],
     ylabel: str = "",
     title: str = "",
     alt: str | None = None,
+    ax: Picture | None = None,
 ) -> Picture:
-    """Draw shares (0 to 1) against the learning rate, in panels side by side; each line's best rate is ringed.
+    """Draw shares (0 to 1) against the learning rate, and ring each line's best rate.
 
     Parameters
     ----------
-    panels : mapping of str to mapping of str to array
-        Title of a panel to its lines; label to one share a rate, repeats as in `lines`.
+    series : mapping of str to array
+        Label to one share a rate; repeats as in `lines`.
     rates : sequence of float
         The learning rates, rising; the axis is logarithmic.
-    ylabel, title, alt
-        As in `lines`; a title stands before that of the first panel.
+    ylabel, title, alt, ax
+        As in `lines`.
 
     Raises
     ------
     ValueError
         If `alt` is empty or a shape does not fit `rates`.
     """
-    pictures = new_pictures(len(panels))
-    texts = []
-    for index, (name, series) in enumerate(panels.items()):
-        picture = lines(
-            series,
-            x=rates,
-            xlabel="learning rate",
-            ylabel="" if index else ylabel,
-            title=f"{title} {name}" if title and not index else name,
-            ax=pictures[index],
-        )
-        best = []
-        for line, values in series.items():
-            middle, _, _ = median_and_range(values, line, len(rates))
+    picture = lines(series, x=rates, xlabel="learning rate", ylabel=ylabel, title=title, alt=alt, ax=ax)
+    best = []
+    with mpl.rc_context(STYLE):  # new ticks
+        for name, values in series.items():
+            middle, _, _ = median_and_range(values, name, len(rates))
             top = int(np.argmax(middle))
-            best.append(f"{line} {say.percent(float(middle[top]))} at {rates[top]:g}")
-            picture.scatter(
-                [rates[top]],
-                [middle[top]],
-                s=170,
-                facecolors="none",
-                edgecolors=INK,
-                linewidths=1.6,
-                zorder=5,
-            )
-        with mpl.rc_context(STYLE):  # new ticks
-            picture.set_xscale("log")
-            picture.set_xticks(list(rates), [f"{rate:g}" for rate in rates], fontsize=SIZE)
-            picture.minorticks_off()
-            picture.set_ylim(0, 1.02)
-            picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        texts.append(f"{name}, best medians: {say.listed(best)}.")
-        picture.alt = ""
-    pictures[0].alt = alt or say.sentence(
-        f"{ylabel[:1].upper()}{ylabel[1:]} against the learning rate", *texts
-    )
-    return pictures[0]
+            best.append(f"{name} {say.percent(float(middle[top]))} at {rates[top]:g}")
+            ring: dict[str, Any] = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.6, "zorder": 5}
+            picture.scatter([rates[top]], [middle[top]], s=170, **ring)
+        picture.set_xscale("log")
+        picture.set_xticks(list(rates), [f"{rate:g}" for rate in rates], fontsize=SIZE)
+        picture.minorticks_off()
+        picture.set_ylim(0, 1.05)
+        picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    where = f"{ylabel[:1].upper()}{ylabel[1:]} against the learning rate" if ylabel else ""
+    picture.alt = alt or say.sentence(title, where, f"The best: {say.listed(best)}")
+    return picture
 
 
 def score_by_step(
@@ -112,7 +94,10 @@ def score_by_step(
     with drawing(alt, ax) as picture:
         texts, met = [], Counter()
         for index, (label_, points) in enumerate(series.items()):
-            style = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+            style: dict[str, Any] = {
+                "color": COLORS[index % len(COLORS)],
+                "marker": MARKERS[index % len(MARKERS)],
+            }
             told = []
             for name, (place, shares) in points.items():
                 [middle], [low], [high] = median_and_range(np.atleast_1d(shares)[:, None], label_, 1)
