@@ -137,6 +137,7 @@ layers = {"base": wide, "merged": merged_linear(unmerged), "unmerged": unmerged}
 compare(layer=layers, microseconds=shipping.microseconds(layers, torch.randn(1, 576)))
 
 # %% tags=["claim"]
+assert torch.allclose(merged(images), adapted(images), rtol=1e-4, atol=1e-4)
 assert type(layers["merged"]) is type(wide) and layers["merged"].weight.shape == wide.weight.shape
 
 # %% [markdown]
@@ -207,6 +208,15 @@ explore(draw_drift, update_size=list(drifts), start={"update_size": 0.02})
 #
 # **How sure is this?** One weight of a toy, random updates.
 
+# %% tags=["claim"]
+full, lora = shipping.peaks().values()
+assert f"{full['their gradients'] + full["Adam's averages"]:.2f}" == "1.50"
+assert f"{lora['their gradients'] + lora["Adam's averages"]:.2f}" == "0.03"
+assert 0.3 < 1 - sum(lora.values()) / sum(full.values()) < 0.36
+bfloat16, float32 = (drifts[0.02][f"{name}, another each time"][-1] for name in ("bfloat16", "float32"))
+assert f"{bfloat16:.1%}" == "0.6%" and float32 < 1e-6
+assert 0.2 < bfloat16 / 0.02 < 0.33
+
 # %%
 progress("05b")
 
@@ -215,7 +225,6 @@ progress("05b")
 #
 # - LoRA saves gradients of weights and Adam's averages, few activations, and no weights.
 # - Merge into a copy, which is as fast as the base, and keep base and adapter.
-# - Swap by loading, not by adding and subtracting in 16 bits.
 # - Limit: one model on one GPU. Measure the peak of yours.
 #
 # **Next question:** digits are not language. Does it work on a real language model? (Notebook 06.)

@@ -176,11 +176,6 @@ def by_rank(task: str, way: str, ranks: Sequence[int] = RANKS) -> Tensor:
     return middle_half(torch.stack(runs, dim=1))
 
 
-def at_rank(ways: Sequence[str], r: int) -> dict[str, Tensor]:
-    """For each way the middle half (3, tasks) of tuned test scores with 20 images."""
-    return {way: torch.cat([by_rank(task, way, [r]) for task in TASKS], dim=1) for way in ways}
-
-
 def by_rate(use_rslora: bool) -> dict[str, Tensor]:
     """For each rank the middle half (3, rates) of test scores: turned digits, alpha 4."""
     settings: dict[str, Any] = {"experiment": "scaling", "use_rslora": use_rslora}
