@@ -179,7 +179,7 @@ def undo(change):
 {name: torch.linalg.matrix_rank(undo(change)).item() for name, change in digit_sweep.TASKS.items()}
 
 # %% [markdown]
-# That is the rank of the exact update. Training does not know it. It sees 20 images.
+# That is the rank of the exact update. Training, which sees 20 images, does not know it.
 
 # %%
 predict("05.2")
@@ -213,8 +213,8 @@ explore(draw_ways, task=list(digit_sweep.TASKS))
 # **Quarter turn.** Rank counts, and a fresh network is ahead. From rank 8 on a random $W$ does as well as the learned
 # one: upright digits teach little about turned ones.
 #
-# **How sure is this?** The first task was chosen, on validation digits, as one in which the base helps. With 200
-# images its lead is gone: all three read 92 %.
+# **How sure is this?** The first task was chosen, on validation digits, as one where the base helps. With 200 images
+# all three read 92 %.
 #
 # One of these trainings, here and now:
 
@@ -281,8 +281,8 @@ figures.beside(draw_rates, use_rslora=[False, True])
 #
 # $$\|s\, B A x\| \;\sim\; s\, r\, \eta$$
 #
-# With $\alpha / r$ the rank cancels. With $\alpha / \sqrt r$ the step grows like $\sqrt r$; that root was derived for
-# plain gradient descent ([Kalajdzievski 2023](https://arxiv.org/abs/2312.03732), theorem 3.2).
+# With $\alpha / r$ the rank cancels. With $\alpha / \sqrt r$, derived for plain gradient descent ([Kalajdzievski
+# 2023](https://arxiv.org/abs/2312.03732), theorem 3.2), the step grows like $\sqrt r$.
 #
 # The same on SmolLM2, which learned to write JSON, all with $\eta = 0.001$. The sentences here are built in ways that
 # training never showed:

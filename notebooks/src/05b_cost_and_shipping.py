@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 05b · What does LoRA cost, and how is it shipped?
 #
-# Training $B$ and $A$ alone saves memory, but not all of it. Afterwards the update can be added to $W$.
+# Training $B$ and $A$ alone saves memory. How much, and what is lost when the update is added to $W$?
 #
 # **You will** compute a step of Adam, read a bill of memory, merge an adapter, and see a weight drift.
 #
@@ -175,8 +175,8 @@ compare(model=["base", "merged"], upright_digits_right=right)
 #
 # *Deeper: nothing later needs this section.*
 #
-# To swap adapters, a server could add and subtract updates in place. How large are real ones? Here are the 180
-# updates in this course's adapters, as shares of their $W$:
+# A server could swap adapters by adding and subtracting in place. How large are real updates? Here are the 180 of
+# this course's adapters, as shares of $W$:
 
 # %%
 sizes = shipping.update_sizes()
@@ -210,8 +210,8 @@ explore(draw_drift, update_size=list(drifts), start={"update_size": 0.02})
 
 # %% tags=["claim"]
 full, lora = shipping.peaks().values()
-assert f"{full['their gradients'] + full["Adam's averages"]:.2f}" == "1.50"
-assert f"{lora['their gradients'] + lora["Adam's averages"]:.2f}" == "0.03"
+held = [bar["their gradients"] + bar["Adam's averages"] for bar in (full, lora)]
+assert [f"{gib:.2f}" for gib in held] == ["1.50", "0.03"]
 assert 0.3 < 1 - sum(lora.values()) / sum(full.values()) < 0.36
 bfloat16, float32 = (drifts[0.02][f"{name}, another each time"][-1] for name in ("bfloat16", "float32"))
 assert f"{bfloat16:.1%}" == "0.6%" and float32 < 1e-6
