@@ -220,7 +220,7 @@ explore(draw_ways, task=list(digit_sweep.TASKS))
 
 # %%
 model = digit_sweep.new_model("W + BA", seed=3, r=4)
-train(model, digits.few(swapped["adapt"], seed=3, count=20), learning_rate=0.01)
+_ = train(model, digits.few(swapped["adapt"], seed=3, count=20), learning_rate=0.01)
 
 # %%
 recorded = digit_sweep.trials(experiment="ranks", task="swapped", way="W + BA", r=4)[1, 2, 3]

@@ -58,8 +58,8 @@ torch.optim.Adam([theta], lr=0.01).step()
 theta.data
 
 # %% [markdown]
-# So the first step is the learning rate, whatever the gradient's size, unless it is 0 (as $A$'s is, while $B$ is
-# zero).
+# (**AdamW** also shrinks each weight a little.) So the first step is the learning rate, whatever the gradient's size,
+# unless it is 0 (as $A$'s is, while $B$ is zero).
 #
 # Each number that trains takes three more, a gradient and two averages. Here is SmolLM2, with LoRA on all linear
 # layers.

@@ -140,7 +140,7 @@ def ways_by_rank(task):
     ]
     best = max(found, key=lambda run: sorted(run["validation"])[9])  # torch's median of 20 is the tenth
     scratch = f"{np.median(best['test']):.0%} at 1, "
-    return f"{task} digits right over rank", f"from scratch: {scratch}"
+    return f"{task.capitalize()} digits right over rank", f"from scratch: {scratch}"
 
 
 def drift(update_size):

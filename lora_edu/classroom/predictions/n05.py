@@ -15,7 +15,7 @@ PREDICTIONS = (
         "the least r of 1, 2, 4, 8, 16 that comes within 2 points of the best of them?",
         ("1", "4", "8", "16"),
         answer="1",
-        why="20 images do not pin down rank 8. One direction, well chosen, does most of it.",
+        why="With 20 images, rank 1 is within a point of the best. The exact update is not needed.",
     ),
     Question(
         "Scaling alpha / r, alpha 4. r grows from 4 to 64. What happens to the learning rate that works best?",
