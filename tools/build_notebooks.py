@@ -4,9 +4,10 @@
 
 One source, ``notebooks/src/NN_name.py`` (jupytext's py:percent format), makes two executed notebooks:
 ``notebooks/NN_name.ipynb`` for the learner and ``notebooks/solutions/NN_name.ipynb`` with the answers filled
-in. A notebook whose cells already equal its source is skipped; ``--force`` executes it again, for a change
-that lies in the package. ``--check`` executes nothing and fails when a notebook and its source differ.
-``--times`` prints the minutes that each notebook takes (see tools/reading_time.py).
+in. (NN may carry a letter: 05b is the second half of 05.) A notebook whose cells already equal its source is
+skipped; ``--force`` executes it again, for a change that lies in the package. ``--check`` executes nothing and
+fails when a notebook and its source differ. ``--times`` prints the minutes that each notebook takes (see
+tools/reading_time.py).
 
 What a source holds
 -------------------
@@ -60,6 +61,7 @@ from tools.reading_time import Minutes, tags_of
 from tools.set_repo import present_slug
 
 ROOT = Path(__file__).resolve().parents[1]
+SOURCES = "[0-9][0-9]*_*.py"  # two digits, and a letter where a notebook has a second half
 TAGS = {"exercise", "solution", "hint", "measured", "nbval-ignore-output", "raises-exception", "claim"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT_SECONDS = 1800
@@ -230,7 +232,7 @@ COURSE_PLACEHOLDERS = re.compile(r"\{(course map|course hours|core hours)\}")
 def with_course_times(text: str, folder: Path) -> str:
     """Fill in the map of the course and its hours."""
     rows, times = [], []
-    for source in sorted(folder.glob("[0-9][0-9]_*.py")):
+    for source in sorted(folder.glob(SOURCES)):
         cells = read_source(source)
         times.append(minutes_of(source, cells))
         number, title = cells[0].source.partition("\n")[0].removeprefix("# ").split(" · ", 1)
@@ -375,7 +377,7 @@ def products(source: Path, root: Path) -> list[Path]:
 
 
 def selected_sources(numbers: Sequence[str], root: Path) -> list[Path]:
-    sources = sorted((root / "notebooks" / "src").glob("[0-9][0-9]_*.py"))
+    sources = sorted((root / "notebooks" / "src").glob(SOURCES))
     if missing := [number for number in numbers if not any(s.stem.startswith(f"{number}_") for s in sources)]:
         raise BuildError(f"no source notebooks/src/{missing[0]}_*.py; there are {[s.stem for s in sources]}")
     return [s for s in sources if not numbers or s.stem.split("_")[0] in numbers]
@@ -414,7 +416,7 @@ def check(sources: Sequence[Path], root: Path = ROOT) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description="Build the notebooks from notebooks/src.")
-    parser.add_argument("numbers", nargs="*", metavar="NN", help="two digits each; all notebooks if none")
+    parser.add_argument("numbers", nargs="*", metavar="NN", help="such as 05 or 05b; all notebooks if none")
     parser.add_argument(
         "--check", action="store_true", help="execute nothing; fail where notebook and source differ"
     )

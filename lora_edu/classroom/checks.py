@@ -95,9 +95,9 @@ class Exercise:
 
 
 def load_exercises(notebook: str) -> dict[str, Exercise]:
-    """The exercises of one notebook (``"10"``) by id; empty if it has none."""
+    """The exercises of one notebook (``"10"``, ``"05b"``) by id; empty if it has none."""
     name = f"lora_edu.classroom.exercises.n{notebook}"
-    if not notebook.isdigit() or importlib.util.find_spec(name) is None:
+    if not notebook.removesuffix("b").isdigit() or importlib.util.find_spec(name) is None:
         return {}
     return importlib.import_module(name).EXERCISES
 
@@ -252,7 +252,8 @@ def check(exercise_id: str, function: Any) -> Status:
     function : callable
         The learner's function. None, ``...`` and a stub that raises NotImplementedError are not attempted.
     """
-    exercises = load_exercises(exercise_id.split(".")[0]) if isinstance(exercise_id, str) else {}
+    number = exercise_id.split(".")[0] if isinstance(exercise_id, str) else ""
+    exercises = load_exercises(number) | load_exercises(f"{number}b")  # a notebook may have a second half
     if exercise_id not in list(exercises):  # a list, for an id that has no hash
         show(
             f"There is no exercise {shorten(exercise_id)}; here are: {', '.join(exercises) or 'none'}.", HINT

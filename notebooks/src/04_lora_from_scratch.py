@@ -244,7 +244,7 @@ W_merged = W_real + ours.delta_weight()
 torch.allclose(X_real @ W_merged.T, theirs(X_real)), torch.linalg.matrix_rank(W_merged - W_real).item()
 
 # %% [markdown]
-# A merge is exact up to rounding, here in float64. Rounding matters more in fewer bits: notebook 05 measures it, and
+# A merge is exact up to rounding, here in float64. Rounding matters more in fewer bits: notebook 05b measures it, and
 # notebook 10 merges into 4-bit weights.
 
 # %% [markdown]
@@ -319,7 +319,7 @@ explore(draw_moves, beginning=list(starts))
 # - **Both zero** never moves, at any learning rate.
 # - **Both random** starts away from the base: its first loss is 2.38 in place of 0.93. Training may repair that.
 #
-# What surprises: under AdamW, the optimizer used above (notebook 05), $A$ may move at step 1 though its gradient is
+# What surprises: under AdamW, the optimizer used above (notebook 05b), $A$ may move at step 1 though its gradient is
 # zero. **Weight decay** shrinks it. That is why it is off above.
 
 # %%

@@ -16,7 +16,7 @@
 # real model and measure it, find what fits a 15 GB GPU, and compare your layer with the professionals'.
 #
 # **You need** Python; LoRA, $y = Wx + \frac{\alpha}{r} BAx$ (notebook 04); Adam's averages and activations (notebook
-# [05](05_training_lora.ipynb), section 4); NF4 codes and scales (notebook [08](08_nf4.ipynb)).
+# [05b](05b_cost_and_shipping.ipynb), section 1); NF4 codes and scales (notebook [08](08_nf4.ipynb)).
 #
 # **Time:** {minutes}. The computer needs about one of them.
 
@@ -348,7 +348,7 @@ assert torch.allclose(large(batch), obvious(batch), rtol=1e-3, atol=1e-3)
 # Here QLoRA loses: each step dequantizes each weight twice, and that work is the same for one token as for many. How
 # much it costs depends on the code. Panels that stay in the processor's cache win much of it back. On our GPU, with
 # bitsandbytes, 200 steps of SmolLM2 took these seconds (recorded; on so small a model any adapter is slow, notebook
-# 05):
+# 05b):
 
 # %%
 alone = {method: records.runs("events_gpu_alone", method=method)[0] for method in ("full", "lora", "qlora")}

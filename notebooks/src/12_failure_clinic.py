@@ -49,7 +49,7 @@
 # | low loss, few right answers | the loss is a mean over tokens | score whole answers | [10] § 3 |
 # | two evaluations, two scores | dropout is on | `model.eval()` | § 4 |
 # | loss better since an evaluation | `model.train()` forgotten | give back the mode you found | § 4 |
-# | same seed, other result | an evaluation drew numbers, or merged | `eval()`; no merge in place | § 4, [05] § 5 |
+# | same seed, other result | an evaluation drew numbers, or merged | `eval()`; no merge in place | § 4, [05b] § 2 |
 # | half the parameters expected | two 4-bit weights in a byte | count numbers | [10] § 2 |
 # | 4 bits, and no faster | unpacking costs time | use 4 bits for memory | [07] § 5 |
 # | one 4-bit format wins by far | the weights were 4-bit before | test on others | [08] § 4 |
@@ -57,6 +57,7 @@
 #
 # [04]: 04_lora_from_scratch.ipynb
 # [05]: 05_training_lora.ipynb
+# [05b]: 05b_cost_and_shipping.ipynb
 # [06]: 06_lora_on_a_language_model.ipynb
 # [07]: 07_quantization.ipynb
 # [08]: 08_nf4.ipynb
@@ -139,7 +140,7 @@ compare(trained=names, gradient_finite=all_finite(gradients), weight_finite=all_
 torch.tensor([70_000.0, 65_504.0, 2.0**-24, 1e-8]).half().tolist()
 
 # %% [markdown]
-# Adam divides by $\sqrt{v} + \epsilon$ (notebook 05, section 4), and $\epsilon = 10^{-8}$ has become 0. In the first
+# Adam divides by $\sqrt{v} + \epsilon$ (notebook 05b, section 1), and $\epsilon = 10^{-8}$ has become 0. In the first
 # step $A$'s gradient is zero, because $B$ is zero. So $v = 0$, and 0 / 0 is nan. $B$'s gradients are not zero, but $v
 # = 0.001\, g^2$ is, wherever $|g|$ is below about 0.005: a number divided by 0 is infinite. An old forum thread has
 # it: "[Adam+Half Precision = NaNs?](https://discuss.pytorch.org/t/adam-half-precision-nans/1765)"
@@ -465,7 +466,7 @@ explore(draw_alpha, lora_alpha=[1, 2, 4, 8, 16, 32, 64, 256], start={"lora_alpha
 # The smaller $\alpha$, the more the model is its base again; the larger, the worse it reads both. Nothing raises an
 # error.
 #
-# Last, merging (notebook 05). QLoRA trains over $\hat W$, the weight that NF4 made of $W$. We train so, then merge in
+# Last, merging (notebook 05b). QLoRA trains over $\hat W$, the weight that NF4 made of $W$. We train so, then merge in
 # five ways, and compare with the unmerged model. One is a formula in print: divide
 # $BA$ by $\alpha$ (source 4).
 
@@ -711,7 +712,7 @@ model, _ = seen["eval_and_back"]
 #
 # `merge_and_subtract` gives the same losses to many digits in 64 bits, and yet other base weights. The [first LoRA
 # library](https://github.com/microsoft/LoRA/blob/main/loralib/layers.py) merges in `eval()` and subtracts in
-# `train()`, by default. In bf16, one such evaluation costs (notebook 05 has more):
+# `train()`, by default. In bf16, one such evaluation costs (notebook 05b has more):
 
 # %%
 W, update = base[0].weight.data.bfloat16(), healthy[0].delta_weight().data.bfloat16()
@@ -895,8 +896,8 @@ printed = torch.special.ndtri((torch.arange(16) + 0.5) / 16)
 # NF4 has a zero, and one level more above it than below (notebook 08).
 #
 # More that is often said and was run in this course: that LoRA replaces $W$ (01, 05), that updates *are* low-rank
-# (02), that gradients exist for A and B alone (05), that LoRA has no latency (04, 05, 11), that A and B may be thrown
-# away after merging (05), that a prefix leaves representations unchanged (11).
+# (02), that gradients exist for A and B alone (04), that LoRA has no latency (04, 05b, 11), that A and B may be thrown
+# away after merging (05b), that a prefix leaves representations unchanged (11).
 #
 # ### Where to go from here
 #

@@ -67,7 +67,7 @@ def working_copy(source, folder):
 def lab(tmp_path_factory):
     """The address of a JupyterLab on fresh copies of the notebooks."""
     with running_lab(tmp_path_factory.mktemp("lab")) as (address, work):
-        for source in build_notebooks.selected_sources([name[:2] for name in EXPECTED], ROOT):
+        for source in build_notebooks.selected_sources([name.split("_")[0] for name in EXPECTED], ROOT):
             working_copy(source, work)
         yield address
 

@@ -9,7 +9,11 @@ import torch
 from lora_edu.classroom import exercises
 from lora_edu.classroom.checks import HINT, NOT_ATTEMPTED, PASS, check, load_exercises, same
 
-NOTEBOOKS = [name[1:] for _, name, _ in pkgutil.iter_modules(exercises.__path__) if name[1:].isdigit()]
+NOTEBOOKS = [
+    name[1:]
+    for _, name, _ in pkgutil.iter_modules(exercises.__path__)
+    if name[1:].removesuffix("b").isdigit()
+]
 EXERCISES = {key: value for number in NOTEBOOKS for key, value in load_exercises(number).items()}
 WRONG = [
     (key, wrong, form)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from lora_edu.classroom.exercises import n05
+from lora_edu.classroom.exercises import n05, n05b
 from lora_edu.classroom.experiments import digits
 from lora_edu.methods.lora import LoRALinear
 
@@ -72,7 +72,7 @@ def test_adams_bytes_are_those_that_pytorch_holds(dtype):
     F.cross_entropy(model(torch.ones(4, 6, dtype=dtype)), torch.zeros(4, dtype=torch.long)).backward()
     optimizer.step()
     averages = [s[name] for s in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
-    assert n05.adam_state_bytes(model) == sum(tensor.nbytes for tensor in averages)
+    assert n05b.adam_state_bytes(model) == sum(tensor.nbytes for tensor in averages)
 
 
 @pytest.mark.parametrize("use_rslora", [False, True])

@@ -65,6 +65,20 @@ FIGURES = {
         {"a": (1e9, 2e9, 0.1)}, bandwidth=1e12, peak=1e13, **options
     ),
     "running_time": lambda **options: figures.running_time({"a": [1, 8]}, sizes=[2, 4], **options),
+    "drift": lambda **options: figures.drift(
+        {"a": [1e-3, 2e-3, 4e-3], "b": [1e-8, 1e-8, 1e-8]}, update=0.02, **options
+    ),
+    "memory_at_peak": lambda **options: figures.memory_at_peak(
+        {"full": {"W": 1, "g": 2}, "LoRA": {"W": 1, "g": 0}},
+        roles={"W": "frozen", "g": "gradients"},
+        **options,
+    ),
+    "score_by_rate": lambda **options: figures.score_by_rate(
+        {"r = 1": [0.2, 0.7, 0.5], "r = 8": [0.2, 0.3, 0.6]}, rates=[0.01, 0.1, 1], **options
+    ),
+    "score_by_step": lambda **options: figures.score_by_step(
+        {"a": {"r = 1": (2, [0.5, 0.6, 0.7]), "r = 8": (16, 0.8)}, "b": {"r = 4": (16, 0.4)}}, **options
+    ),
     "stacked": lambda **options: figures.stacked({"a": {"b": 1}}, limit=("full", 2), largest=3, **options),
     "forward_backward": lambda **options: figures.forward_backward(
         **LAYER, grad_y=[1, -2, 0.5, -1], **options
@@ -143,6 +157,10 @@ TOLD = {
     "roofline": ["bends at 10", "a reaches 2%"],
     "running_time": ["1 at 2, 8 at 4"],
     "scored_example": ["5 tokens", "3 are scored", "52% on average", "at {: 5.0%"],
+    "drift": ["Updates of 2 % of W", "after 3 swaps: a 0.4 % and b 1e-06 %"],
+    "memory_at_peak": ["full: W 1.00 and g 2.00, together 3.00", "LoRA: W 1.00, together 1.00"],
+    "score_by_rate": ["r = 1 70% at 0.1 and r = 8 60% at 1."],
+    "score_by_step": ["a: r = 1 60% and r = 8 80%", "b: r = 4 40%"],
     "stacked": ["a 1 (fits)", "full, is 2 GB"],
     "column_times_row": ["1, 2 times the row 3, 0, -1", "2 × 3", "rank 1"],
     "nearby_levels": ["A change of 0.75", "a: at 1 from the start", "b: back at the start"],

@@ -1,6 +1,7 @@
 """Progress: what is kept, where, and what a learner sees of it."""
 
 import json
+from collections import Counter
 
 import pytest
 from nbclient import NotebookClient
@@ -11,6 +12,8 @@ from lora_edu.classroom.checks import HINT, NOT_ATTEMPTED, PASS, check
 from lora_edu.classroom.progress import CHECKS, forget_progress, keep_progress, progress, read_progress
 from tests.classroom.test_checks import EXERCISES, stub
 from tools.working_copies import RECORD, copy_notebooks
+
+EXERCISES_IN = Counter(key.split(".")[0] for key in EXERCISES)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +35,23 @@ def names_in(folder):
 
 
 def test_every_check_is_counted():
-    assert {f"{notebook}.{k}" for notebook, n in CHECKS.items() for k in range(1, n + 1)} == set(EXERCISES)
+    halves = {
+        number: [n for notebook, n in CHECKS.items() if notebook[:2] == number] for number in EXERCISES_IN
+    }
+    assert {number: sum(counts) for number, counts in halves.items()} == EXERCISES_IN
+    assert sum(CHECKS.values()) == len(EXERCISES)
+
+
+def test_a_second_half_counts_on(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("LORA_EDU_PROGRESS", str(tmp_path / "mine.json"))
+    keep_progress("05.1", passed=True)
+    keep_progress("05.4", passed=True)
+    progress("05b")
+    progress("05")
+    assert capsys.readouterr().out.splitlines() == [
+        "Notebook 05b: 1 check, 1 passed, 0 tried, 0 open.",
+        "Notebook 05: 3 checks, 1 passed, 0 tried, 2 open.",
+    ]
 
 
 def test_a_check_is_noted_beside_the_working_copies(work):

@@ -1,4 +1,4 @@
-"""Which setting is chosen, what a text says of curves, and the records that notebook 05 shows."""
+"""Which setting is chosen."""
 
 import pytest
 import torch
@@ -23,19 +23,3 @@ def test_the_test_scores_do_not_choose():
 def test_scores_of_another_shape_are_refused(shapes):
     with pytest.raises(ValueError, match=r"must both have shape \(settings, seeds\)"):
         tuning.tuned(*map(torch.zeros, shapes))
-
-
-def test_at_a_rate_there_is_one_column_a_model():
-    rates, other = [0.1, 0.2, 0.3], TRIAL.flip(1)
-    assert torch.equal(tuning.at_rate([TRIAL, other], rates, 0.1), torch.stack([TRIAL[1, 0], TRIAL[1, 2]], 1))
-    assert torch.equal(tuning.at_rate([TRIAL, other], rates, "tuned"), torch.stack([TRIAL[1, 1]] * 2, 1))
-    with pytest.raises(ValueError, match="rate must be 'tuned' or one of"):
-        tuning.at_rate([TRIAL], rates, 0.4)
-
-
-def test_medians_are_said_in_percent_and_a_level_curve_once():
-    curves = {
-        "a": torch.tensor([[0.1, 0.2], [0.3, 0.2], [0.2, 0.9]]),
-        "b": torch.tensor([[0.5, 0.5], [0.7, 0.7]]),
-    }
-    assert tuning.medians(curves) == "a 20%, 20%; b 50%"

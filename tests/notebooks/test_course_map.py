@@ -6,7 +6,9 @@ from lora_edu.classroom import figures
 from lora_edu.classroom.figures.course_map import ARROWS, STOPS
 from tools import build_notebooks
 
-SOURCES = {source.stem[:2]: source for source in build_notebooks.selected_sources([], build_notebooks.ROOT)}
+SOURCES = {
+    source.stem.split("_")[0]: source for source in build_notebooks.selected_sources([], build_notebooks.ROOT)
+}
 
 
 def before(number):
@@ -26,7 +28,7 @@ def test_what_a_notebook_says_it_needs_leads_to_it():
     for number, source in SOURCES.items():
         opening = build_notebooks.read_source(source)[0].source
         paragraph = re.search(r"\*\*You need\*\*.*?(?=\n\n|\*\*Time)", opening, re.S)[0]
-        needed[number] = {named for named in re.findall(r"\b\d\d\b", paragraph) if named in STOPS}
+        needed[number] = {named for named in re.findall(r"\b\d\d[a-z]?\b", paragraph) if named in STOPS}
     assert sum(map(len, needed.values())) > 10
     assert {
         number: names - before(number) for number, names in needed.items() if names - before(number)

@@ -15,7 +15,7 @@ from tools import build_notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = build_notebooks.selected_sources([], ROOT)
-NUMBERS = [source.stem[:2] for source in SOURCES]
+NUMBERS = [source.stem.split("_")[0] for source in SOURCES]
 BUILT = sorted((ROOT / "notebooks").glob("*.ipynb")) + sorted((ROOT / "notebooks/solutions").glob("*.ipynb"))
 FILES = [*SOURCES, *BUILT]
 
@@ -46,7 +46,7 @@ def leaks(codes, questions):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT / "notebooks").as_posix())
 def test_no_cell_holds_an_answer(path):
-    assert leaks(code_of(path), load_predictions(path.stem[:2]).values()) == []
+    assert leaks(code_of(path), load_predictions(path.stem.split("_")[0]).values()) == []
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -61,7 +61,7 @@ def test_a_planted_answer_is_found(number):
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_a_notebook_asks_all_its_questions_in_order(source):
     asked = [ast.literal_eval(call.args[0]) for call in predict_calls(code_of(source))]
-    assert asked == list(load_predictions(source.stem[:2])) != []
+    assert asked == list(load_predictions(source.stem.split("_")[0])) != []
 
 
 def shares(questions):

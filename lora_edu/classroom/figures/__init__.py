@@ -23,11 +23,13 @@ from lora_edu.classroom.figures._canvas import (
     to_quick_png,
 )
 from lora_edu.classroom.figures.bars import bars, before_after
+from lora_edu.classroom.figures.beside import beside
 from lora_edu.classroom.figures.bits import bit_fields, error_budget
 from lora_edu.classroom.figures.charts import lines, loss_curve, rank_error, running_time
 from lora_edu.classroom.figures.costs import break_even, log_log
 from lora_edu.classroom.figures.course_map import course_map
 from lora_edu.classroom.figures.crossover import crossover
+from lora_edu.classroom.figures.drift import drift
 from lora_edu.classroom.figures.ellipse import circle_to_ellipse
 from lora_edu.classroom.figures.language import next_token
 from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, number_lines
@@ -35,8 +37,10 @@ from lora_edu.classroom.figures.matrices import image, product
 from lora_edu.classroom.figures.memory import stacked, tensors_alive
 from lora_edu.classroom.figures.overlaps import collisions
 from lora_edu.classroom.figures.palette import COLORS, HATCHES, LINE_STYLES, MARKERS, ROLES
+from lora_edu.classroom.figures.peaks import memory_at_peak
 from lora_edu.classroom.figures.rank_panels import rank_panels
 from lora_edu.classroom.figures.ranks import energy_by_rank, share_by_rank
+from lora_edu.classroom.figures.rates import score_by_rate, score_by_step
 from lora_edu.classroom.figures.roofline import roofline
 from lora_edu.classroom.figures.rounding import nearby_levels
 from lora_edu.classroom.figures.scale import update_to_scale

@@ -22,6 +22,7 @@ def share_by_rank(
     xlabel: str = "rank",
     ylabel: str = "",
     title: str = "",
+    roles: Mapping[str, str] | None = None,
     ax: Picture | None = None,
 ) -> Picture:
     """Draw shares (0 to 1) over a few ranks, evenly spaced whatever the ranks are.
@@ -32,7 +33,7 @@ def share_by_rank(
         Label to one share a rank; repeats as in `lines`. NaN leaves a gap.
     ranks : sequence of int
         The ranks, as the ticks name them.
-    alt, xlabel, ylabel, title, ax
+    alt, xlabel, ylabel, title, roles, ax
         As in `lines`.
 
     Raises
@@ -41,7 +42,9 @@ def share_by_rank(
         If `alt` is empty or a shape does not fit `ranks`.
     """
     positions = np.arange(len(ranks))
-    picture = lines(shares, x=positions, xlabel=xlabel, ylabel=ylabel, title=title, alt=alt, ax=ax)
+    picture = lines(
+        shares, x=positions, xlabel=xlabel, ylabel=ylabel, title=title, roles=roles, alt=alt, ax=ax
+    )
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_xticks(positions, [str(rank) for rank in ranks])
         picture.set_ylim(-0.03, 1.05)

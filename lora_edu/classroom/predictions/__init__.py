@@ -1,6 +1,7 @@
 """The questions that notebooks ask before an experiment, out of the learner's sight: one module a notebook.
 
-``PREDICTIONS`` of module ``n01`` holds the questions of notebook 01 in its order: the fourth is "01.4".
+``PREDICTIONS`` of module ``n01`` holds the questions of notebook 01 in its order: the fourth is "01.4". Those of a
+second half, such as 05b, are numbered on from the first half's.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ __all__ = ["Question", "find_question", "load_predictions"]
 
 
 def load_predictions(notebook: str) -> dict[str, Question]:
-    """The questions of one notebook (``"10"``) by id, in its order; empty if it has none."""
+    """The questions of one notebook (``"10"``, ``"05b"``) by id, in its order; empty if it has none."""
+    number = notebook[:2]
+    asked_before = 0 if notebook == number else len(_questions(number))
+    questions = enumerate(_questions(notebook), start=asked_before + 1)
+    return {f"{number}.{place}": question for place, question in questions}
+
+
+def _questions(notebook: str) -> tuple[Question, ...]:
     name = f"{__name__}.n{notebook}"
     if importlib.util.find_spec(name) is None:
-        return {}
-    questions = importlib.import_module(name).PREDICTIONS
-    return {f"{notebook}.{place}": question for place, question in enumerate(questions, start=1)}
+        return ()
+    return importlib.import_module(name).PREDICTIONS
 
 
 def find_question(key: str) -> Question:
@@ -33,7 +40,7 @@ def find_question(key: str) -> Question:
     """
     if not re.fullmatch(r"\d\d\.\d+", key):
         raise ValueError(f"a question without choices must be an id such as '01.4', got {key!r}")
-    known = load_predictions(key[:2])
+    known = load_predictions(key[:2]) | load_predictions(f"{key[:2]}b")
     if key not in known:
         raise ValueError(f"question must be one of {list(known)}, got {key!r}")
     return known[key]
