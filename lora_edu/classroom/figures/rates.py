@@ -57,7 +57,7 @@ def score_by_rate(
         picture.set_xscale("log")
         picture.set_xticks(list(rates), [f"{rate:g}" for rate in rates], fontsize=SIZE)
         picture.minorticks_off()
-        picture.set_ylim(0, 1.05)
+        picture.set_ylim(-0.1, 1.05)  # room between the first labels of both axes
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     where = f"{ylabel[:1].upper()}{ylabel[1:]} against the learning rate" if ylabel else ""
     picture.alt = alt or say.sentence(title, where, f"The best: {say.listed(best)}")
