@@ -94,7 +94,7 @@ figures.rank_error(curves, rank=6, title="Six examples: rank 6, unless only the 
 
 # %% [markdown]
 # A real run reads over 100,000 tokens (pieces of words), each a row of $X$. And its **optimizer**, Adam (notebook
-# 05), scales all numbers of the gradient to about one size. Little more than signs remains, which give rank 20.
+# 05b), scales all numbers of the gradient to about one size. Little more than signs remains, which give rank 20.
 #
 # ## 2. How small is the update?
 #
@@ -131,7 +131,7 @@ f"lost: {lost:.0%} of dW, {lost_alone:.0%} of W alone. {(stored == W).double().m
 figures.nearby_levels(updates.bf16_levels(0.05, 0.1, 0.2, 0.4), change=0.00043)
 
 # %% [markdown]
-# Changes below half a gap are lost. So training needs finer numbers (notebook 05), 4 bits endanger updates (07), and
+# Changes below half a gap are lost. So training needs finer numbers (notebook 05b), 4 bits endanger updates (07), and
 # merging can erase them (12).
 #
 # ## 3. Is the update low-rank?

@@ -136,7 +136,7 @@ compare(model=models, **shares)
 # %% [markdown]
 # ## 2. What must fit into memory to train?
 #
-# A number that trains has a **gradient**, and the optimizer **Adam** keeps two averages of it (notebook 05). What a
+# A number that trains has a **gradient**, and the optimizer **Adam** keeps two averages of it (notebook 05b). What a
 # layer keeps on the way forward, for the way back, are **activations**. **Logits** are the outputs, one for each token
 # of the vocabulary.
 #

@@ -39,7 +39,15 @@ RECORDS = sorted((ROOT / "data" / "runs").glob("*.json"))
 
 BEATS = range(3, 6)
 MEDIAN_LINES, MOST_LINES, MOST_EXERCISE_LINES = 3, 15, 20
-REVISED = ("00", "01", "02", "03", "04", "05", "05b")  # here a learner reads the experiment and no plumbing; the others follow
+REVISED = (
+    "00",
+    "01",
+    "02",
+    "03",
+    "04",
+    "05",
+    "05b",
+)  # here a learner reads the experiment and no plumbing; the others follow
 MOST_REVISED_LINES = 10
 MOST_WORDS, MOST_OPENING_WORDS = 120, 150
 MOST_IGNORED_OUTPUTS = 3
