@@ -9,8 +9,7 @@
 # %% [markdown]
 # # 00 · Start here: what will I be able to do?
 #
-# First the goal of the course. Then, live: a file of 0.9 MB gives a language model another voice. Take the file away,
-# and the old voice is back.
+# First you see the goal of the course. Then you try it: a file of 0.9 MB gives a language model another voice.
 #
 # **You will** see what fine-tuning does, what LoRA is for, and the way there. **You need** Python, and the product of
 # two matrices. **Time:** {minutes}. Run the cells from top to bottom with Shift + Enter.
@@ -42,7 +41,7 @@ compare(**capstone.before_and_after(runs[0], indices=(0, 1, 49)))
 
 # %% [markdown]
 # Both times it was told: *Extract the event as JSON with the keys who, what, where, day and time. Copy each value from
-# the sentence.* Every letter counts. So one of the answers after is wrong. Which?
+# the sentence.* Every letter counts. So one of the later answers is wrong. Which?
 
 # %%
 predict("00.1")
@@ -53,21 +52,22 @@ figures.bars(
     groups=capstone.GROUPS,
     ylabel="share of events",
     number_format="{:.0%}",
-    title="Before, no event was right. After training, nine of ten",
+    title="Before, no event was right. After training, most are",
 )
 
 # %% [markdown]
 # To go on training a finished model, the **base**, on examples of your own is to **fine-tune** it. The second bar is
-# the base with three solved examples in its instruction. The strokes reach over three runs, each of two to three
-# minutes on two CPU cores.
+# the base with three solved examples in its instruction. The thin lines span three runs, each of two to three minutes
+# on two CPU cores.
 #
 # *How sure is this?* The last bar's sentences are built in ways that training never showed. There the model does worse.
 
 # %% [markdown]
 # ## 2. Can a file of 0.9 MB change a model?
 #
-# Try it here. The base has 134.5 million numbers, its **weights**. (The first time, they are downloaded: 93 MB.) We ask
-# it two everyday questions, and cut each answer after 40 tokens, which are pieces of words.
+# Try it here. The base has 134.5 million numbers, its **weights**. (The first time, they are downloaded: 93 MB,
+# packed. Unpacked they take 2 bytes each, 269 MB.) We ask it two everyday questions, and cut each answer after 40
+# tokens, which are pieces of words.
 
 # %%
 model, tokenizer = load_base_model(dtype="float32")
@@ -136,7 +136,7 @@ figures.one_base(("the base", 2 * 134.5), sizes)
 # ## 4. Why would anybody need this?
 #
 # A small file is pleasant. The reason is memory. Many open models have about 7 billion weights. Stored with 2 bytes
-# each, they take 13 GiB.
+# each, they take 13 GiB. Full training keeps each in 4 bytes, and three more numbers as large.
 
 # %%
 predict("00.3")

@@ -113,8 +113,8 @@ f"100 × 100, rank {torch.linalg.matrix_rank(large)}: {3 * (100 + 100)} numbers 
 # $$W = B A, \qquad B: (m, r), \quad A: (r, n), \qquad m n \;\to\; r\,(m + n) \text{ numbers}$$
 #
 # ([Rank factorization](https://en.wikipedia.org/wiki/Rank_factorization).) This saves while $r < mn / (m + n)$, for
-# 4 × 5 below 2.2. Really free are fewer numbers, $r\,(m + n - r)$, here 14: columns 1 and 2 of $A$ are just ones and
-# zeros.
+# 4 × 5 below 2.2. Fewer numbers are really free to choose, $r\,(m + n - r)$, here 14: columns 1 and 2 of $A$ are just
+# ones and zeros.
 #
 # ### Exercise 01.2 · Count the numbers (one star, 2 minutes)
 #
@@ -157,10 +157,12 @@ predict("01.3")
 
 # %%
 U, S, Vh = torch.linalg.svd(picture, full_matrices=False)
-figures.terms(U, S, Vh, title="Term 1, plus term 2, plus term 3: a house begins to show")
+figures.terms(U, S, Vh, title="Term 1, plus term 2, plus term 3: boxes, then a fence")
 
 # %% [markdown]
-# A term draws only what runs along columns and rows. Add more:
+# (Above, each term has its own scale of greys.) A term draws only what runs along columns and rows. Add more. The
+# **norm** of a matrix is the root of the sum of its squared entries; the **relative error** is the norm of what is
+# missing over the norm of the matrix:
 
 
 # %%
@@ -171,8 +173,8 @@ def draw_copy(ax, terms):
 explore(draw_copy, terms=range(1, 65), start={"terms": 8})
 
 # %% [markdown]
-# By itself the fence has rank 2, and the plain disc of the sun 33. The **energy** of a matrix is the sum of its squared
-# entries. Here 85 % of it is mean brightness; without that, 8 terms leave an error of 19 %.
+# By itself the fence has rank 2, and the plain disc of the sun 33. The **energy** of a matrix is its norm squared. Here
+# 85 % of it is mean brightness. So the 7.2 % at 8 terms flatters: of what differs from plain grey, 19 % is missing.
 #
 # What do `U`, `S` and `Vh` mean? Take a 2 × 2 matrix. All inputs $x$ of length 1 form a circle. Turn $x$:
 
@@ -188,12 +190,12 @@ explore(draw_circle, angle=range(0, 180, 15), rank=[1, 2], start={"angle": 75, "
 # %% [markdown]
 # $$W = \sum_i \sigma_i\, u_i v_i^\top, \qquad U^\top U = V^\top V = I$$
 #
-# $W$ *listens* along $v_i$, multiplies by the **singular value** $\sigma_i$ and *writes* along $u_i$. The $u_i$ are
-# **orthonormal**, each 1 long and any two at right angles, and so are the $v_i$. LoRA's $BA$ listens along the rows of
-# $A$ and writes along the columns of $B$.
+# ($V^\top$ is `Vh`.) $W$ *listens* along $v_i$: it hears $v_i \cdot x$, the part of $x$ along $v_i$. It multiplies that
+# by the **singular value** $\sigma_i$ and *writes* along $u_i$. The $u_i$ are **orthonormal**, each 1 long and any two
+# at right angles, and so are the $v_i$. LoRA's $BA$ listens along the rows of $A$ and writes along the columns of $B$.
 #
-# At rank 1 the ellipse falls flat, and $x$ at 135° is not heard. Terms at right angles cannot make up for each other,
-# and no copy of rank $r$ is closer than the first $r$ terms
+# Set the rank to 1: the ellipse falls flat, and $x$ at 135° is not heard. Terms at right angles cannot make up for
+# each other, and no copy of rank $r$ is closer than the first $r$ terms
 # ([Eckart and Young 1936](https://doi.org/10.1007/BF02288367)).
 
 # %% [markdown]
@@ -226,15 +228,15 @@ sigmas = {name: torch.linalg.svdvals(matrix) for name, matrix in matrices.items(
 def draw_spectra(left, right, rank):
     style = {"rank": rank, "last": 400, "roles": {"real weight": "frozen"}}
     figures.spectrum(sigmas, title="The weight's terms fall slowly", **style, ax=left)
-    figures.error_by_rank(sigmas, title="A small rank leaves most of it out", **style, ax=right)
+    figures.error_by_rank(sigmas, title="A small rank leaves most of the weight out", **style, ax=right)
 
 
 explore(draw_spectra, panels=2, rank=[1, 2, 4, 8, 16, 32, 64, 128, 288], start={"rank": 8})
 
 # %% [markdown]
-# The error sums up what is dropped: $\sqrt{\sum_{i>r} \sigma_i^2}$, over $\|W\|_F = \sqrt{\sum_i \sigma_i^2}$. Low
-# rank is a cliff, as in the planted matrix. At 288, $B$ and $A$ hold as many numbers as $W$, and still are not $W$. Is
-# this weight an exception?
+# The error sums up what is dropped: $\sqrt{\sum_{i>r} \sigma_i^2}$, over the norm $\|W\|_F = \sqrt{\sum_i
+# \sigma_i^2}$. Low rank is a cliff, as in the planted matrix. At 288, $B$ and $A$ hold as many numbers as $W$, and
+# still are not $W$. Is this weight an exception?
 
 # %%
 layers = [f"self_attn.{name}" for name in "qkvo"] + ["mlp.gate", "mlp.up", "mlp.down"]
@@ -250,7 +252,8 @@ compare(weight=layers, error_at_rank_8_in_block_0=errors_at_8(0), in_block_15=er
 # Rank 8 leaves errors of 64 to 98 %. So LoRA keeps $W$ whole, and factors only the *update*:
 # $W + \Delta W = W + BA$ ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1).
 #
-# **How sure is this?** Our copy of the weights was rounded, by about 8 %. That moves an error by 8 points at most.
+# **How sure is this?** Our copy of the weights was packed in 4 bits for the download, which rounded it by about 8 %
+# (measured on noise). That moves an error by 8 points at most.
 
 # %% [markdown]
 # ## 5. How is the best copy computed?
@@ -312,7 +315,7 @@ check("01.4", relative_error)
 # ### A large matrix
 #
 # The work of a whole SVD grows with the cube of the size. For a few terms a **randomized** one will do. (Times of one
-# core, on noise.)
+# core, on noise, recorded on another machine; yours may take several times as long.)
 
 # %%
 record = json.loads((DATA / "svd" / "times.json").read_text(encoding="utf-8"))
@@ -326,7 +329,7 @@ figures.running_time(
     {"whole": record["exact_seconds"], "64 terms, randomized": record["randomized_seconds"]},
     sizes=record["size"],
     xlabel="rows and columns",
-    title="A few terms come in a second, if they need not be exact",
+    title="The larger the matrix, the more it saves to ask for a few terms",
 )
 
 # %% tags=["measured"]
@@ -340,8 +343,9 @@ assert 0.9 < largest[0] / (2 * 8192**0.5) < 1.01  # the limit for noise is two r
 
 # %% [markdown]
 # The recipe ([Halko, Martinsson and Tropp 2011](https://arxiv.org/abs/0909.4061), algorithms 4.4 and 5.1): multiply $W$
-# by 80 random columns, 64 and some to spare, and twice by $W W^\top$, so that large terms dominate. Make them
-# orthonormal, and decompose $W$ along them. Ten random starts at rank 8:
+# by 80 random columns, 64 and some to spare, and twice by $W W^\top$, so that large terms dominate. Make the 80 columns
+# orthonormal, call them $Q$, and take the SVD of the small $Q^\top W$. Ten random starts at rank 8, and how much of
+# their first 8 directions two starts have in common:
 
 
 # %%
@@ -378,7 +382,7 @@ assert [shares.split("%")[0] == "100" for shares in shared] == [True, False, Fal
 #
 # ### When not to use it
 #
-# Up to about 1,000 rows take the whole SVD. Store no weight at rank 8 before you have drawn its curve.
+# For up to about 1,000 rows, compute the whole SVD. And store no weight at rank 8 before you have drawn its curve.
 
 # %%
 progress("01")

@@ -33,8 +33,8 @@ from lora_edu.methods import lowrank
 # The **gradient** says how the **loss**, one number for how wrong the outputs are, changes with each weight. Training
 # steps against it, as far as the **learning rate** says; the steps add up to the **update** $\Delta W$.
 #
-# The weight in row 2, column 3 carries $x_3$ to $y_2$. So its gradient is $x_3$ times $e_2$, the gradient at that
-# output:
+# The weight in row 2, column 3 carries $x_3$ to $y_2$. So its gradient is $x_3$ times $e_2$, where $e_2$ says how the
+# loss changes with $y_2$:
 
 # %%
 E = torch.tensor([[1.0, -1, 2], [0, 2, 1]])
@@ -93,8 +93,9 @@ curves = {name: lowrank.rank_error_curve(matrix) for name, matrix in matrices.it
 figures.rank_error(curves, rank=6, title="Six examples: rank 6, unless only the signs count")
 
 # %% [markdown]
-# A real run reads over 100,000 tokens (pieces of words), each a row of $X$. And its **optimizer**, Adam (notebook
-# 05b), scales all numbers of the gradient to about one size. Little more than signs remains, which give rank 20.
+# A real run reads over 100,000 tokens (pieces of words), each a row of $X$, so the number of examples no longer limits
+# the rank. And its **optimizer**, Adam (notebook 05b), evens out how far each number moves. At the first step
+# only the signs remain, and signs alone gave rank 20 above. One has to measure.
 #
 # ## 2. How small is the update?
 #
@@ -109,16 +110,17 @@ W_sizes, dW_sizes = updates.sizes("W"), updates.sizes("dW")
 figures.update_sizes(W_sizes, dW_sizes, groups=updates.KINDS, marked=("block 0", 0))
 
 # %% [markdown]
-# A dot is the typical number (root mean square) of one of 210 weights. Adam moves every number by about the learning
-# rate a step, so $\Delta W$ has the same 0.0004 everywhere. The ratio is largest, 0.9 %, where $W$ is smallest.
+# A mark is the typical number (root mean square) of one of 210 weights. Adam moves every number by about the learning
+# rate a step, here 0.00005, whichever weight it stands in. Most of the 200 steps cancel, and about 0.0004 is left
+# everywhere. The ratio is largest, 0.9 %, where $W$ is smallest.
 #
-# The task does not ask for this size: single runs at 0.00002 and 0.0002 got 96 and 98 of 100 validation sentences
-# right.
+# The task does not ask for this size: single runs at learning rates of 0.00002 and 0.0002 got 96 and 98 of 100
+# validation sentences right.
 
 # %% [markdown]
 # ### A cliff-hanger
 #
-# The base is stored in bfloat16. What does that leave of $\Delta W$?
+# The base is stored in bfloat16, so storing $W$ again loses nothing. What if $W + \Delta W$ is stored so, too?
 
 # %%
 path = "model.layers.15.self_attn.q_proj"
@@ -157,41 +159,44 @@ for part in ("dW", "W"):
     print(f"{part}: the first 8 terms keep {min(kept):.0%} to {max(kept):.0%}, median {median(kept):.0%}")
 
 # %% [markdown]
-# In all 210 weights, up to rank 128, $\Delta W$ keeps more than $W$ and than noise. (Eight of 30 value weights $W$
-# keep no more than noise at rank 16.) Yet no curve jumps to 100 %.
+# (16 % of the energy of $W$ is the error of 92 % in notebook 01: $0.92^2$ is what is lost.) In all 210 weights, up to
+# rank 128, $\Delta W$ keeps more than $W$ and than noise. (Eight of the 30 value weights keep no more than noise at
+# rank 16.) Yet no curve jumps to 100 %.
 #
 # ## 4. How much of the update does the task need?
 #
-# The best rank-$r$ copy of each $\Delta W$ was added to the base, whose embedding (tokens to vectors) and norms
-# (which rescale) stayed. LoRA *trains* at rank $r$. Of the test sentences 200 are built as in training, 100 in new
-# ways.
+# Three ways compete. **Full**: all weights train. **Full, cut**: the best rank-$r$ copy of each $\Delta W$ is added to
+# the base, whose embedding (tokens to vectors) and norms (which rescale) stay. **LoRA**: $BA$ trains at rank $r$ from
+# the start. Of the test sentences 200 are built as in training (*seen patterns*), 100 in new ways (*unseen*).
 
 # %%
 predict("02.4")
 
 # %%
-title = "Seen patterns: rank 1 is enough. Unseen: 64 did best"
+title = "LoRA, seen patterns: rank 1 will do. Unseen: 64 did best"
 figures.rank_panels(updates.scores(), ylabel="exact match", roles={"LoRA": "trained"}, title=title)
 
 # %% [markdown]
-# *Seen:* LoRA beats the cut up to rank 8; from 16 on the cut hardly loses anything. *Unseen:* rank 1 got 60 to 61 %,
-# rank 64 got 67 to 80, full fine-tuning 54 to 70. So rank can matter. Yet **for this task there is a low-rank update
-# that does as well as the full one.**
+# Bands hold the three runs. *Seen:* LoRA beats the cut up to rank 8; from 16 on the cut hardly loses anything.
+# *Unseen:* LoRA got 60 to 61 % at rank 1 and 67 to 80 % at rank 64, full fine-tuning 54 to 70 %. So rank can matter,
+# though at $\alpha = 2r$ a higher rank also takes longer steps (notebook 05). Yet **for this task there is a low-rank
+# update that does as well as the full one.**
 #
 # $$W + \Delta W = W + B A, \qquad r \ll \min(\text{out}, \text{in})$$
 #
-# Hu et al. ([2021](https://arxiv.org/abs/2106.09685), section 4.1) state it as a hypothesis, after *intrinsic
-# dimension*: along 200 random directions a RoBERTa reached 90 % of full fine-tuning on one task ([Aghajanyan et al.
+# Hu et al. ([2021](https://arxiv.org/abs/2106.09685), section 4.1) state it as a hypothesis. They had it from work on
+# *intrinsic dimension*, how few directions a model must be free to move in: a language model that moved along 200
+# random ones reached 90 % of full fine-tuning on one task ([Aghajanyan et al.
 # 2020](https://arxiv.org/abs/2012.13255)).
 #
-# **How sure is this?** Three runs each. Rates (LoRA's at rank 8) were chosen on seen test patterns; on those of
-# `load_events("validation")` they are at most one answer behind the best.
+# **How sure is this?** Three runs each. Learning rates, LoRA's at rank 8, were chosen on the *test* sentences of seen
+# patterns. On validation sentences (`load_events("validation")`, one run a rate) each is within one answer of the best.
 #
 # ### When not to use it
 #
 # On code and mathematics LoRA at usual ranks learned less than full fine-tuning, and forgot less ([Biderman et al.
-# 2024](https://arxiv.org/abs/2405.09673)). It gives weights strong new singular vectors, which full fine-tuning does
-# not ([Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228)).
+# 2024](https://arxiv.org/abs/2405.09673)). At low rank it gives weights strong new singular vectors, which full
+# fine-tuning does not ([Shuttleworth et al. 2024](https://arxiv.org/abs/2410.21228)).
 
 # %% [markdown]
 # ## 5. Are the weak terms noise?
@@ -224,7 +229,7 @@ check("02.2", rank_for_energy)
 
 # %% [markdown]
 # For 90 % our updates take 12 to 207 terms, median 77. On this scale Biderman et al. find 10 to 100 times a usual
-# LoRA's rank. Are the weak ones noise? Runs with other orders of sentences tell.
+# LoRA's rank. Are the weak ones noise? Runs that read the sentences in another order can tell.
 
 # %%
 predict("02.5")
@@ -236,7 +241,9 @@ explore(updates.draw_overlap, kind=updates.KINDS)
 # $$\text{shared} = \frac{\lVert U_r^\top U_r' \rVert_F^2}{r}$$
 #
 # ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 7.2), for the first $r$ singular vectors of two runs.
-# At rank 64 they share, by weight, 40 to 78 %; chance gives 4 to 33. So these terms are no noise.
+# (For what is read, $V$ takes the place of $U$.) At rank 64 they share, by weight, 40 to 78 %; chance gives 4 to 33 %.
+# So the first 64 directions are not noise of the order alone. Part may come from the inputs, which are the same in both
+# runs. Weaker directions were not compared.
 #
 # ### Exercise 02.3 · Cut the update (two stars, 7 minutes)
 #

@@ -72,7 +72,8 @@ explore(draw_update, d_in=sizes, d_out=sizes, r=ranks, start={"d_in": 8192, "d_o
 # $$\Delta W = B A: \quad r\,(\text{in} + \text{out}) \text{ numbers in place of } \text{in} \cdot \text{out}$$
 #
 # ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1). Double both sides: $W$ grows four times, $B$ and
-# $A$ twice. So wide layers save most. With all three at 256, $B$ and $A$ hold *twice* as much as $W$ (section 4).
+# $A$ twice. So wide layers save most. With both widths and $r$ at 256, $B$ and $A$ hold *twice* as much as $W$
+# (section 4).
 #
 # ### And a whole model?
 #
@@ -86,8 +87,10 @@ model = resolve_config("Mistral-7B")
 figures.transformer_block(["q_proj", "v_proj"], hidden=4096, keys=1024, inner=14_336)
 
 # %% [markdown]
-# Mistral-7B stacks 32 such blocks (notebook 06). Its 32 attention heads share the hidden size, 4,096: 128 numbers each.
-# Keys and values have 8 heads, so `k` and `v` turn 4,096 numbers into 1,024.
+# Here you need only the seven hatched rectangles, each $W$ to scale; notebook 06 explains the rest.
+# `num_hidden_layers` counts the blocks, 32. `hidden_size`, 4,096, is how many numbers a token carries, and
+# `intermediate_size` the wide side of gate, up and down. The 32 attention heads share the hidden size: 128 numbers
+# each. Keys and values have 8 heads, so `k` and `v` turn 4,096 numbers into 1,024.
 #
 # ### Exercise 03.1 · Count from a configuration (two stars, 5 minutes)
 #
@@ -129,14 +132,15 @@ compare(model=models, **shares)
 # %% [markdown]
 # A share means little without model, rank and layers. Which layers? At one budget, GPT-3 reached 73.7 % on WikiSQL with
 # query and value at rank 4, 70.4 % with query alone at rank 8, 73.0 % with value alone, and 73.7 % with all four of
-# attention at rank 2 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), table 5). Rather more matrices than more
-# rank. QLoRA needed all linear layers to match 16-bit training ([Dettmers et al.
+# attention at rank 2 ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), table 5). So adapt more
+# matrices before you raise the rank. QLoRA needed all linear layers to match 16-bit training ([Dettmers et al.
 # 2023](https://arxiv.org/abs/2305.14314), section 4).
 
 # %% [markdown]
 # ## 2. What must fit into memory to train?
 #
-# A number that trains has a **gradient**, and the optimizer **Adam** keeps two averages of it (notebook 05b). What a
+# A number that trains has a **gradient**, and the optimizer **Adam** keeps two averages of it (notebook 05b). A step
+# goes *forward*, from the input to the loss, and *back*: gradients come from the loss down to the first layer. What a
 # layer keeps on the way forward, for the way back, are **activations**. **Logits** are the outputs, one for each token
 # of the vocabulary.
 #
@@ -151,14 +155,18 @@ explore(
 )
 
 # %% [markdown]
-# Full fine-tuning takes 16 bytes a weight here: the weight, its gradient and two averages in float32. LoRA leaves the
-# weights, at 2 bytes each, and the activations. **QLoRA** stores most weights in 4 bits. At 2,048 tokens activations
-# rule, and 4 bits help little (notebook 09).
+# Full fine-tuning takes 16 bytes a weight here: the weight, its gradient and two averages in float32. Weights that are
+# frozen need no float32: with LoRA what remains is 2 bytes each, and the activations. **QLoRA** stores most weights in
+# 4 bits, and Adam's averages in 8. At 2,048 tokens activations dominate, and 4 bits help little,
+# unless activations are computed twice instead of kept (notebook 09).
+#
+# (The bars are computed as for a T4, Colab's free GPU, with one text at a time. Gradients of two texts are added up,
+# which notebook 00 does not do: full training takes 7 GiB more than there.)
 #
 # For GPT-3 the paper reports 350 GB in place of 1.2 TB ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section
 # 4.2).
 #
-# The bars are predicted. On SmolLM2 the same formulas stand beside recorded runs:
+# These bars are predicted. On SmolLM2 the same formulas stand beside recorded runs. On a CPU they are up to 15 % off:
 
 # %%
 ledger_against_records()
@@ -186,17 +194,18 @@ figures.bars(
 )
 
 # %% [markdown]
-# An adapted layer keeps its input, as in full training, and $A x$. One without an adapter keeps no input. Over a 16-bit
-# base, float32 adapters keep float32 copies. Dropout keeps a second copy. So activations shrink a little with few
-# adapters, and may grow with many.
+# An adapted layer keeps its input, as in full training, and $A x$. A linear layer without an adapter keeps none;
+# attention, norms and curves keep theirs in any case. Over a 16-bit base, float32 adapters keep float32 copies. Dropout
+# (notebook 04) keeps a second copy. So activations shrink a little with few adapters, and may grow with many.
 #
-# **How sure is this?** The bars hold for a T4, one text at a time, the gradients of two added up. What is kept was
-# recorded once, on a CPU; a GPU with autocast keeps other copies.
+# **How sure is this?** What is kept was recorded once, on a CPU. A GPU that computes in 16 bits by itself (*autocast*)
+# keeps other copies.
 
 # %% [markdown]
 # ## 3. Is 512 times fewer numbers 512 times less work?
 #
-# We count the operations (FLOP) of section 1's layer, for 128 tokens. It passes a gradient on, too.
+# We count the operations (FLOP) of section 1's layer, for 128 tokens. On the way back it also hands a gradient to the
+# layer before.
 
 # %%
 predict("03.3")
@@ -216,12 +225,13 @@ compare(kind=kinds, full=[f"{n:,}" for n in full], LoRA=[f"{n:,}" for n in lora]
 
 # %% [markdown]
 # A trained weight costs 6 operations a token, 2 forward and 4 backward ([Kaplan et al.
-# 2020](https://arxiv.org/abs/2001.08361), section 2.1). A frozen one costs 4: 2 forward, and 2 to pass the gradient on.
+# 2020](https://arxiv.org/abs/2001.08361), section 2.1): 2 of the 4 make its own gradient. A frozen one costs 4, 2
+# forward and 2 to pass a gradient on.
 #
 # $$6\,m n \quad \text{becomes} \quad 4\,m n + 6\,r\,(m + n)$$
 #
-# So LoRA saves at most a third. On GPT-3 the authors measured 43.1 tokens a second in place of 32.5: 33 % more speed,
-# 25 % less time ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).
+# So LoRA saves at most a third of such a layer's work. On GPT-3 the authors measured 43.1 tokens a second in place of
+# 32.5: 33 % more speed, 25 % less time ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.2).
 #
 # ### What is saved, and what is not
 #
@@ -231,7 +241,7 @@ compare(kind=kinds, full=[f"{n:,}" for n in full], LoRA=[f"{n:,}" for n in lora]
 # | file for each task | all of $W$ | $B$ and $A$ |
 # | weights in memory | $W$ | $W$, $B$ and $A$ |
 # | activations | kept | fewer, if few layers are adapted |
-# | operations, forward | $2 m n$ | a little more, unless merged |
+# | operations, forward | $2 m n$ | a little more, unless merged ($BA$ added to $W$ for good) |
 # | operations of a step | $6 m n$ | about $4 m n$ |
 #
 # ### When not to use it
@@ -359,9 +369,7 @@ def adapter_bytes(shapes: list[tuple[int, int]], r: int, bits: int) -> float:
 check("03.3", adapter_bytes)
 
 # %% [markdown]
-# (Frozen weights in 4 bits take half a bit more for scales, or 0.13 with double quantization: notebook 08.)
-#
-# Do notebook 00's robot, a file, and peft, a library, agree?
+# Does our count agree with the file of notebook 00's robot, and with the library peft?
 
 # %%
 numbers = adapter_numbers("SmolLM2-135M", QUERY_VALUE)
@@ -374,7 +382,8 @@ by_us = counts["Mistral-7B", "query and value"]
 f"on Mistral-7B peft counts {by_peft.get_nb_trainable_parameters()[0]:,}, and we {by_us:,}"
 
 # %% [markdown]
-# The robot was saved in 16 bits, with a table of names. The paper's 350 GB become 35 MB:
+# The robot was saved in 16 bits, with a table of names. For GPT-3 at its rank of 4 the paper says 35 MB in place of
+# 350 GB. We count:
 
 # %%
 numbers, whole = adapter_numbers("GPT-3", QUERY_VALUE, r=4), count_parameters("GPT-3")
@@ -404,7 +413,7 @@ progress("03")
 # - An update holds $r\,(\text{in} + \text{out})$ numbers in place of $\text{in} \cdot \text{out}$.
 # - Gradients and averages all but vanish. $W$ stays; QLoRA stores it in 4 bits.
 # - Activations shrink a little with few adapters, and may grow with many.
-# - A step takes two thirds of the work.
+# - A step takes two thirds of a layer's operations, not always of the time.
 # - Limit: this says nothing about what an update can learn.
 #
 # **Next question:** we can count $B$ and $A$. How is a layer built that uses them? (Notebook 04.)

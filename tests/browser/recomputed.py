@@ -104,7 +104,7 @@ QUERY_VALUE = {"SmolLM2-135M": 30 * (576 + 576 + 576 + 192)}
 
 def training_memory(model, tokens):
     return (
-        f"{model}: a T4 holds",
+        f"{model}: ",
         f"{int(tokens):,} tokens: the first 26 GiB enlarged",
         "The lines are T4: 14.56 GiB",
     )

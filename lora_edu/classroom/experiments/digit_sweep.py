@@ -42,6 +42,12 @@ def quarter_turn(images: Tensor) -> Tensor:
 
 
 TASKS = {"swapped": swap_columns, "turned": quarter_turn}
+FINDINGS = {
+    "swapped": "Swapped columns: even rank 1 beats full fine-tuning",
+    "turned": "Quarter turn: rank counts, and a new network does as well",
+}
+RATE_FINDINGS = {False: "α / r: 0.03 is best at every rank", True: "α / √r: rank 64 wants less"}
+"""By `use_rslora`: what the pictures of the record show, out of sight until the prediction is made."""
 
 
 @cache
@@ -174,6 +180,13 @@ def by_rank(task: str, way: str, ranks: Sequence[int] = RANKS) -> Tensor:
     shown = ranks if way in (LORA, RANDOM, ALONE) else (None,) * len(ranks)
     runs = [tuned_scores(experiment="ranks", task=task, way=way, r=r) for r in shown]
     return middle_half(torch.stack(runs, dim=1))
+
+
+def rivals(task: str) -> dict[str, Tensor]:
+    """`by_rank` of LoRA and its rivals, beside the base as it was, which reads the same share at every rank."""
+    as_it_was = digit_reader.accuracy(_base(), _task(task)["test"])
+    ways = {way: by_rank(task, way) for way in (SCRATCH, FULL, LORA, RANDOM)}
+    return ways | {"untrained base": torch.full((3, len(RANKS)), as_it_was, dtype=torch.double)}
 
 
 def by_rate(use_rslora: bool) -> dict[str, Tensor]:

@@ -19,7 +19,6 @@ FLOAT32 = 4  # bytes
 ROLES = {
     "frozen weights": "frozen",
     "trained weights": "trained",
-    "their gradients": "gradients",
     "Adam's averages": "optimizer",
     "activations and the rest": "activations",
 }
@@ -30,14 +29,15 @@ SWAPS = 300
 def peaks() -> dict[str, dict[str, float]]:
     """GiB at the recorded peak of SmolLM2's training, part by part: full fine-tuning, and LoRA of rank 8.
 
-    Weights, gradients and averages are counted, in float32; the rest is what the peak leaves for.
+    Weights and averages are counted, in float32; the rest is what the peak leaves. It comes when the loss is computed:
+    the activations are there, and no gradient yet (`llm.budget.moments`).
     """
     bars = {}
     for name, method in {"full fine-tuning": "full", "LoRA, r = 8": "lora"}.items():
         [run] = records.runs("events_gpu_alone", method=method)
         trained = run["trainable_parameters"]
         frozen = 0 if method == "full" else run["base"]["parameters"]
-        counted = [FLOAT32 * numbers / GIB for numbers in (frozen, trained, trained, 2 * trained)]
+        counted = [FLOAT32 * numbers / GIB for numbers in (frozen, trained, 2 * trained)]
         parts = [*counted, run["peak_gpu_memory_bytes"] / GIB - sum(counted)]
         bars[name] = dict(zip(ROLES, parts, strict=True))
     return bars

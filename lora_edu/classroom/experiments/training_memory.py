@@ -117,12 +117,12 @@ def draw_training_memory(whole: Any, enlarged: Any, model: str, tokens: int) -> 
         tops=TOPS,
         limits=GPUS,
         roles={name: role for name, role in PARTS.items() if role},
-        title=f"{model}: a T4 holds {_HELD[len(held)].format(*held)}",
+        title=f"{model}: {_HELD[len(held)].format(*held)} a T4",
         enlarged_title=f"{tokens:,} tokens: the first {TOPS[1]:g} GiB enlarged",
     )
 
 
-_HELD = "none of the three", "{} alone", "two of three", "all three"
+_HELD = "none of the three fits", "only {} fits", "two of three fit", "all three fit"
 
 
 def errors_of_the_ledger() -> dict[str, list[float]]:

@@ -20,7 +20,7 @@ def nearby_levels(
     *,
     change: float,
     xlabel: str = "distance from the weight",
-    title: str = "The larger a weight, the coarser its steps in bfloat16",
+    title: str = "The larger a weight, the coarser its gaps in bfloat16",
     alt: str | None = None,
     ax: Picture | None = None,
 ) -> Picture:

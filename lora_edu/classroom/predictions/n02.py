@@ -10,7 +10,7 @@ PREDICTIONS = (
         why="Each row of each gradient is a mix of the 6 inputs, so each row of their sum is one, too.",
     ),
     Question(
-        "From weight to weight, the typical number of W differs by a factor of up to 8.5. By how much does that of dW?",
+        "From matrix to matrix, the typical number of W differs by a factor of up to 8.5. By how much does that of dW?",
         ("a factor of 1.3", "a factor of 8.5, too", "a factor of over 50"),
         answer="a factor of 1.3",
         why=(
@@ -19,8 +19,7 @@ PREDICTIONS = (
         ),
     ),
     Question(
-        "The query weight of the middle block, 576 x 576. The best 8 terms of W keep 16 % of its energy. "
-        "And of dW?",
+        "The query weight of block 15, 576 x 576. The best 8 terms of W keep 16 % of its energy. And of dW?",
         ("also about 16 %", "about 50 %", "over 99 %"),
         answer="about 50 %",
         why="The update is simpler than the weight, but far from exactly low-rank.",

@@ -10,10 +10,13 @@ PREDICTIONS = (
         why="Each of the two factors is 1,024 times smaller than W, and there are two of them.",
     ),
     Question(
-        "How many times less memory does it take to train Mistral-7B with LoRA?",
+        "How many times less memory does it take to train Mistral-7B with LoRA, on texts of 512 tokens?",
         ("about 6 times", "about 35 times", "about 345 times"),
         answer="about 6 times",
-        why="Only gradients and Adam's averages go. The frozen weights and the activations stay.",
+        why=(
+            "Gradients and Adam's averages go, and a frozen weight may stand in 16 bits instead of 32. The weights "
+            "themselves and most activations stay."
+        ),
     ),
     Question(
         "B and A hold 1/512 of W's numbers. How much computing does a training step of the layer take "

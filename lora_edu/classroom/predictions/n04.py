@@ -14,8 +14,8 @@ PREDICTIONS = (
     ),
     Question(
         (
-            "From how many tokens on does forming W + BA first take fewer multiplications than W x "
-            "and B(Ax) apart?"
+            "W is 4096 × 4096. From how many tokens on does it take fewer multiplications to form W + BA once than "
+            "to keep W x and B(Ax) apart?"
         ),
         ("8", "64", "about 2000", "never"),
         answer="about 2000",

@@ -11,11 +11,11 @@ PREDICTIONS = (
         why="The last layer is not wrapped, so nobody froze it: 640 weights and 10 biases.",
     ),
     Question(
-        "The exact update for swapped columns has rank 8. Each method gets the learning rate that suits it. Which is "
-        "the least r of 1, 2, 4, 8, 16 that comes within 2 points of the best of them?",
+        "The exact update for swapped columns has rank 8. LoRA and full fine-tuning learn from the same 20 images. "
+        "From which rank on does LoRA read more digits than full fine-tuning (medians of 20 seeds)?",
         ("1", "4", "8", "16"),
         answer="1",
-        why="With 20 images, rank 1 is within a point of the best. The exact update is not needed.",
+        why="Rank 1 is ahead in 16 of 20 seeds. The exact update is not needed.",
     ),
     Question(
         "Scaling alpha / r, alpha 4. r grows from 4 to 64. What happens to the learning rate that works best?",

@@ -8,10 +8,10 @@ PREDICTIONS = (
         "0.03. What happens to the most memory that the GPU ever holds?",
         ("it falls by more than 90 %", "it falls by a third", "it stays the same"),
         answer="it falls by a third",
-        why="The weights stay, and so do most activations.",
+        why="The weights stay, and so do most activations. And while these are all there, no gradient is yet.",
     ),
     Question(
-        "W + update - update, in 32 bits, with an update as large as W. How many of the 4,096 weights of "
+        "W + update - update, in 32 bits, the update blown up to the size of W. How many of the 4,096 weights of "
         "layer 2 come back exactly?",
         ("about two thirds", "nearly all", "all"),
         answer="about two thirds",

@@ -86,7 +86,7 @@ def one_base(
                 side = SIDE * (adapters[adapter] / size) ** 0.5
                 joined = plus(picture, (frozen.right[0], inside), radius=0.15)
                 arrow(picture, (7.2 - max(side / 2, 0.06), places[adapter]), joined.right, "trained")
-        word(picture, (10.1, 0.3), "an adapter is added in every layer", soft=True, ha="right")
+        word(picture, (10.1, 0.3), "an adapter adds to layers of the base", soft=True, ha="right")
         used = [f"row {i + 1} by {adapter or 'the base alone'}" for i, adapter in enumerate(rows)]
         picture.alt = sentence(
             f"{name}, {number(size)} {unit}, is frozen and there once. Beside it, to scale: "
