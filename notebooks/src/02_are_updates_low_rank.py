@@ -167,7 +167,8 @@ for part in ("dW", "W"):
 #
 # Three ways compete. **Full**: all weights train. **Full, cut**: the best rank-$r$ copy of each $\Delta W$ is added to
 # the base, whose embedding (tokens to vectors) and norms (which rescale) stay. **LoRA**: $BA$ trains at rank $r$ from
-# the start. Of the test sentences 200 are built as in training (*seen patterns*), 100 in new ways (*unseen*).
+# the start. Of the test sentences 200 are built as in training (*seen patterns*), 100 in new ways (*unseen*). Bands
+# will hold three runs.
 
 # %%
 predict("02.4")
@@ -177,20 +178,18 @@ title = "LoRA, seen patterns: rank 1 will do. Unseen: 64 did best"
 figures.rank_panels(updates.scores(), ylabel="exact match", roles={"LoRA": "trained"}, title=title)
 
 # %% [markdown]
-# Bands hold the three runs. *Seen:* LoRA beats the cut up to rank 8; from 16 on the cut hardly loses anything.
-# *Unseen:* LoRA got 60 to 61 % at rank 1 and 67 to 80 % at rank 64, full fine-tuning 54 to 70 %. So rank can matter,
-# though at $\alpha = 2r$ a higher rank also takes longer steps (notebook 05). Yet **for this task there is a low-rank
-# update that does as well as the full one.**
+# *Seen:* LoRA beats the cut up to rank 8. *Unseen:* LoRA got 60 to 61 % at rank 1, 67 to 80 % at 64, full fine-tuning
+# 54 to 70 %. So rank can matter, or the longer steps that come with it (notebook 05). Yet **for this task a low-rank
+# update does as well as the full one.**
 #
 # $$W + \Delta W = W + B A, \qquad r \ll \min(\text{out}, \text{in})$$
 #
-# Hu et al. ([2021](https://arxiv.org/abs/2106.09685), section 4.1) state it as a hypothesis. They had it from work on
-# *intrinsic dimension*, how few directions a model must be free to move in: a language model that moved along 200
-# random ones reached 90 % of full fine-tuning on one task ([Aghajanyan et al.
-# 2020](https://arxiv.org/abs/2012.13255)).
+# Hu et al. ([2021](https://arxiv.org/abs/2106.09685), section 4.1) state it as a hypothesis, after *intrinsic
+# dimension*: along 200 random directions a language model reached 90 % of full fine-tuning on one task ([Aghajanyan et
+# al. 2020](https://arxiv.org/abs/2012.13255)).
 #
-# **How sure is this?** Three runs each. Learning rates, LoRA's at rank 8, were chosen on the *test* sentences of seen
-# patterns. On validation sentences (`load_events("validation")`, one run a rate) each is within one answer of the best.
+# **How sure is this?** Rates, LoRA's at rank 8, were chosen on seen test patterns. On validation sentences, one run
+# each, they are within one answer of the best.
 #
 # ### When not to use it
 #

@@ -155,18 +155,13 @@ explore(
 )
 
 # %% [markdown]
-# Full fine-tuning takes 16 bytes a weight here: the weight, its gradient and two averages in float32. Weights that are
-# frozen need no float32: with LoRA what remains is 2 bytes each, and the activations. **QLoRA** stores most weights in
-# 4 bits, and Adam's averages in 8. At 2,048 tokens activations dominate, and 4 bits help little,
-# unless activations are computed twice instead of kept (notebook 09).
+# Full fine-tuning takes 16 bytes a weight here: the weight, its gradient and two averages in float32. Frozen weights
+# need no float32: LoRA leaves 2 bytes each, and the activations. **QLoRA** stores most weights in 4 bits, and Adam's
+# averages in 8. At 2,048 tokens activations dominate, unless they are computed twice instead of kept (notebook 09). For
+# GPT-3 the paper has 350 GB in place of 1.2 TB ([section 4.2](https://arxiv.org/abs/2106.09685)).
 #
-# (The bars are computed as for a T4, Colab's free GPU, with one text at a time. Gradients of two texts are added up,
-# which notebook 00 does not do: full training takes 7 GiB more than there.)
-#
-# For GPT-3 the paper reports 350 GB in place of 1.2 TB ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section
-# 4.2).
-#
-# These bars are predicted. On SmolLM2 the same formulas stand beside recorded runs. On a CPU they are up to 15 % off:
+# The bars are predicted as for a T4, Colab's free GPU: one text at a time, gradients of two added up. (Notebook 00 adds
+# none: 7 GiB less.) On SmolLM2 the same formulas stand beside recorded runs. On a CPU they are up to 15 % off:
 
 # %%
 ledger_against_records()

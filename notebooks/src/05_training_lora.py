@@ -190,9 +190,8 @@ predict("05.2")
 
 # %% [markdown]
 # LoRA, $W + BA$, has three rivals: a new network, trained **from scratch**; **full fine-tuning** of the base; and LoRA
-# beside a **random** $W$ in the two hidden layers. Each gets the learning rate that is best on 300 other digits. Below
-# them all should lie the base as it was. Recorded for 20 seeds (`tools/record_digit_sweep.py`); bands hold the middle
-# half.
+# beside a **random** $W$ (last layer and biases stay the base's). Each gets the learning rate that is best on 300 other
+# digits. Recorded for 20 seeds (`tools/record_digit_sweep.py`); bands hold the middle half.
 
 
 # %%
@@ -208,18 +207,16 @@ def draw_ways(ax, task):
 explore(draw_ways, task=list(digit_sweep.TASKS))
 
 # %% [markdown]
-# **Swapped columns.** The base reads 69 % untrained, LoRA of rank 1 gets 78 %, full fine-tuning 72 %, a new network
-# 62 %. But $W$ must have learned: beside a random $W$, rank 16 reads 58 %, and without any $W$, $BA$ of rank 8 reads
-# 41 %.
+# **Swapped columns.** The base alone reads 69 %, LoRA of rank 1 gets 78 %, full fine-tuning 72 %, a new network 62 %.
+# But $W$ must have learned: beside a random $W$, rank 16 reads 58 %; without $W$, rank 8 reads 41 %.
 #
-# **Quarter turn.** Rank counts, from 44 % at rank 1 to 58 % at 16. A new network does at least as well as full
-# fine-tuning, 64 and 61 %. At low rank the learned $W$ helps (44 against 32 % at rank 1), from 8 on no more: upright
-# digits teach little about turned ones. (Beside either $W$, biases and the last layer are the base's.)
+# **Quarter turn.** Rank counts, 44 % at 1 and 58 % at 16. A new network does at least as well as full fine-tuning, 64
+# and 61 %. At rank 1 the learned $W$ helps (44 against 32 %), from 8 on no more.
 #
-# **How sure is this?** The first task was chosen, on validation digits, as one where the base helps. With 200 images a
-# new network, full fine-tuning and LoRA of rank 8 all read 92 %; on the turn rank 8 reads 89 %.
+# **How sure is this?** The first task was chosen, on validation digits, as one where the base helps. With 200 images
+# scratch, full and rank 8 all read 92 %; on the turn rank 8 reads 89 %.
 #
-# One of these trainings, here and now:
+# One of them, live:
 
 # %%
 model = digit_sweep.new_model("W + BA", seed=3, r=4)
@@ -283,20 +280,18 @@ def draw_rates(ax, use_rslora):
 figures.beside(draw_rates, use_rslora=[False, True])
 
 # %% [markdown]
-# A ring marks the best of six rates, for each rank. (Validation digits choose the same
-# ones.) With $\alpha / r$ you can keep the rate when you change the rank. With $\alpha / \sqrt r$ rank 64 wants a lower
-# one; 0.1 is too much for all, and leaves rank 64 guessing.
+# A ring marks the best of six rates, which validation digits choose as well. With $\alpha / r$ you can keep the rate
+# when you change the rank. With $\alpha / \sqrt r$ rank 64 wants a lower one; 0.1 is too much for all.
 #
-# In its first step Adam moves each number of $B$ by the learning rate $\eta$, each with the sign that lowers the loss.
-# So for an input the $r$ terms of $B(Ax)$ add up, and the output moves by about
+# In its first step Adam moves each number of $B$ by the learning rate $\eta$, with the sign that lowers the loss. So
+# for an input the $r$ terms of $B(Ax)$ add up, and the output moves by about
 #
 # $$\|s\, B A x\| \;\sim\; s\, r\, \eta$$
 #
 # With $\alpha / r$ the rank cancels. With $\alpha / \sqrt r$, derived for plain gradient descent ([Kalajdzievski
 # 2023](https://arxiv.org/abs/2312.03732), theorem 3.2), the step grows like $\sqrt r$.
 #
-# The same on SmolLM2, which learned to write JSON, all with $\eta = 0.001$. The sentences here are built in ways that
-# training never showed:
+# The same on SmolLM2 at $\eta = 0.001$, for sentences built in ways that training never showed:
 
 # %%
 figures.score_by_step(

@@ -76,14 +76,12 @@ figures.memory_at_peak(
 )
 
 # %% [markdown]
-# Recorded on a GPU, in float32. The last part is what remains of the peak: mostly **activations**, which the forward
-# pass keeps for the backward pass. The peak comes when the loss is computed: all activations are kept, and no gradient
-# is there yet. So what LoRA saves at the peak are Adam's averages. Gradients count too when those of several small
-# batches are added up.
+# Recorded on a GPU, in float32. The last part is what remains: mostly **activations**, which the forward pass keeps for
+# the backward pass. The peak comes when the loss is computed, with all activations kept and no gradient there yet. So
+# what LoRA saves at the peak are Adam's averages. Gradients count too when those of several small batches are added up.
 #
-# A frozen layer need not keep its input, unless an $A$ wants it. So LoRA keeps somewhat less for a token than full
-# training: in float32 10 % less with all linear layers adapted, 29 % with query and value. Over a 16-bit base many
-# adapters keep more (notebook [03](03_parameter_budget.ipynb)).
+# A frozen layer need not keep its input, unless an $A$ wants it. In float32 LoRA keeps 10 % less for a token with all
+# linear layers adapted; over a 16-bit base it keeps more (notebook [03](03_parameter_budget.ipynb)).
 #
 # LoRA took longer here, 40 s against 21, although it computes less: probably because many small products must be
 # started.
