@@ -114,19 +114,17 @@ def training_memory(model, tokens):
 
 
 def layer(rank, alpha):
-    return f"Rank {rank}: B and A hold {int(rank) * 9} numbers", f"scaling {int(alpha) / int(rank):.3g}:"
-
-
-STANDS_STILL = {"A random, B zero": "A by 0.00,", "A zero, B random": "B by 0.00.", "both random": ""}
-STANDS_STILL["both zero"] = "A by 0.00, B by 0.00."
+    held = f"A and B hold {9 * int(rank)} numbers, W holds 20."
+    return f"and rank {rank}.", f"times α / r = {int(alpha) / int(rank):.3g} they add", held
 
 
 def first_moves(beginning):
-    return f"{beginning}:", STANDS_STILL[beginning]
+    stand_still = "A: 0 at 0, 0 at 14. B: 0 at 0, 0 at 14."  # at every step, as neither has a gradient
+    return (stand_still if beginning == "both zero" else "They cross at",)
 
 
 def slope(factor, row, column):
-    return (f"{factor}[{row}, {column}] has the slope",)
+    return (f"added to {factor}[{row}, {column}]. loss: ",)
 
 
 # ---------------------------------------------------------------- 05 and 05b
