@@ -75,7 +75,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def faults() -> Iterator[str]:
-    """In words, what is wrong with the pictures that the notebooks drew."""
+    """In words, what is wrong with the pictures that the notebooks drew: of a slider, those that one move leads to."""
     notes = [json.loads(line) for line in (FRAMES / NOTES).read_text(encoding="utf-8").splitlines()]
     names: set[str] = {note["name"] for note in notes if note["kind"] == "picture"}
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
@@ -85,7 +85,7 @@ def faults() -> Iterator[str]:
             if film is None:
                 yield f"{path.name}: no film was drawn of the slider that says {text!r}"
                 continue
-            names |= {name.removesuffix(".webp") for name, _ in film["frames"]}
+            names |= {name.removesuffix(".webp") for moved in moves(film).values() for _, name, _ in moved}
             yield from (f"{path.name}: {fault}" for fault in _faults_of(film))
         if len(set(texts)) < len(texts):
             yield f"{path.name}: two sliders begin with the same line of text, which names a film"
@@ -94,16 +94,26 @@ def faults() -> Iterator[str]:
     yield from (f"{name}: {found}" for name in sorted(names & noted.keys()) for found in noted[name])
 
 
-def _faults_of(film: dict[str, Any]) -> Iterator[str]:
-    sizes = [len(texts) for texts in film["labels"].values()]
+def moves(film: dict[str, Any]) -> dict[str, list[tuple[str, str, str]]]:
+    """For each slider the label, the picture and the line of text at each of its places, the others at their start."""
+    sizes = [len(labels) for labels in film["labels"].values()]
+    found: dict[str, list[tuple[str, str, str]]] = {}
     for control, (name, labels) in enumerate(film["labels"].items()):
-        shown: dict[str, str] = {}
+        found[name] = []
         for place, label in enumerate(labels):
-            places = [*film["start"][:control], place, *film["start"][control + 1 :]]
             index = 0
-            for size, at in zip(sizes, places, strict=True):
+            for size, at in zip(
+                sizes, [*film["start"][:control], place, *film["start"][control + 1 :]], strict=True
+            ):
                 index = index * size + at
-            picture, text = film["frames"][index]
+            found[name].append((label, *film["frames"][index]))
+    return found
+
+
+def _faults_of(film: dict[str, Any]) -> Iterator[str]:
+    for name, moved in moves(film).items():
+        shown: dict[str, str] = {}
+        for label, picture, text in moved:
             if picture in shown:
                 yield f"{name} {shown[picture]} and {label} draw the same picture: {text}"
             if not re.search(r"\d", text):
