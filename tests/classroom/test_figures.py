@@ -47,7 +47,6 @@ FIGURES = {
     "bit_fields": lambda **options: figures.bit_fields(
         {"a": ({"sign": "1", "rest": "010"}, "-2")}, **options
     ),
-    "crossover": lambda **options: figures.crossover({"a": [1, 9], "b": [4, 4]}, x=[1, 9], at=4, **options),
     "energy_by_rank": lambda **options: figures.energy_by_rank({"a": [0.5, 1]}, rank=1, **options),
     "equal_shares": lambda **options: figures.equal_shares(4, **options),
     "error_budget": lambda **options: figures.error_budget(
@@ -140,7 +139,6 @@ TOLD = {
     "bars": ["a: x 1 and y 2", "b: x 2 and y 3"],
     "before_after": ["before: x 0% and y 10%", "after: x 80% and y 90%"],
     "bit_fields": ["a: 1 010, -2"],
-    "crossover": ["1 at 1, 9 at 9", "cross at 4"],
     "energy_by_rank": ["0.5 at 1, 1 at 2", "rank 1"],
     "equal_shares": ["4 slices", "0.674"],
     "course_map": ["03 leads to 04 and 07", "10 is the goal"],

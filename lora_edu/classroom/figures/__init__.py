@@ -28,7 +28,6 @@ from lora_edu.classroom.figures.bits import bit_fields, error_budget
 from lora_edu.classroom.figures.charts import lines, loss_curve, rank_error, running_time
 from lora_edu.classroom.figures.costs import break_even, log_log
 from lora_edu.classroom.figures.course_map import course_map
-from lora_edu.classroom.figures.crossover import crossover
 from lora_edu.classroom.figures.drift import drift
 from lora_edu.classroom.figures.ellipse import circle_to_ellipse
 from lora_edu.classroom.figures.language import next_token
