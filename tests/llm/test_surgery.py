@@ -200,6 +200,15 @@ def test_a_taken_name_and_an_unknown_name_are_refused(tiny):
         surgery.set_adapter(tiny, "other")
 
 
+def test_a_weight_that_is_not_finite_is_named_before_any_layer_is_quantized(tiny):
+    kinds = [type(module) for module in tiny.modules()]
+    *_, (path, last) = [(path, m) for path, m in surgery.linear_layers(tiny).items() if path != "lm_head"]
+    last.weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=f"finite weights to be quantized, got NaN or infinity at {path}"):
+        surgery.quantize_linear_layers(tiny)
+    assert [type(module) for module in tiny.modules()] == kinds
+
+
 def test_quantizing_under_an_adapter_is_refused(tiny):
     surgery.add_lora(tiny, Q_V, r=4, lora_alpha=8)
     with pytest.raises(ValueError, match="model must not carry adapters before it is quantized"):

@@ -110,12 +110,17 @@ def quantize_linear_layers(
     Raises
     ------
     ValueError
-        If the model carries adapters, or keeps matrices outside its linear layers, such as a mixture's experts.
+        If the model carries adapters, keeps matrices outside its linear layers, such as a mixture's experts, or has a
+        weight that is not finite. The model is then as it was.
     """
     require_all_in_linear_layers(model, "quantization to NF4")
-    for path, layer in linear_layers(model).items():
+    layers = linear_layers(model)
+    for path, layer in layers.items():
         if isinstance(layer, AdapterSwitch):
             raise ValueError(f"model must not carry adapters before it is quantized, got one at {path}")
+        if isinstance(layer, nn.Linear) and not layer.weight.isfinite().all():
+            raise ValueError(f"model must have finite weights to be quantized, got NaN or infinity at {path}")
+    for path, layer in layers.items():
         if isinstance(layer, nn.Linear):
             quantized = NF4Linear.from_linear(
                 layer, blocksize=blocksize, double_quant=double_quant, compute_dtype=compute_dtype
