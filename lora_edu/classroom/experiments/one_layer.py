@@ -21,8 +21,8 @@ from lora_edu.methods.quant_state import bits_per_parameter
 MIB = 2**20
 METHODS = ("LoRA", "QLoRA", "QLoRA, kept wide")
 """``QLoRA, kept wide``: the weight is dequantized in forward, and autograd keeps that copy for backward."""
-MOMENTS = ("at rest", "forward", "waiting", "backward", "after")
-"""Forward and backward are the moments of the products with W; waiting is between the two."""
+MOMENTS = ("at rest", "forward", "waiting", "back", "after")
+"""Forward and back are the moments of the products with W; waiting is between the two."""
 PARTS = {
     "codes, scales": "codes",
     "W in 16 bits": "frozen",
@@ -40,7 +40,7 @@ FOUND = {
     "at rest": ("W lies in 16 bits", "only the codes are there"),
     "forward": ("no copy is needed", "W is made in 16 bits, for this product"),
     "waiting": ("W and the input are there", "the copy is gone, the input waits"),
-    "backward": ("no copy is needed", "W is made a second time"),
+    "back": ("no copy is needed", "W is made a second time"),
     "after": ("W as before, and gradients of A and B", "the codes as before, and gradients of A and B"),
 }
 """What a moment shows, of LoRA and of QLoRA."""
@@ -82,11 +82,11 @@ def layer_bytes(method: str, moment: str, d_in: int, d_out: int, tokens: int, r:
     for name, size in (("d_in", d_in), ("d_out", d_out), ("tokens", tokens), ("r", r)):
         _validate.integer(name, size, 1)
     quantized, kept_wide = method != "LoRA", method == "QLoRA, kept wide" and moment == "waiting"
-    wide = not quantized or moment in ("forward", "backward") or kept_wide
+    wide = not quantized or moment in ("forward", "back") or kept_wide
     trained, x, y = 4 * r * (d_in + d_out), 2 * tokens * d_in, 2 * tokens * d_out
     activations = {"forward": x + y, "waiting": 2 * x + 4 * tokens * r}  # waiting are x and Ax, in float32
     # The adapter's share of the gradient of x waits to be added to the share that came through W.
-    gradients = {"backward": y + 2 * x + trained, "after": trained}
+    gradients = {"back": y + 2 * x + trained, "after": trained}
     sizes = (
         _nf4_bytes(d_in, d_out) if quantized else 0,
         2 * d_in * d_out if wide else 0,

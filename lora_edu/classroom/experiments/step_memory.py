@@ -168,7 +168,13 @@ def llama_65b(r: int = 64) -> dict[str, dict[str, float]]:
     inner = 256 * -(-8 * WIDTH // 3 // 256)
     weights = LAYERS * (4 * WIDTH**2 + 3 * WIDTH * inner)
     trained = r * LAYERS * (4 * 2 * WIDTH + 3 * (WIDTH + inner))
-    sizes = (2 * 2 * 32_000 * WIDTH, weights / 2, weights / 64 + 4 * weights / 64 / 256, 2 * trained, 8 * trained)
+    sizes = (
+        2 * 2 * 32_000 * WIDTH,
+        weights / 2,
+        weights / 64 + 4 * weights / 64 / 256,
+        2 * trained,
+        8 * trained,
+    )
     bar = {part: size / GIB for part, size in zip(STANDING, sizes, strict=True)}
     return {"LLaMA-65B": bar, "averages paged out": bar | {"Adam's averages": 0.0}}
 
