@@ -61,7 +61,8 @@ def step_ratios() -> dict[str, dict[str, list[float]]]:
 @cache
 def layer_ratios() -> dict[str, dict[str, list[float]]]:
     """Our time over bitsandbytes' of a 4096 × 4096 layer, forward and backward, on two CPU cores."""
-    [table] = [table for table in records.read("bench_cpu") if "4-bit layer" in table["question"]]
+    tables: Any = records.read("bench_cpu")  # one file, a table a question
+    [table] = [table for table in tables if "4-bit layer" in table["question"]]
     return _by_case(table["results"])
 
 

@@ -90,8 +90,8 @@ qlora = LoRALinear(NF4Linear.from_linear(dense), r=8, lora_alpha=16)
 
 # %% [markdown]
 # In notebook 08's words, `packed` holds the codes, `absmax` the scales in 8 bits, `offset` the mean that was subtracted
-# from them, `nested_absmax` the scales of the scales, `nested_code` the levels of their 8 bits. All these are *buffers*:
-# saved, but found by no optimizer.
+# from them, `nested_absmax` the scales of the scales, `nested_code` the levels of their 8 bits. All these are
+# *buffers*: saved, but found by no optimizer.
 #
 # Is this LoRA over $\hat W$, and nothing else? And is it the professionals' layer, `Linear4bit` of bitsandbytes? All
 # three get the same $A$, $B$ and input, and take one step.
@@ -125,10 +125,10 @@ assert max(first[0]) < 0.88 and min(first[1]) > 1.11
 assert (scores[0][0], scores[0][-1], scores[1][0], scores[1][-1]) == ("96.0%", "96.5%", "94.0%", "96.5%")
 
 # %% [markdown]
-# The rounding costs something at the start: on notebook 10's events the loss of the first step was 1.12 in place of 0.85
-# (recorded, three seeds). Training may make up for it: after 200 steps LoRA got 96.0 to 96.5 % right, QLoRA 94.0 to 96.5.
-# In the paper exam questions (MMLU) came out at 53.1 % right with NF4, 53.0 with
-# bf16 ([table 4](https://arxiv.org/abs/2305.14314)).
+# The rounding costs something at the start: on notebook 10's events the loss of the first step was 1.12 in place of
+# 0.85 (recorded, three seeds). Training may make up for it: after 200 steps LoRA got 96.0 to 96.5 % right, QLoRA 94.0
+# to 96.5. In the paper exam questions (MMLU) came out at 53.1 % right with NF4, 53.0 with bf16 ([table
+# 4](https://arxiv.org/abs/2305.14314)).
 #
 # ### Exercise 09.1 · The forward pass (two stars, 4 minutes)
 #
@@ -184,9 +184,9 @@ moments, begin = [1, 2, 3, 4, 5], {"method": "QLoRA", "moment": 2}
 explore(one_layer.draw_moments, method=one_layer.METHODS, moment=moments, start=begin)
 
 # %% [markdown]
-# In the product QLoRA's layer takes more than LoRA's, by its codes. But only one layer is in its product, and all others
-# rest at 9.8 MiB in place of 33.5. "Kept wide" is a careless layer: the copy waits for backward, in *every* layer, and
-# the 4 bits have saved nothing (section 4).
+# In the product QLoRA's layer takes more than LoRA's, by its codes. But only one layer is in its product, and all
+# others rest at 9.8 MiB in place of 33.5. "Kept wide" is a careless layer: the copy waits for backward, in *every*
+# layer, and the 4 bits have saved nothing (section 4).
 #
 # | | LoRA | QLoRA |
 # |---|---|---|
@@ -245,15 +245,15 @@ figures.memory_at_peak(
 )
 
 # %% [markdown]
-# Parts are predicted, diamonds measured; the sums differ by less than 1 %. LoRA's runs had averages in 32 bits, QLoRA's in
-# 8: in 32, Mistral would take 0.23 GiB more (section 5).
+# Parts are predicted, diamonds measured; the sums differ by less than 1 %. LoRA's runs had averages in 32 bits, QLoRA's
+# in 8: in 32, Mistral would take 0.23 GiB more (section 5).
 #
-# Seven billion weights at half a byte are 3.3 GiB, so why 4.7? With scales, Mistral's linear layers take 3.35. Embedding
-# and head stay in 16 bits, 0.49, and the step adds 0.85. Qwen's vocabulary of 152,064 makes embedding and head four times
-# as large.
+# Seven billion weights at half a byte are 3.3 GiB, so why 4.7? With scales, Mistral's linear layers take 3.35.
+# Embedding and head stay in 16 bits, 0.49, and the step adds 0.85. Qwen's vocabulary of 152,064 makes embedding and
+# head four times as large.
 #
-# **How sure is this?** Weights were random, and tensors had a limit of 14.5 GiB. On a real T4 the driver takes its share,
-# so LoRA's 14.39 would probably not run.
+# **How sure is this?** Weights were random, and tensors had a limit of 14.5 GiB. On a real T4 the driver takes its
+# share, so LoRA's 14.39 would probably not run.
 
 # %% tags=["claim"]
 mistral, qwen = (bars[f"{name}, QLoRA"] for name in step_memory.MODELS)
@@ -340,8 +340,8 @@ def matmul_4bit(x: Tensor, packed: Tensor, quant_state: QuantState) -> Tensor:
 check("09.2", matmul_4bit)
 
 # %% [markdown]
-# What is the price? Milliseconds for forward and backward, with the weight in 32 bits, with the exercise's solution, and
-# with `NF4Linear`, which makes its weight in panels of rows:
+# What is the price? Milliseconds for forward and backward, with the weight in 32 bits, with the exercise's solution,
+# and with `NF4Linear`, which makes its weight in panels of rows:
 
 # %%
 plain = nn.Linear(2048, 2048, bias=False).requires_grad_(False)
@@ -362,10 +362,10 @@ assert [f"{seconds:.0f}" for seconds in alone] == ["21", "40", "50"]
 
 # %% [markdown]
 # Each weight is dequantized twice a step, for one token as for many. On a GPU, 200 steps of SmolLM2 took 40 s with LoRA
-# and 50 with QLoRA (recorded, in float32; bf16 has other ratios). Notebook [07](07_quantization.ipynb) tells when 4 bits
-# are *faster*, and [a page on speed](https://github.com/OWNER/REPO/blob/main/docs/speed.md) how close these layers come
-# to the professionals' and to the hardware. (bitsandbytes 0.50 makes the copy whole in backward, and in forward for large
-# batches; for few tokens it multiplies straight from the codes.)
+# and 50 with QLoRA (recorded, in float32; bf16 has other ratios). Notebook [07](07_quantization.ipynb) tells when 4
+# bits are *faster*, and [a page on speed](https://github.com/OWNER/REPO/blob/main/docs/speed.md) how close these layers
+# come to the professionals' and to the hardware. (bitsandbytes 0.50 makes the copy whole in backward, and in forward
+# for large batches; for few tokens it multiplies straight from the codes.)
 
 # %% [markdown]
 # ## 5. What else can be moved out of the way?
@@ -402,7 +402,8 @@ check("09.3", qlora_bytes)
 # %% [markdown]
 # ### Activations: computed again
 #
-# **Gradient checkpointing** keeps each block's input alone, and runs its forward again when backward needs the rest ([Chen et al. 2016](https://arxiv.org/abs/1604.06174)). The gradients are the same.
+# **Gradient checkpointing** keeps each block's input alone, and runs its forward again when backward needs the rest
+# ([Chen et al. 2016](https://arxiv.org/abs/1604.06174)). The gradients are the same.
 
 # %%
 predict("09.5")
@@ -455,8 +456,8 @@ figures.memory_at_peak(
 # %% [markdown]
 # (Shapes: [Touvron et al. 2023](https://arxiv.org/abs/2302.13971), table 2; rank and optimizer: [the authors'
 # script](https://github.com/artidoro/qlora/blob/main/qlora.py).) Gradients and activations come on top, and the
-# activations of one long text could end the run. The averages are used in the optimizer's step alone. So CUDA moves them
-# to the CPU's memory, page by page, when the GPU is full, and back when they are used ([Dettmers et al.
+# activations of one long text could end the run. The averages are used in the optimizer's step alone. So CUDA moves
+# them to the CPU's memory, page by page, when the GPU is full, and back when they are used ([Dettmers et al.
 # 2023](https://arxiv.org/abs/2305.14314), section 3; at a batch of 16 the authors saw no loss of speed, section 4).
 #
 # **How sure is this?** This is arithmetic: no run of ours was so full that pages moved.

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lora_edu.classroom import figures
 from lora_edu.classroom.exercises.n09 import matmul_4bit
 from lora_edu.classroom.experiments import one_layer
 from lora_edu.classroom.experiments.in_memory import LiveTensors, standing_bytes
@@ -117,9 +118,9 @@ def test_an_impossible_moment_is_named(change, message):
 def test_mistral_in_4_bits_is_what_its_shape_says():
     # The sum that docs and notebook state, from the published shape by hand.
     block = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14_336
-    sizes = one_layer.stored_and_wide("Mistral-7B")
-    assert sizes["stored"] == pytest.approx(32 * block * 4.126953125 / 8 / 2**30, rel=1e-5)
-    assert sizes["wide"] == 2 * 4096 * 14_336 / 2**30
+    stored, wide = one_layer.stored_and_wide("Mistral-7B")
+    assert stored == pytest.approx(32 * block * 4.126953125 / 8 / 2**30, rel=1e-5)
+    assert wide == 2 * 4096 * 14_336 / 2**30
 
 
 def test_what_autograd_keeps_is_told():
@@ -141,8 +142,6 @@ def test_layers_agree_if_and_only_if_their_weights_do():
 
 
 def test_the_film_and_the_moments_are_drawn_without_collisions():
-    from lora_edu.classroom import figures
-
     for method in METHODS:
         picture = figures.new_pictures()[0]
         one_layer.draw_moments(picture, method, moment=3)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -127,12 +128,13 @@ def draw_moments(ax: Any, method: str, moment: int) -> None:
 
 def draw_life(ax: Any, step: int) -> None:
     """Mistral-7B in 4 bits while a step passes through its 32 blocks; what is wide is its largest weight."""
-    figures.weight_life(step, layers=32, **stored_and_wide("Mistral-7B"), unit="GiB", ax=ax)
+    stored, wide = stored_and_wide("Mistral-7B")
+    figures.weight_life(step, layers=32, stored=stored, wide=wide, unit="GiB", ax=ax)
 
 
 @cache
-def stored_and_wide(model: str) -> Mapping[str, float]:
-    """GiB of all linear layers of a model in NF4 (``stored``), and of the largest of them in 16 bits (``wide``).
+def stored_and_wide(model: str) -> tuple[float, float]:
+    """GiB of all linear layers of a model in NF4, and of the largest of them in 16 bits.
 
     Parameters
     ----------
@@ -141,7 +143,7 @@ def stored_and_wide(model: str) -> Mapping[str, float]:
     """
     shapes = [layer.get_parameter("weight").shape for layer in linear_layers(meta_model(model)).values()]
     stored = sum(_nf4_bytes(d_in, d_out) for d_out, d_in in shapes)
-    return {"stored": stored / GIB, "wide": max(2 * d_in * d_out for d_out, d_in in shapes) / GIB}
+    return stored / GIB, max(2 * d_in * d_out for d_out, d_in in shapes) / GIB
 
 
 # ---------------------------------------------------------------- a real layer, watched
@@ -198,8 +200,7 @@ def by_bitsandbytes(W: Tensor) -> nn.Module:
     bitsandbytes 0.50 has a path for CPUs with AVX512 and bfloat16 that repacks the weights in ``eval()``; after that
     training loses the gradient of x without a word. It is switched off here.
     """
-    import bitsandbytes as bnb
-
+    bnb: Any = import_module("bitsandbytes")
     layer = bnb.nn.Linear4bit(
         *reversed(W.shape), bias=False, compute_dtype=torch.float32, quant_type="nf4"
     )  # compresses the scales too, unless told otherwise

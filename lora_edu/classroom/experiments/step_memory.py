@@ -147,7 +147,7 @@ def draw_mistral(ax: Any, r: int, tokens: int, checkpointing: str) -> None:
         bars,
         roles=PARTS,
         limit=T4,
-        largest=32.0,
+        largest=38.0,
         title=f"Mistral-7B, r = {r}, {tokens:,} tokens, checkpointing {checkpointing}: {told}",
         ax=ax,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from matplotlib.patches import Patch
 
@@ -65,12 +66,12 @@ def held_over_time(
                 picture.bar(place, size, 0.66, floor, color=face, hatch=hatch, edgecolor=PAPER)
                 if lit and size > height / 14:
                     box = {"facecolor": color, "edgecolor": "none", "pad": 1.5}
-                    style = {"ha": "center", "va": "center", "color": on(color), "bbox": box}
-                    picture.text(place, floor + size / 2, f"{size:.1f}", **style)
+                    inside: dict[str, Any] = {"ha": "center", "va": "center", "color": on(color), "bbox": box}
+                    picture.text(place, floor + size / 2, f"{size:.1f}", **inside)
                 floor += size
             weight, ink = ("bold", INK) if place == now else ("normal", SOFT)
-            style = {"ha": "center", "va": "bottom", "fontweight": weight, "color": ink}
-            picture.text(place, floor + height / 80, f"{floor:.1f}", **style)
+            above: dict[str, Any] = {"ha": "center", "va": "bottom", "fontweight": weight, "color": ink}
+            picture.text(place, floor + height / 80, f"{floor:.1f}", **above)
         picture.set(ylim=(0, height), xlim=(-0.6, len(moments) - 0.4))
         room = (slot_inches(picture) - 3.2) / len(moments)
         label(picture, "", unit, title or f"{name}: {number(totals[now])} {unit}")
@@ -79,7 +80,7 @@ def held_over_time(
         picture.grid(axis="x", visible=False)
         handles = [
             Patch(label=part, facecolor=ROLES[role], hatch=HATCHES.get(role, ""), edgecolor=PAPER)
-            for part, role in reversed(roles.items())
+            for part, role in reversed(list(roles.items()))
         ]
         picture.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), fontsize=SIZE)
         held = {part: size for part, size in list(moments.values())[now].items() if size}

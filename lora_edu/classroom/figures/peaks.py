@@ -126,8 +126,8 @@ def _bar(
         if size > least:
             color = styles[part]["facecolor"]
             box = {"facecolor": color, "edgecolor": "none", "pad": 1.5}
-            middle = {"ha": "center", "va": "center"}
-            picture.text(left + size / 2, place, f"{size:.2f}", color=on(color), bbox=box, **middle)
+            style: dict[str, Any] = {"ha": "center", "va": "center", "color": on(color), "bbox": box}
+            picture.text(left + size / 2, place, f"{size:.2f}", **style)
         left += size
 
 
