@@ -86,7 +86,7 @@ f"from the levels: {moved.double().mean():.1%} of the bytes differ"
 dense = nn.Linear(576, 576, bias=False)
 dense.weight.data = W
 qlora = LoRALinear(NF4Linear.from_linear(dense), r=8, lora_alpha=16)
-{name: f"{tensor.dtype}, {tensor.nbytes:,} bytes" for name, tensor in qlora.state_dict().items()}
+{name: f"{tensor.dtype}, {tensor.nbytes:,} bytes" for name, tensor in qlora.base_layer.named_buffers()}
 
 # %% [markdown]
 # In notebook 08's words, `packed` holds the codes, `absmax` the scales in 8 bits, `offset` the mean that was subtracted
@@ -121,12 +121,12 @@ f"the start is off by {(wide.weight - W).norm() / W.norm():.1%} of W"
 pair = [records.runs("events_gpu_final", method=m, r=8, backend="peft") for m in ("lora", "qlora")]
 first = [[run["losses"][0] for run in runs] for runs in pair]
 scores = [sorted(f"{run['exact_match']:.1%}" for run in runs) for runs in pair]
-assert max(first[0]) < 0.88 and min(first[1]) > 1.11
+assert [f"{sum(losses) / len(losses):.2f}" for losses in first] == ["0.85", "1.12"] and len(first[0]) == 3
 assert (scores[0][0], scores[0][-1], scores[1][0], scores[1][-1]) == ("96.0%", "96.5%", "94.0%", "96.5%")
 
 # %% [markdown]
-# The rounding costs something at the start: on notebook 10's events the loss of the first step was 1.12 in place of
-# 0.85 (recorded, three seeds). Training may make up for it: after 200 steps LoRA got 96.0 to 96.5 % right, QLoRA 94.0
+# The rounding costs something at the start: on notebook 10's events the loss of the first step was about 1.12 in place
+# of 0.85 (recorded, three seeds, in float32). Training may make up for it: after 200 steps LoRA got 96.0 to 96.5 % right, QLoRA 94.0
 # to 96.5. In the paper exam questions (MMLU) came out at 53.1 % right with NF4, 53.0 with bf16 ([table
 # 4](https://arxiv.org/abs/2305.14314)).
 #
