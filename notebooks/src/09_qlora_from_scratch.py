@@ -126,9 +126,9 @@ assert (scores[0][0], scores[0][-1], scores[1][0], scores[1][-1]) == ("96.0%", "
 
 # %% [markdown]
 # The rounding costs something at the start: on notebook 10's events the loss of the first step was about 1.12 in place
-# of 0.85 (recorded, three seeds, in float32). Training may make up for it: after 200 steps LoRA got 96.0 to 96.5 % right, QLoRA 94.0
-# to 96.5. In the paper exam questions (MMLU) came out at 53.1 % right with NF4, 53.0 with bf16 ([table
-# 4](https://arxiv.org/abs/2305.14314)).
+# of 0.85 (recorded, three seeds, in float32). Training may make up for it: after 200 steps LoRA got 96.0 to 96.5 %
+# right, QLoRA 94.0 to 96.5. In the paper exam questions (MMLU) came out at 53.1 % right with NF4, 53.0 with bf16
+# ([table 4](https://arxiv.org/abs/2305.14314)).
 #
 # ### Exercise 09.1 · The forward pass (two stars, 4 minutes)
 #
