@@ -1,4 +1,7 @@
-"""Run the benchmarks that suit a CPU, each in its own process, and record them in one file named after the time."""
+"""Run the benchmarks that suit a CPU, each in its own process, and record them in one file named after the time.
+
+docs/speed.md shows what was recorded.
+"""
 
 import argparse
 import json

@@ -148,7 +148,8 @@ def test_a_prepared_notebook_has_no_badges_and_local_links():
         "[![Open in Colab](https://x.org/badge.svg)](https://x.org/run)\n"
         "[![Binder](https://x.org/badge.svg)](https://x.org/lab)\n\n"
         "[Notation](https://github.com/a/b/blob/main/docs/notation.md#units) · [01](01_rank.ipynb) · "
-        "[other](https://github.com/c/d/blob/main/docs/notation.md)"
+        "[other](https://github.com/c/d/blob/main/docs/notation.md) · "
+        "[no page of its own](https://github.com/a/b/blob/main/docs/speed.md)"
     )
     notebook = markdown_notebook(source)
     prepared = pages.prepare(notebook, slug="a/b")
@@ -159,6 +160,7 @@ def test_a_prepared_notebook_has_no_badges_and_local_links():
         "notation.html#units",
         "01_rank.html",
         "https://github.com/c/d/blob/main/docs/notation.md",
+        "https://github.com/a/b/blob/main/docs/speed.md",
     ]
     assert "<img" not in shown
 

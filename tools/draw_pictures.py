@@ -62,19 +62,29 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         title="What was never seen is harder, and differs from seed to seed",
         roles={"base": "frozen", "with adapter": "trained"},
     ),
+    "held_over_time": lambda: figures.held_over_time(
+        {
+            "at rest": {"codes": 8.25, "W in 16 bits": 0, "activations": 0},
+            "forward": {"codes": 8.25, "W in 16 bits": 32, "activations": 8},
+            "waiting": {"codes": 8.25, "W in 16 bits": 0, "activations": 8},
+        },
+        roles={"codes": "codes", "W in 16 bits": "frozen", "activations": "activations"},
+        now=1,
+        title="W is made in 16 bits for one product, and dropped",
+    ),
     "update_to_scale": lambda: figures.update_to_scale(576, 576, 8, title="A and B are slivers beside W"),
 }
 
 
-def page_with(page: str, sentences: dict[str, str]) -> str:
-    """The page, with the sentence of each picture below it."""
+def page_with(page: str, sentences: dict[str, str], folder: str = "pictures") -> str:
+    """The page, with the sentence of each picture, which lies in `folder` beside it, below the picture."""
     for name, text in sentences.items():
-        pattern = rf"!\[[^\]]*\]\(pictures/{name}\.png\)\n\n\*[^\n]*\*"
-        shown = f"![{text}](pictures/{name}.png)\n\n*{text}*".replace("\\", "\\\\")
+        pattern = rf"!\[[^\]]*\]\({folder}/{name}\.png\)\n\n\*[^\n]*\*"
+        shown = f"![{text}]({folder}/{name}.png)\n\n*{text}*".replace("\\", "\\\\")
         page, found = re.subn(pattern, shown, page)
         if found != 1:
             raise ValueError(
-                f"{PAGE.name} must show pictures/{name}.png once with a line of text, found {found}"
+                f"the page must show {folder}/{name}.png once with a line of text, found {found}"
             )
     return page
 

@@ -61,8 +61,9 @@ def prepare(notebook: NotebookNode, slug: str | None = None) -> NotebookNode:
     """
     prepared = copy.deepcopy(notebook)
     repository = re.escape(f"https://github.com/{slug or present_slug(ROOT)}/blob/main/")
+    documents = "|".join(re.escape(path.name) for path in DOCUMENTS)  # the others stay where they are
     own_page = re.compile(
-        rf"\]\((?:{repository}|(?:\.\./)+)(?:notebooks|docs)/([\w.-]+\.(?:ipynb|md))(?=[)#])"
+        rf"\]\((?:{repository}|(?:\.\./)+)(?:notebooks/|docs/(?=(?:{documents})[)#]))([\w.-]+\.(?:ipynb|md))(?=[)#])"
     )
     for cell in prepared.cells:
         if cell.cell_type == "markdown":

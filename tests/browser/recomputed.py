@@ -303,25 +303,31 @@ def memory_knob(knob):
 
 # ---------------------------------------------------------------- 09
 
-# What a moment adds to a layer at rest: activations of 512 tokens, each of 4096 numbers of 2 bytes.
-ADDED = {"at rest": 0, "forward product": 2, "between the two": 1, "optimizer": 0}
+# What a moment adds to a layer at rest, in MiB: activations and gradients of 512 tokens, each of 4096 numbers.
+ADDED = {"1": 0, "2": 4 + 4, "3": 8 + 512 * 16 * 4 / 2**20, "4": 4 + 4 + 4 + 0.5, "5": 0.5}
+NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
+
+
+def life(step):
+    place = int(step) if int(step) < 32 else 63 - int(step)
+    block = 2 * 4096**2 + 2 * 4096 * 1024 + 3 * 4096 * 14_336
+    stored = 32 * block * NF4_BITS / 8 / 2**30
+    way = "forward" if int(step) < 32 else "back"
+    return f"{stored:.3g} GiB in all. On the way {way}, layer {place + 1} is made wide: 0.109 GiB"
 
 
 def moments(method, moment):
-    weights, full, quantized = 4096 * 4096, method == "full", method.startswith("QLoRA")
-    trained = 2 * weights if full else 2 * 16 * (4096 + 4096)
-    stored = weights / 2 + weights / 64 + 4 * weights / (64 * 256) + 4 if quantized else 2 * weights
-    activations = ADDED.get(moment, 3 if full else 4) * 2 * 512 * 4096
-    activations += 2 * 512 * 16 if moment.startswith("between") and not full else 0
-    wide = quantized and ("product" in moment or (method.endswith("wide") and moment.startswith("between")))
-    gradients = trained if moment == "optimizer" or moment.startswith("backward") else 0
-    total = stored + (2 if full else 3) * trained + activations + 2 * weights * wide + gradients
-    return f"{method}, {moment}: {total / 1e6:.1f} MB.", f"W as stored {stored / 1e6:.1f}"
+    name = ("at rest", "forward", "waiting", "back", "after")[int(moment) - 1]
+    stored = 32 if method == "LoRA" else 4096**2 * NF4_BITS / 8 / 2**20
+    copied = method != "LoRA" and (moment in "24" or (method.endswith("wide") and moment == "3"))
+    total = stored + 0.5 + 2 * 0.5 + ADDED[moment] + 32 * copied  # float32: A and B, and two averages
+    return f"{method}, {name}: ", f"Now, {name}: {total:.3g} MiB"
 
 
-def seven_billion(r, seq, batch):
-    full = 8 * PARAMETERS["Mistral-7B"] + 64 * 2**20  # weight, gradient and two averages of 2 bytes; cuBLAS
-    return f"rank {r}, batches of {batch} × {seq} tokens: full {full / 1e9:.2f} GB", "A T4 has 15.6 GB"
+def seven_billion(r, tokens, checkpointing):
+    sides = 2 * (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 14_336)  # of q, o; k, v; gate, up, down
+    trained = 4 * 32 * int(r) * sides / 2**30
+    return f"weights that train {trained:.2f}", f"averages {2 * trained:.2f}", "The line is T4: 14.56 GiB"
 
 
 EXPECTED = {
@@ -335,7 +341,7 @@ EXPECTED = {
     "06_lora_on_a_language_model": [next_token, targets],
     "07_quantization": [stored, rounded, outlier, bits_a_weight],
     "08_nf4": [equal_shares, normal_levels, usage, errors, double_quantization],
-    "09_qlora_from_scratch": [moments, seven_billion],
+    "09_qlora_from_scratch": [life, moments, seven_billion],
     "11_many_adapters": [storage, attention],
     "12_failure_clinic": [loss_scale, scaling_rules, alpha_at_loading, requantized, memory_knob],
 }

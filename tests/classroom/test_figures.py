@@ -101,8 +101,11 @@ FIGURES = {
     "update_sizes": lambda **options: figures.update_sizes(
         [[0.2, 0.4]], [[0.001, 0.001]], groups=["q"], marked=("block 0", 0), **options
     ),
-    "tensors_alive": lambda **options: figures.tensors_alive(
-        {"a": ("fp32", 1)}, formats=("fp32",), largest=3, **options
+    "held_over_time": lambda **options: figures.held_over_time(
+        {"at rest": {"W": 1, "g": 0}, "after": {"W": 1, "g": 2}},
+        roles={"W": "frozen", "g": "gradients"},
+        now=1,
+        **options,
     ),
 }
 
@@ -164,7 +167,7 @@ TOLD = {
     "nearby_levels": ["A change of 0.75", "a: at 1 from the start", "b: back at the start"],
     "rank_panels": ["Seen: a 50% at 1, 100% at 8", "Unseen: a 20% at 1, 40% at 8"],
     "update_sizes": ["2 weights", "0.2 to 0.4, a factor of 2", "dW / W: 0.0025 to 0.005", "q, block 0"],
-    "tensors_alive": ["a 1 MB (fp32)"],
+    "held_over_time": ["Now, after: 3 MiB, of W 1 and g 2", "1 at rest and 3 after"],
     # q: 8 (576 + 576), down: 8 (576 + 1536)
     "transformer_block": ["q and down carry A and B of rank 8: 26,112", "3,538,944", "k, v, o, gate and up"],
     "weight_life": ["30 layers", "72.4 MB", "layer 4", "1.3 MB"],

@@ -1,23 +1,13 @@
-"""Figures of bytes: lengths, order and what does not fit."""
+"""Figures of bytes: lengths, order, moments and what does not fit."""
 
 import pytest
+from matplotlib.colors import to_rgba
 
 from lora_edu.classroom import figures
 
 ALT = "Bars of 3 and 4 MB."
-ROWS = {
-    "codes": ("4-bit", 3.0),
-    "wide": ("bfloat16", 0.0),
-    "x": ("bfloat16", 4.0),
-    "tiny": ("bfloat16", 0.01),
-}
-FORMATS = ("4-bit", "bfloat16")
 BARS = {"LoRA": {"weights": 14.0, "rest": 1.0}, "QLoRA": {"weights": 4.0, "rest": 1.5}}
 LIMIT = ("15 GB GPU", 15.6)
-
-
-def alive(rows=ROWS, alt=ALT, formats=FORMATS):
-    return figures.tensors_alive(rows, formats=formats, largest=5.0, alt=alt)
 
 
 def stack(bars=BARS, largest=20.0):
@@ -26,29 +16,6 @@ def stack(bars=BARS, largest=20.0):
 
 def texts(picture):
     return [text.get_text() for text in picture.texts]
-
-
-def test_a_row_without_a_tensor_keeps_its_place():
-    picture = alive()
-    assert [patch.get_width() for patch in picture.patches] == [3.0, 4.0, 0.01]
-    assert [round(patch.get_y() + patch.get_height() / 2) for patch in picture.patches] == [0, 2, 3]
-    assert [label.get_text() for label in picture.get_yticklabels()] == list(ROWS)
-    assert texts(picture) == ["3.0", "4.0", "< 0.1"]
-    emptier = alive({name: (kind, 0.0) for name, (kind, _) in ROWS.items()})
-    assert (emptier.get_xlim(), emptier.get_ylim()) == (picture.get_xlim(), picture.get_ylim())
-
-
-def test_the_colour_of_a_bar_is_that_of_its_format():
-    picture = alive()
-    legend = {
-        text.get_text(): patch.get_facecolor()
-        for text, patch in zip(
-            picture.get_legend().get_texts(), picture.get_legend().get_patches(), strict=True
-        )
-    }
-    assert [patch.get_facecolor() for patch in picture.patches] == [
-        legend[ROWS[name][0]] for name in ("codes", "x", "tiny")
-    ]
 
 
 def test_terms_stand_one_after_the_other():
@@ -67,17 +34,81 @@ def test_a_bar_that_is_too_long_says_how_long():
     assert picture.get_xlim()[1] < 50
 
 
+def test_bars_of_other_terms_are_named():
+    with pytest.raises(ValueError, match="bars must all have the terms of the first"):
+        stack(BARS | {"full": {"weights": 1.0}})
+
+
+# ---------------------------------------------------------------- memory_at_peak
+
+PARTS = {"W": "frozen", "averages": "optimizer", "logits": ""}
+PEAKS = {
+    "LoRA": {"W": 14.0, "averages": 1.0, "logits": 0.5},
+    "QLoRA": {"W": 4.0, "averages": 1.0, "logits": 0.5},
+}
+
+
+def peak(**options):
+    return figures.memory_at_peak(PEAKS, roles=PARTS, **options)
+
+
+def test_a_measured_sum_stands_beside_its_prediction_and_what_did_not_fit_says_so():
+    picture = peak(measured={"LoRA": None, "QLoRA": 5.6}, limit=("T4", 14.56))
+    assert {"15.50, out of memory", "5.50, measured 5.60", "T4"} <= set(texts(picture))
+    diamonds = [line.get_xdata()[0] for line in picture.get_lines() if line.get_marker() == "D"]
+    assert diamonds == [5.6]
+    assert "together 15.50, which was out of memory" in picture.alt and "measured 5.60" in picture.alt
+    figures.to_png(picture)
+    assert figures.collisions(picture) == [] and not figures.is_cut_off(picture)
+
+
+def test_an_axis_of_its_own_stands_still():
+    assert peak(largest=40.0).get_xlim() == (0, pytest.approx(1.22 * 40))
+    with pytest.raises(ValueError, match=r"largest must be at least the longest bar, 15.5, got 10"):
+        peak(largest=10.0)
+
+
+def test_every_bar_is_measured_or_none():
+    with pytest.raises(ValueError, match=r"measured must have the bars \['LoRA', 'QLoRA'\]"):
+        peak(measured={"LoRA": 3.0})
+
+
+# ---------------------------------------------------------------- held_over_time
+
+MOMENTS = {"at rest": {"W": 8.0, "averages": 1.0}, "forward": {"W": 40.0, "averages": 1.0}}
+HELD = {"W": "frozen", "averages": "optimizer"}
+
+
+def over_time(**options):
+    return figures.held_over_time(MOMENTS, roles=HELD, **{"now": 1} | options)
+
+
+def test_only_the_moment_that_is_now_has_the_full_colour():
+    for now in (0, 1):
+        picture = over_time(now=now, top=60)
+        full = [
+            patch for patch in picture.patches if patch.get_facecolor() == to_rgba(figures.ROLES["frozen"])
+        ]
+        assert [round(patch.get_x() + patch.get_width() / 2) for patch in full] == [now]
+        assert picture.get_ylim() == (0, 60)
+        tall = [patch.get_height() for patch in picture.patches]
+        assert tall == [8, 1, 40, 1]
+
+
+def test_its_sentence_tells_now_and_all_the_others():
+    assert over_time().alt == (
+        "Now, forward: 41 MiB, of W 40 and averages 1. Over time, in MiB: 9 at rest and 41 forward."
+    )
+
+
 @pytest.mark.parametrize(
-    ("draw", "message"),
+    ("options", "message"),
     [
-        (lambda: alive(alt=""), "alt must say"),
-        (
-            lambda: alive(formats=("4-bit",)),
-            r"formats must hold every row's format, .* without \['bfloat16'\]",
-        ),
-        (lambda: stack(BARS | {"full": {"weights": 1.0}}), "bars must all have the terms of the first"),
+        ({"now": 2}, r"now must be in 0 … 1, got 2"),
+        ({"roles": {"W": "frozen"}}, "every moment must have the parts"),
+        ({"alt": ""}, "alt must say"),
     ],
 )
-def test_an_impossible_picture_is_named(draw, message):
+def test_an_impossible_moment_is_named(options, message):
     with pytest.raises(ValueError, match=message):
-        draw()
+        figures.held_over_time(MOMENTS, **{"now": 1, "roles": HELD} | options)

@@ -1,6 +1,5 @@
-"""What is in memory in a training step: the pictured moments against tensors counted live."""
+"""What is in memory in a training step: tensors counted live, and what records say."""
 
-import gc
 import math
 
 import pytest
@@ -10,113 +9,18 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.exercises.n09 import matmul_4bit
 from lora_edu.classroom.experiments.in_memory import (
-    METHODS,
-    MOMENTS,
     LiveTensors,
     bytes_of,
     cases,
     checkpoint_blocks,
-    gigabytes,
-    layer_tensors,
+    gibibytes,
     recorded_ledger,
     standing_bytes,
 )
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.nf4 import dequantize_nf4
 from lora_edu.methods.qlora import NF4Linear
-
-SIZES = {"d_in": 256, "d_out": 512, "tokens": 48, "r": 4}
-SMALL = 2 * SIZES["tokens"] * SIZES["r"]  # bytes of A x
-
-
-class Plain4Bit(NF4Linear):
-    """As in exercise 09.2: the weight made wide in one piece, twice. NF4Linear's own forward makes it in panels."""
-
-    def forward(self, x):
-        return matmul_4bit(x, self.packed, self.quant_state)
-
-
-class KeptWide(NF4Linear):
-    def forward(self, x):
-        return F.linear(x, self.dequantize())
-
-
-def layer_of(method):
-    dense = nn.Linear(SIZES["d_in"], SIZES["d_out"], bias=False, dtype=torch.bfloat16)
-    if method == "full":
-        return dense
-    kinds = {"LoRA": None, "QLoRA": Plain4Bit, "QLoRA, kept wide": KeptWide}
-    base = kinds[method].from_linear(dense) if kinds[method] else dense
-    return LoRALinear(base, SIZES["r"], lora_alpha=8).bfloat16()
-
-
-class AtProducts(LiveTensors):
-    """Bytes alive right after each matrix product."""
-
-    def __init__(self):
-        super().__init__()
-        self.products = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = super().__torch_dispatch__(func, types, args, kwargs)
-        if func.overloadpacket is torch.ops.aten.mm:
-            self.products.append(self.now)
-        return result
-
-
-def drawn(method, moment):
-    return {name: held.nbytes for name, held in layer_tensors(method, moment, **SIZES).items()}
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_moments_hold_what_is_alive_then(method):
-    torch.manual_seed(0)
-    layer = layer_of(method)
-    optimizer = torch.optim.AdamW([p for p in layer.parameters() if p.requires_grad])
-    shape = SIZES["tokens"], SIZES["d_in"]
-    layer(torch.randn(shape, dtype=torch.bfloat16)).sum().backward()
-    optimizer.step()  # from now on there are averages
-    optimizer.zero_grad()
-    standing = standing_bytes(layer, optimizer)
-    rest = drawn(method, "at rest")
-    tables = 0 if method in ("full", "LoRA") else 4 * 256  # of the 8-bit scales
-    assert sum(rest.values()) == sum(standing.values()) - tables
-
-    x = torch.randn(shape, dtype=torch.bfloat16, requires_grad=True)
-    grad_y = torch.randn(SIZES["tokens"], SIZES["d_out"], dtype=torch.bfloat16)
-    gc.collect()
-    with AtProducts() as live:
-        y = layer(x)
-        forward = live.products[0]  # the base layer's comes first
-        output = y.nbytes
-        between = live.now - output
-        live.products.clear()
-        y.backward(grad_y)
-        backward = live.products
-        optimizer.step()
-        after = live.now - x.grad.nbytes - output
-
-    def made(moment):  # drawn, less what was there before: the weight, the input, the gradient of the output
-        held = drawn(method, moment)
-        gone = x.nbytes * bool(held["input x"]) + (grad_y.nbytes if moment.startswith("backward") else 0)
-        return sum(held.values()) - sum(rest.values()) - gone
-
-    assert made("forward product") == forward
-    assert made("between the two") == between
-    assert made("optimizer") == after
-    # y still lives here, in a training loop the next layer has it; A x is freed when its own backward is done
-    assert abs(max(backward) - output - made("backward product")) <= SMALL
-
-
-def test_only_the_naive_layer_holds_a_wide_weight_between():
-    between = {method: drawn(method, MOMENTS[2])["W made wide"] for method in METHODS}
-    assert {method for method, size in between.items() if size} == {"QLoRA, kept wide"}
-
-
-def test_a_moment_draws_the_rows_of_every_other():
-    assert len({tuple(layer_tensors(m, when, **SIZES)) for m in METHODS for when in MOMENTS}) == 1
 
 
 def test_live_tensors_counts_storages_while_they_live():
@@ -169,20 +73,6 @@ def test_standing_bytes_are_those_of_the_formula():
 
 def test_bytes_of_nothing_is_nothing():
     assert bytes_of([None, torch.zeros(3)]) == 12
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"method": "prompt"}, "method must be one of full, LoRA"),
-        ({"moment": "lunch"}, "moment must be one of at rest"),
-        ({"tokens": 0}, "tokens must be"),
-        ({"r": 0}, "r must be"),
-    ],
-)
-def test_an_impossible_moment_is_named(change, message):
-    with pytest.raises(ValueError, match=message):
-        layer_tensors(**{"method": "LoRA", "moment": "at rest"} | SIZES | change)
 
 
 # ---------------------------------------------------------------- the laws of exercise 09.2
@@ -260,9 +150,9 @@ def test_the_ledger_of_a_recorded_case_is_near_what_was_measured(entry):
 def test_kinds_sum_to_the_ledgers_total():
     [entry] = cases("gpu_memory", model="Mistral-7B", method="lora")
     ledger = recorded_ledger(entry["case"], "cuda")
-    kinds = gigabytes(ledger)
-    assert sum(kinds.values()) == pytest.approx(ledger.total / 1e9)
-    assert kinds["weights"] == (ledger["weights"] + ledger["quantization constants"]) / 1e9
+    kinds = gibibytes(ledger)
+    assert sum(kinds.values()) == pytest.approx(ledger.total / 2**30)
+    assert kinds["weights"] == (ledger["weights"] + ledger["quantization constants"]) / 2**30
 
 
 def test_checkpointed_blocks_keep_less_and_give_the_same_gradients():

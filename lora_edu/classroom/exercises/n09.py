@@ -210,6 +210,11 @@ def _trains_W_too(d_in, d_out, r):
     return codes, scales, adapter, both, 2 * both
 
 
+def _trains_W_in_16_bits(d_in, d_out, r):
+    codes, scales, adapter, *_ = qlora_bytes(d_in, d_out, r)
+    return codes, scales, adapter, 2 * d_in * d_out, 4 * d_in * d_out
+
+
 def _bits(d_in, d_out, r):
     return tuple(8 * size for size in qlora_bytes(d_in, d_out, r))
 
@@ -349,7 +354,7 @@ EXERCISES = {
             WrongAnswer(
                 _trains_W,
                 "You count a gradient and averages for the 4-bit weight. It is frozen: only B and A train.",
-                (_trains_W_too,),
+                (_trains_W_too, _trains_W_in_16_bits),
             ),
             WrongAnswer(
                 _with(1, lambda weights, trained: weights // 64 + weights // (64 * 256)),
@@ -363,7 +368,10 @@ EXERCISES = {
             WrongAnswer(
                 _with(4, lambda weights, trained: 8 * (weights + trained)),
                 "You count averages for the 4-bit weight. Adam keeps none for what does not train.",
-                (_with(4, lambda weights, trained: 8 * weights),),
+                (
+                    _with(4, lambda weights, trained: 8 * weights),
+                    _with(4, lambda weights, trained: 4 * weights),
+                ),
             ),
             WrongAnswer(
                 _with(4, lambda weights, trained: 4 * trained), "That is one average. Adam keeps two."

@@ -91,8 +91,12 @@ def parts(model: str, way: str, tokens: int) -> Mapping[str, float]:
     model, way, tokens
         One of `MODELS`, one of `gpu_fits.WAYS`, and the length of the text.
     """
-    ledger = training_ledger(model, way, tokens)
-    quantized, full = WAYS[way] == "qlora", WAYS[way] == "full"
+    return split(training_ledger(model, way, tokens), model)
+
+
+def split(ledger: Ledger, model: str) -> Mapping[str, float]:
+    """GiB by `PARTS` of a ledger on a GPU for `model`, one of `SHAPES`; they sum to the ledger's total."""
+    quantized, full = ledger.settings["method"] == "qlora", ledger.settings["method"] == "full"
     matrices = linear_layers(meta_model(model)).values() if quantized else ()
     codes = sum(packed_bytes(layer.get_parameter("weight").numel()) for layer in matrices)
     sizes = (

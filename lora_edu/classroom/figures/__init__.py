@@ -33,7 +33,8 @@ from lora_edu.classroom.figures.ellipse import circle_to_ellipse
 from lora_edu.classroom.figures.language import next_token
 from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, number_lines
 from lora_edu.classroom.figures.matrices import image, product
-from lora_edu.classroom.figures.memory import stacked, tensors_alive
+from lora_edu.classroom.figures.memory import stacked
+from lora_edu.classroom.figures.moments import held_over_time
 from lora_edu.classroom.figures.overlaps import collisions
 from lora_edu.classroom.figures.palette import COLORS, HATCHES, LINE_STYLES, MARKERS, ROLES
 from lora_edu.classroom.figures.peaks import memory_at_peak

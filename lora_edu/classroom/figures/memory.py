@@ -1,4 +1,4 @@
-"""Bytes: tensors that are alive, and terms that add up to a limit."""
+"""Bytes: terms that add up to a limit."""
 
 from __future__ import annotations
 
@@ -21,59 +21,6 @@ _KEY: dict[str, Any] = {
     "handlelength": 1.5,
     "columnspacing": 1.2,
 }
-
-
-def tensors_alive(
-    rows: Mapping[str, tuple[str, float]],
-    *,
-    alt: str | None = None,
-    formats: tuple[str, ...],
-    largest: float,
-    title: str = "",
-    ax: Picture | None = None,
-) -> Picture:
-    """Draw one bar a tensor, as long as its bytes and in the colour of its format; nothing where there are none.
-
-    Parameters
-    ----------
-    rows : mapping of str to (str, float)
-        Name to number format and megabytes, at least 0. A row stays where it is when its tensor is gone.
-    alt, title, ax
-        As in `lines`.
-    formats : tuple of str
-        Every number format that a slider may bring, in the order of the legend.
-    largest : float
-        Megabytes of the longest bar that a slider may bring, so that the axis stands still.
-
-    Raises
-    ------
-    ValueError
-        If `alt` is empty, or a row has a format that is not among `formats`.
-    """
-    unknown = {number_format for number_format, _ in rows.values()} - set(formats)
-    if unknown:
-        raise ValueError(f"formats must hold every row's format, got {formats} without {sorted(unknown)}")
-    styles = _styles(formats)
-    with drawing(alt, ax) as picture:
-        for position, (number_format, size) in enumerate(rows.values()):
-            if size:
-                picture.barh(position, size, 0.7, **styles[number_format])
-                text = f"{size:.1f}" if size >= 0.05 else "< 0.1"
-                picture.text(size + 0.01 * largest, position, text, va="center")
-        picture.set_yticks(range(len(rows)), list(rows))
-        picture.set(xlim=(0, 1.12 * largest), ylim=(len(rows) - 0.4, -0.6), xlabel="MB")
-        set_title(picture, title)
-        picture.grid(axis="y", visible=False)
-        handles = [Patch(label=name, **style) for name, style in styles.items()]
-        picture.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), **_KEY)
-        alive = {name: size for name, (_, size) in rows.items() if size}
-        picture.alt = sentence(
-            "Alive: " + listed(f"{name} {number(size)} MB ({rows[name][0]})" for name, size in alive.items())
-            if alive
-            else "No tensor is alive",
-            f"Together {number(sum(alive.values()))} MB; {len(rows) - len(alive)} of {len(rows)} are not there now",
-        )
-    return picture
 
 
 def stacked(

@@ -10,21 +10,27 @@ PREDICTIONS = (
         why="The levels lie so far apart that most weights stay nearest to the same one.",
     ),
     Question(
-        "Codes and scales take 8.7 MB, the weight in 32 bits 67 MB. What does `obvious` leave in memory "
-        "for the backward pass?",
-        ("the 67 MB as well", "the codes alone", "nothing"),
-        answer="the 67 MB as well",
-        why="Autograd keeps what a product needs for its gradient, and that is the weight that it was given.",
+        "A 4096 × 4096 layer is in the middle of its forward product. With which method does it take more memory?",
+        ("LoRA in 16 bits, four times as much", "QLoRA, a little more", "both take the same"),
+        answer="QLoRA, a little more",
+        why="For the product the weight is made in 16 bits, beside the codes. LoRA has no codes.",
     ),
     Question(
-        "The 4-bit codes take 53 MB. How many MB of tensors does a training step on 224 tokens hold at "
+        "The 4-bit codes of SmolLM2 take 0.05 GiB. How many GiB of tensors does a training step on 128 tokens hold at "
         "its peak?",
-        ("about 60", "about 200", "about 600"),
-        answer="about 600",
+        ("about 0.06", "about 0.15", "about 0.4"),
+        answer="about 0.4",
         why=(
-            "The embedding stays wide, and most of the rest is activations and logits: they do not care "
+            "The embedding stays in 32 bits here, and most of the rest is activations and logits: they do not care "
             "about 4 bits."
         ),
+    ),
+    Question(
+        "Codes and scales of a 2048 × 2048 layer take 2.1 MiB, its weight in 32 bits 16. What does `obvious` leave "
+        "in memory for the backward pass?",
+        ("the 16 MiB as well", "the codes alone", "nothing"),
+        answer="the 16 MiB as well",
+        why="Autograd keeps what a product needs for its gradient, and that is the weight that it was given.",
     ),
     Question(
         "Every block is computed a second time. How much longer does a QLoRA step take?",
@@ -34,15 +40,5 @@ PREDICTIONS = (
             "A step is one forward, and a backward of about one more: frozen weights need no gradient of "
             "their own."
         ),
-    ),
-    Question(
-        "Our layer and theirs, one training step. What agrees?",
-        (
-            "every byte and every digit",
-            "bytes exactly, results up to rounding",
-            "results within a few percent",
-        ),
-        answer="bytes exactly, results up to rounding",
-        why="The same codes mean the same weight. But the sums of a product are added in another order.",
     ),
 )

@@ -1,0 +1,66 @@
+"""docs/speed.md states what the records of the benchmarks hold."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lora_edu.classroom import figures, records
+from tools import draw_speed
+from tools.draw_speed import layer_ratios, medians, nf4_seconds, step_ratios
+
+PAGE = draw_speed.PAGE.read_text("utf-8")
+TEXT = " ".join(PAGE.split())
+
+
+def test_table_and_sentences_are_those_of_the_records():
+    sentences = {name: draw().alt for name, draw in draw_speed.DRAWN.items()}
+    assert draw_speed.page_of(PAGE, sentences) == PAGE, "run .venv/bin/python -m tools.draw_speed"
+    stored = {path.stem for path in (draw_speed.PAGE.parent / draw_speed.FOLDER).glob("*.png")}
+    assert stored == set(draw_speed.DRAWN)
+
+
+@pytest.mark.parametrize("name", draw_speed.DRAWN)
+def test_stored_pictures_are_up_to_date_and_nothing_collides(name):
+    path = draw_speed.PAGE.parent / draw_speed.FOLDER / f"{name}.png"
+    picture = draw_speed.DRAWN[name]()
+    stored = np.asarray(Image.open(path).convert("RGBA"), int)
+    drawn = np.asarray(Image.open(io.BytesIO(figures.to_png(picture))).convert("RGBA"), int)
+    assert stored.shape == drawn.shape
+    assert np.abs(stored - drawn).mean() < 0.5, "run .venv/bin/python -m tools.draw_speed"
+    assert figures.collisions(picture) == [] and not figures.is_cut_off(picture)
+
+
+def test_what_the_text_says_of_nf4_is_in_the_record():
+    there, back = nf4_seconds()["quantize"], nf4_seconds()["dequantize"]
+    assert f"our kernel takes {back['Triton'] / back['bitsandbytes']:.2f} of the time of bitsandbytes" in TEXT
+    assert f"and {back['Triton'] / back['a copy']:.2f} times that of a copy" in TEXT
+    faster, longer = there["bitsandbytes"] / there["Triton"], there["Triton"] / there["a copy"]
+    assert f"it is {faster:.1f} times as fast as bitsandbytes, and takes {longer:.1f} times as long" in TEXT
+    assert records.read("bench_gpu_nf4")["versions"]["bitsandbytes"] == "0.50.2"
+    assert {
+        row["agreement"] for row in records.read("bench_gpu_nf4")["results"] if row["peer"] != "a copy"
+    } >= {"same bytes"}
+
+
+def test_what_the_text_says_of_steps_is_in_the_record():
+    plain = [float(ratio) for ratio in medians(step_ratios(), "plain")]
+    assert f"cost {min(plain):.1f} to {max(plain):.1f} times as much" in TEXT
+    assert all(0.9 < float(ratio) < 1.1 for ratio in medians(step_ratios(), "triton"))
+    rounds = [ratio for kinds in step_ratios().values() for ratios in kinds.values() for ratio in ratios]
+    assert f"Single rounds lie between {min(rounds):.1f} and {max(rounds):.1f}" in TEXT
+    assert f"{records.read('bench_gpu_qlora_step')['rounds']} rounds" in TEXT
+
+
+def test_what_the_text_says_of_the_cpu_is_in_the_record():
+    for kind in ("plain", "numba"):
+        ratios = [float(ratio) for ratio in medians(layer_ratios(), kind)]
+        assert ratios == sorted(ratios) and ratios[-1] < 1
+    [kept] = [
+        row
+        for table in [records.read("bench_cpu_kept_memory")]
+        for row in table["results"]
+        if (row["case"], row["ours"], row["peer"]) == ("dequantize", "numba, out=", "bitsandbytes")
+    ]
+    assert 0.7 < np.median(kept["ratios"]) < 1.3

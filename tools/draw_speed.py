@@ -1,0 +1,169 @@
+"""Draw the pictures and tables of docs/speed.md from the records of the benchmarks: `python -m tools.draw_speed`.
+
+Every number of the page comes from data/runs/bench_*.json: those of pictures and tables through this file, and
+tests/classroom/test_speed_page.py looks for the others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lora_edu.classroom import figures, records
+from tools.draw_pictures import page_with
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "speed.md"
+FOLDER = "speed"
+WEIGHTS = 8192**2
+MOVED = WEIGHTS * (2 + 1 / 2 + 4 / 64)  # bytes: bfloat16, codes, scales
+# A weight: two for absmax, one to scale, two to find a cell of a table, one comparison, one addition; one product.
+OPERATIONS = {"quantize": 7 * WEIGHTS, "dequantize": WEIGHTS}
+H200_PEAK = 67e12  # float32 operations a second: https://www.nvidia.com/en-us/data-center/h200/
+WHO = ("plain PyTorch", "bitsandbytes", "Triton", "a copy")
+
+
+# ---------------------------------------------------------------- what was raced
+
+
+@cache
+def nf4_seconds() -> dict[str, dict[str, float]]:
+    """Seconds to quantize and dequantize 8192 × 8192 weights on an H200, by each of `WHO`."""
+    rows = {(row["case"], row["ours"], row["peer"]): row for row in records.read("bench_gpu_nf4")["results"]}
+    kinds = {"quantize": ("plain", "triton"), "dequantize": ("plain, out=", "triton, out=")}
+    return {
+        case: dict(
+            zip(
+                WHO,
+                (
+                    rows[case, plain, "bitsandbytes"]["seconds"],
+                    rows[case, kernel, "bitsandbytes"]["peer_seconds"],
+                    rows[case, kernel, "bitsandbytes"]["seconds"],
+                    rows[case, kernel, "a copy"]["peer_seconds"],
+                ),
+                strict=True,
+            )
+        )
+        for case, (plain, kernel) in kinds.items()
+    }
+
+
+@cache
+def step_ratios() -> dict[str, dict[str, list[float]]]:
+    """Our time over peft's of whole training steps on an H200: shape to kind of ours to its rounds."""
+    return _by_case(records.read("bench_gpu_qlora_step")["results"])
+
+
+@cache
+def layer_ratios() -> dict[str, dict[str, list[float]]]:
+    """Our time over bitsandbytes' of a 4096 × 4096 layer, forward and backward, on two CPU cores."""
+    tables: Any = records.read("bench_cpu")  # one file, a table a question
+    [table] = [table for table in tables if "4-bit layer" in table["question"]]
+    return _by_case(table["results"])
+
+
+def _by_case(results: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    cases: dict[str, dict[str, list[float]]] = {}
+    for row in results:
+        cases.setdefault(row["case"], {})[row["ours"]] = row["ratios"]
+    return cases
+
+
+def reached() -> dict[str, dict[str, float]]:
+    """Share of what memory and arithmetic of the chip allow."""
+    allowed = {case: min(H200_PEAK, bandwidth() * n / MOVED) for case, n in OPERATIONS.items()}
+    return {
+        case: {who: OPERATIONS[case] / row[who] / allowed[case] for who in WHO[:3]}
+        for case, row in nf4_seconds().items()
+    }
+
+
+def bandwidth() -> float:
+    """Bytes a second of a plain copy of as many bytes as dequantizing moves."""
+    return MOVED / nf4_seconds()["dequantize"]["a copy"]
+
+
+# ---------------------------------------------------------------- pictures and tables
+
+
+def draw_roofline() -> figures.Picture:
+    """Quantizing and dequantizing below the roof."""
+    points = {
+        f"{case}, {who}": (OPERATIONS[case], MOVED, row[who])
+        for case, row in nf4_seconds().items()
+        for who in WHO[:3]
+    }
+    title = "Memory is the limit of both, and dequantizing comes near it"
+    return figures.roofline(points, bandwidth=bandwidth(), peak=H200_PEAK, title=title)
+
+
+def draw_ratios(
+    cases: dict[str, dict[str, list[float]]], kinds: dict[str, str], **options: Any
+) -> figures.Picture:
+    """Our time over a peer's: a group a case, a bar a kind of ours, whiskers over the rounds."""
+    series = {
+        name: list(zip(*(ratios[kind] for ratios in cases.values()), strict=True))
+        for kind, name in kinds.items()
+    }
+    return figures.bars(series, number_format="{:.2f}", **options)
+
+
+DRAWN: dict[str, Callable[[], figures.Picture]] = {
+    "roofline": draw_roofline,
+    "steps": lambda: draw_ratios(
+        step_ratios(),
+        {"plain": "plain PyTorch", "triton": "with the kernels"},
+        groups=[case.replace(" x ", "×") for case in step_ratios()],
+        ylabel="our time over peft's",
+        title="With the kernels a step takes about as long as peft's",
+    ),
+    "layer": lambda: draw_ratios(
+        layer_ratios(),
+        {"plain": "plain PyTorch", "numba": "compiled by numba"},
+        groups=[
+            f"{case.rpartition(' ')[2]} tokens".replace("1 tokens", "1 token") for case in layer_ratios()
+        ],
+        ylabel="our time over bitsandbytes'",
+        title="On a CPU our layer is faster, and the more so the fewer tokens there are",
+    ),
+}
+
+
+def nf4_table() -> str:
+    """Milliseconds, as Markdown."""
+    rows = [f"| ms | {' | '.join(WHO)} |", "|---" * (len(WHO) + 1) + "|"]
+    for case, row in nf4_seconds().items():
+        rows.append(f"| {case} | {' | '.join(f'{1000 * row[who]:.3f}' for who in WHO)} |")
+    return "\n".join(rows)
+
+
+def medians(cases: dict[str, dict[str, list[float]]], kind: str) -> list[str]:
+    """The median ratio of each case, written."""
+    return [f"{median(ratios[kind]):.2f}" for ratios in cases.values()]
+
+
+def page_of(page: str, sentences: dict[str, str]) -> str:
+    """The page with its table and the sentences of its pictures as the records have them."""
+    page, found = re.subn(r"(?m)^\| ms \|(?:.*\n)(?:\|.*\n)+", nf4_table() + "\n", page)
+    if found != 1:
+        raise ValueError(f"the page must have one table of milliseconds, found {found}")
+    return page_with(page, sentences, FOLDER)
+
+
+def main() -> None:
+    folder = PAGE.parent / FOLDER
+    folder.mkdir(exist_ok=True)
+    sentences = {}
+    for name, draw in DRAWN.items():
+        picture = draw()
+        (folder / f"{name}.png").write_bytes(figures.to_png(picture))
+        sentences[name] = picture.alt
+    PAGE.write_text(page_of(PAGE.read_text("utf-8"), sentences), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
