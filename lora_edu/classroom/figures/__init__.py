@@ -49,6 +49,7 @@ from lora_edu.classroom.figures.schematic import (
     lora_layer,
     one_base,
     scored_example,
+    shaded_tokens,
     transformer_block,
     weight_life,
 )
