@@ -82,15 +82,17 @@ def main() -> None:
     argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     tokenizer = AutoTokenizer.from_pretrained(fetch_base_model())
     body = new_model(seed=0).eval().model
-    parts = {
-        part: features(part, body, tokenizer) for part in ("fit", "validation", "train", "test")
-    }
+    parts = {part: features(part, body, tokenizer) for part in ("fit", "validation", "train", "test")}
     X_test, y_test = parts["test"]
     blocks = range(0, X_test.shape[1], 2)
     content = {
         "command": "python -m tools.record_frozen_head",
         **provenance(),
-        "settings": {"classes": KINDS, "strengths": STRENGTHS, "initializer_range": body.config.initializer_range},
+        "settings": {
+            "classes": KINDS,
+            "strengths": STRENGTHS,
+            "initializer_range": body.config.initializer_range,
+        },
         "runs": [score(parts, reading, block) for reading in range(len(READINGS)) for block in blocks],
         "fresh_heads": fresh_heads(X_test[0, -1], y_test, body.config.initializer_range),
         "most_frequent_class": np.bincount(y_test).max().item() / len(y_test),
