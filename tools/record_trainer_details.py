@@ -26,7 +26,7 @@ from lora_edu.llm.surgery import add_lora, lora_parameters
 TARGET = Path(__file__).resolve().parents[1] / "data" / "runs" / "trainer_details.json"
 DETAILS = ("decay", "clipping", "token weights")
 WAYS = ((), DETAILS)
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (0, 1, 2)
 SETTINGS: dict[str, Any] = {"r": 8, "lora_alpha": 16, "steps": 20, "sentences_a_step": 2}
 SETTINGS |= {"learning_rate": 2e-3, "longest_gradient": 1.0, "held_out": 8}
 

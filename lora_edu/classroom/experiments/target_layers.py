@@ -75,7 +75,7 @@ def validation(part: str) -> tuple[list[float], dict[str, np.ndarray]]:
 
 
 def chosen_rates() -> dict[str, float]:
-    """For each choice the learning rate that did best on validation sentences of seen patterns; of equals the lowest."""
+    """For each choice the learning rate best on validation sentences of seen patterns; of equals the lowest."""
     rates, scores = validation("seen patterns")
     return {name: rates[int(np.nanargmax(row))] for name, row in scores.items()}
 

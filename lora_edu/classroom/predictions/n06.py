@@ -13,7 +13,7 @@ PREDICTIONS = (
         "The scores are 4, 2 and 0. Softmax makes shares of them. Which share does the first token get?",
         ("87 %", "67 %", "33 %"),
         answer="87 %",
-        why="Shares go by powers of e, not by the scores themselves: 54.6 of 54.6 + 7.4 + 1. Two more make 7 times as much.",
+        why="Shares go by powers of e, not by the scores themselves: 54.6 of 54.6 + 7.4 + 1.",
     ),
     Question(
         "A second adapter is trained without that label. What does it write after the closing brace?",
