@@ -79,8 +79,9 @@ figures.transformer_block(target_layers.SHAPES, title=title)
 # %% [markdown]
 # - A **norm** brings a copy of the stream to a fixed size.
 # - In **attention**, and only there, tokens meet: each fetches from those before it (section 2).
-# - The **MLP** works on each token alone: `gate` and `up` make 1,536 numbers each, SiLU bends those of `gate` (a
-#   rounded ReLU, $x / (1 + e^{-x})$), both are multiplied, and `down` makes 576 again.
+# - The **MLP** works on each token alone: `gate` and `up` make 1,536 numbers each, SiLU bends those of `gate` (like
+#   ReLU, which sets negative numbers to 0, but rounded: $x / (1 + e^{-x})$), both are multiplied, and `down` makes 576
+#   again.
 # - After 30 blocks and one more norm, the **head** makes logits: a linear layer, here the embedding's table again.
 #
 # Our task is to answer a sentence with its event, as JSON. No training will see this one:
@@ -119,7 +120,7 @@ explore(draw_token, token=range(1, len(text) - start + 1), start={"token": 2})
 #
 # *Deeper: nothing later needs this section.*
 #
-# The model counts it from **labels**, one a token: -100 where none is scored.
+# The model counts it from labels, one a token: -100 where none is scored.
 
 # %%
 by_hand = -next_token[start - 1 : -1].gather(1, text[start:, None]).log().mean()
@@ -233,8 +234,9 @@ short = extraction.encode_turn(tokenizer, turns, answer='{"who": "Anna"}')
 figures.scored_example([tokenizer.decode(token) for token in short["input_ids"]], short["labels"])
 
 # %% [markdown]
-# `<|im_end|>` is the **end of turn**, where whoever generates text stops. Only the answer and its end are scored. Other
-# models have other marks, so take the template from the model's own tokenizer, in training and afterwards.
+# `<|im_end|>` is the **end of turn**, where whoever generates text stops. The **labels** say what is scored: the answer
+# and its end. Before them they are -100. Other models have other marks, so take the template from the model's own
+# tokenizer, in training and afterwards.
 #
 # ### Exercise 06.3 · Label the answer (one star, 3 minutes)
 #
@@ -478,9 +480,9 @@ predict("06.5")
 figures.bars(
     {"right": class_heads.right()},
     groups=class_heads.WAYS,
-    ylabel="300 test sentences",
+    ylabel="right, of 300 sentences",
     number_format="{:.0%}",
-    title="LoRA beats a head alone, and with a new head is worth a guess",
+    title="LoRA reads best. With a new head it only guesses",
 )
 
 # %% [markdown]
