@@ -10,6 +10,8 @@ svd
     The 64 largest singular values of a large matrix: torch.svd_lowrank, scipy.
 qlora_step
     Whole steps of QLoRA training at the sizes people fine-tune, on a GPU: peft over bitsandbytes.
+four_bit_layer
+    One linear layer of a 7B at one token and at many, on a GPU: bitsandbytes, and the weight in 16 bits.
 busy_machine
     The base model's answers with as many threads as there are free cores, beside others who compute: PyTorch's own.
 

@@ -200,8 +200,25 @@ def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours - theirs).float().norm() / theirs.float().norm()).item()
 
 
-def main(question: str, measure: Callable[[Settings], list[Result]]) -> None:
-    """Read the command line, measure, print the table, write the record."""
+def main(
+    question: str,
+    measure: Callable[[Settings], Sequence[Any]],
+    header: Sequence[str] = HEADER,
+    also: Callable[[Settings], dict[str, float]] = lambda _: {},
+) -> None:
+    """Read the command line, measure, print the table, write the record.
+
+    Parameters
+    ----------
+    question
+        What the script asks.
+    measure
+        Returns dataclasses, each with ``cells()``: its row of the table.
+    header
+        Of the table.
+    also
+        What else the record says, such as what the machine can do at most.
+    """
     parser = argparse.ArgumentParser(description=question)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record here")
@@ -222,8 +239,8 @@ def main(question: str, measure: Callable[[Settings], list[Result]]) -> None:
     for noisy in ("bitsandbytes.backends.cpu.ops", "torchao", "torch.utils._pytree"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # what they say at import concerns no one here
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # above 0.5 or so others are at work
-    results = measure(settings)
-    print(f"{question}\n\n{table(results)}")
+    results, more = measure(settings), also(settings)
+    print(f"{question}\n\n{table(results, header)}")
     if options.json:
         # The record names no folder of this machine.
         arguments = [options.json.name if a == str(options.json) else a for a in sys.argv[1:]]
@@ -232,14 +249,14 @@ def main(question: str, measure: Callable[[Settings], list[Result]]) -> None:
             conditions["revision"] = options.revision
         write_json(
             options.json,
-            {"question": question, **conditions, "results": [asdict(result) for result in results]},
+            {"question": question, **conditions, **more, "results": [asdict(result) for result in results]},
         )
 
 
-def table(results: Sequence[Result]) -> str:
+def table(results: Sequence[Any], header: Sequence[str] = HEADER) -> str:
     """The results as a Markdown table, its columns aligned."""
-    rows = [HEADER, *(result.cells() for result in results)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    rows = [list(header), *(result.cells() for result in results)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     rows.insert(1, ["-" * width for width in widths])
     padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
     return "\n".join("| " + " | ".join(row) + " |" for row in padded)

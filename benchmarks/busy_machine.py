@@ -55,8 +55,9 @@ def race(with_all, with_free, count: int, settings: Settings) -> Result:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Processes that keep a core busy each, until the block ends."""
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    """Processes that keep a core busy each, until the block ends or this process dies."""
+    command = [sys.executable, "-c", "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"]
+    processes = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield
     finally:

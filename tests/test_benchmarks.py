@@ -72,6 +72,24 @@ def test_a_step_of_each_size_is_raced_on_a_gpu_and_a_tiny_one_here(tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-3)
 
 
+@pytest.mark.slow
+def test_one_layer_is_raced_against_its_16_bits_and_all_ways_compute_the_same(tmp_path):
+    file = tmp_path / "record.json"
+    done = run("benchmarks.four_bit_layer", "--quick", "--rounds", 2, "--json", file)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(file.read_text())
+    assert record["copy_bytes_a_second"] > 0 and record["peak_operations_a_second"] > 0
+    rows = record["results"]
+    ways = ["fp32", "bitsandbytes", "lora_edu plain", "lora_edu kernels"]
+    assert [row["way"] for row in rows] == 4 * ways  # two numbers of tokens, forward and both ways
+    for row in rows:
+        assert row["difference"] < 1e-5 and len(row["ratios"]) == 2 and row["seconds"] > 0
+        assert (row["ratios"] == [1, 1]) == (row["way"] == "fp32")
+        assert 8 * row["weight_bytes"] / (128 * 64) == (
+            32 if row["way"] == "fp32" else pytest.approx(5.2, rel=0.1)
+        )
+
+
 def check_row(row):
     assert row["case"] and row["ours"] and row["peer"] and row["agreement"]
     assert row["ours"] != row["peer"]

@@ -2,7 +2,10 @@
 
     python tools/record_gpu_runs.py tune      one seed, several learning rates a method, scored on the validation split
     python tools/record_gpu_runs.py final     three seeds at the best learning rates, and LoRA at several ranks
-    python tools/record_gpu_runs.py targets   LoRA on q and v alone, at the rank and at the size of all-linear r = 8
+    python tools/record_gpu_runs.py targets   LoRA on q and v alone, at the rank and at the size of all-linear r = 8,
+                                              and on the MLP alone at that size
+    python tools/record_gpu_runs.py targets_tune   the same and all-linear r = 8 at three learning rates, one seed,
+                                              scored on the validation split
     python tools/record_gpu_runs.py scaling   alpha / r against alpha / sqrt(r) at one learning rate
     python tools/record_gpu_runs.py alone     one run a method with the GPU to itself: seconds and memory
 
@@ -33,9 +36,14 @@ FULL_RATES = (2e-5, 5e-5, 1e-4, 2e-4)
 BEST_RATE = {"full": 5e-5, "lora": 1e-3, "qlora": 1e-3}
 RANKS = (1, 2, 4, 16, 64)
 SEEDS = (0, 1, 2)
-QUERY_VALUE = ["q_proj", "v_proj"]
-QUERY_VALUE_RANKS = (8, 42)  # 42: 2.42 million numbers, all-linear at r = 8 has 2.44
-QUERY_VALUE_RATES = (1e-3, 2e-3, 5e-3)
+QUERY_VALUE, MLP = ["q_proj", "v_proj"], ["gate_proj", "up_proj", "down_proj"]
+# Layers, rank and learning rates. All-linear at r = 8 has 2.44 million numbers, q and v at 42 2.42, the MLP at 13 2.47.
+TARGETS = (
+    (QUERY_VALUE, 8, (1e-3, 2e-3, 5e-3)),
+    (QUERY_VALUE, 42, (1e-3, 2e-3, 5e-3)),
+    (MLP, 13, (5e-4, 1e-3, 2e-3)),
+)
+ALL_LINEAR = (("all-linear",), 8, (5e-4, 1e-3, 2e-3))
 SCALING_RANKS = (4, 32, 128)
 KEPT = ("losses", "exact_match", "exact_match_unseen", "n", "base", "trainable_parameters", "seconds")
 
@@ -46,11 +54,13 @@ def plan(name: str) -> list[dict[str, Any]]:
         full = [{"method": "full", "learning_rate": rate} for rate in FULL_RATES]
         lora = [{"method": "lora", "r": 8, "lora_alpha": 16, "learning_rate": rate} for rate in ADAPTER_RATES]
         return full + lora  # QLoRA takes LoRA's
-    if name == "targets":
+    if name.startswith("targets"):
+        tried, seeds = (TARGETS, SEEDS) if name == "targets" else ((*TARGETS, ALL_LINEAR), SEEDS[:1])
         return [
             {"method": "lora", "r": r, "lora_alpha": 2 * r, "learning_rate": rate, "seed": seed}
-            | {"target_modules": QUERY_VALUE}
-            for r, rate, seed in product(QUERY_VALUE_RANKS, QUERY_VALUE_RATES, SEEDS)
+            | {"target_modules": list(layers)}
+            for layers, r, rates in tried
+            for rate, seed in product(rates, seeds)
         ]
     if name == "scaling":
         return [
@@ -73,7 +83,7 @@ def plan(name: str) -> list[dict[str, Any]]:
 
 def common_of(plan_name: str, folder: Path) -> dict[str, Any]:
     """The settings that all runs of a plan share. Rates are chosen without the test split: see `load_events`."""
-    if plan_name != "tune":
+    if not plan_name.endswith("tune"):
         return COMMON
     files = {"train_file": "fit", "test_file": "validation"}
     for split in files.values():
@@ -113,7 +123,7 @@ def run(settings: dict[str, Any], common: dict[str, Any], folder: Path, deadline
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("plan", choices=["tune", "final", "targets", "scaling", "alone"])
+    parser.add_argument("plan", choices=["tune", "final", "targets", "targets_tune", "scaling", "alone"])
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--revision", required=True, help="git revision of this checkout")
     parser.add_argument("--processes", type=int, default=12, help="runs side by side")
