@@ -62,7 +62,7 @@ def score_by_rate(
         picture.set_xticks(list(rates), [f"{rate:g}" for rate in rates], fontsize=SIZE)
         picture.minorticks_off()
         picture.set_ylim(ylim)
-        picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        picture.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     where = f"{ylabel[:1].upper()}{ylabel[1:]} against the learning rate" if ylabel else ""
     picture.alt = alt or say.sentence(title, where, f"The best: {say.listed(best)}")
     return picture

@@ -22,8 +22,8 @@ PREDICTIONS = (
         why="It was never asked to stop, and it has only ever been asked for events.",
     ),
     Question(
-        "Now the test, on seen patterns. All linear layers at r = 8 reach 96 %. And q and v alone at r = 8, with a "
-        "fifth of the numbers?",
+        "Each choice gets the learning rate that suits it. On seen patterns of the test all linear layers reach 96 %. "
+        "And q and v at r = 8, with a fifth of the numbers?",
         ("about 60 %", "about 80 %", "about 96 %"),
         answer="about 96 %",
         why="On this narrow task few numbers are enough, at a learning rate of their own.",
