@@ -42,7 +42,8 @@ def features(part: str, body: Any, tokenizer: Any) -> tuple[np.ndarray, np.ndarr
     classes = np.array([line.pop("labels") for line in lines])
     found = []
     for start in range(0, len(lines), 50):
-        batch: Any = collate(lines[start : start + 50]).to(body.device)
+        padded: Any = collate(lines[start : start + 50])
+        batch = padded.to(body.device)
         states = torch.stack(body(**batch, output_hidden_states=True).hidden_states)
         mask = batch["attention_mask"]
         last = states[:, torch.arange(len(mask)), mask.sum(dim=1) - 1]
