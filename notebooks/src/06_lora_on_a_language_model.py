@@ -505,15 +505,15 @@ fresh = records.read("frozen_head")["fresh_heads"]
 assert [f"{share:.0%}" for share in fresh["quartiles"]] == ["9%", "19%", "25%", "31%", "43%"]
 
 # %% [markdown]
-# A head alone, fitted to the end, gets 66 % at the last token. From the mean over all tokens it gets 96 % after block
-# 2, chosen on validation sentences, and 95 % before any block: single words tell the day. So LoRA's 98 % at the last
-# token mostly make up for where its head reads.
+# A head alone, fitted to the end, gets 66 % at the last token. From the mean over all tokens it gets 96 % after block 2
+# (chosen on validation), and 95 % before any: single words tell the day. So LoRA mostly makes up for where its head
+# reads.
 #
 # With new heads the three got 24, 8 and 12 %. A new head's four rows are drawn alike, so each class wins equally often:
-# on *average* one in four is right. Single draws range widely: of 1,000 on the frozen base, half got 19 to 31 %, and
-# all 9 to 43 %.
+# on *average* one in four is right. Draws range widely: of 1,000 on the frozen base, half got 19 to 31 %, all 9 to 43
+# %.
 #
-# So training looks perfect, and what you hand on guesses. In peft, `modules_to_save` names what is saved too. A toy's
+# Training looks perfect, and what you hand on guesses. In peft, `modules_to_save` names what is saved too. A toy's
 # file:
 
 # %%
