@@ -37,6 +37,12 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         probabilities={"base": BEFORE, "with adapter": AFTER},
         title="The adapter is sure where the base guessed",
     ),
+    "shaded_tokens": lambda: figures.shaded_tokens(
+        TOKENS[4:],
+        {"base": BEFORE[4:], "with adapter": AFTER[4:]},
+        roles={"base": "frozen", "with adapter": "trained"},
+        title="The adapter is sure where the base guessed",
+    ),
     "weight_life": lambda: figures.weight_life(13, layers=30, wide=1.77, stored=54.8),
     "one_base": lambda: figures.one_base(
         ("SmolLM2-135M", 269.0),

@@ -41,9 +41,6 @@ FIGURES = {
     "lines": lambda **options: figures.lines({"a": [3, 1], "b": [2, 1]}, **options),
     "loss_curve": lambda **options: figures.loss_curve({"QLoRA": [3, 1]}, **options),
     "bars": lambda **options: figures.bars({"a": [1, 2], "b": [2, 3]}, groups=["x", "y"], **options),
-    "before_after": lambda **options: figures.before_after(
-        [0, 0.1], [0.8, 0.9], groups=["x", "y"], **options
-    ),
     "bit_fields": lambda **options: figures.bit_fields(
         {"a": ({"sign": "1", "rest": "010"}, "-2")}, **options
     ),
@@ -88,6 +85,9 @@ FIGURES = {
     ),
     "scored_example": lambda **options: figures.scored_example(
         ["Hi", " you", "{", "a", "}"], [-100, -100, 5, 6, 7], probabilities=[0, 0, 0.05, 0.5, 1], **options
+    ),
+    "shaded_tokens": lambda **options: figures.shaded_tokens(
+        ["{", "a", "}"], {"base": [0.05, 0.5, 0.9], "tuned": [1, 0.9, 0.95]}, **options
     ),
     "transformer_block": lambda **options: figures.transformer_block(["q_proj", "down_proj"], **options),
     "weight_life": lambda **options: figures.weight_life(3, layers=30, wide=1.3, stored=72.4, **options),
@@ -140,7 +140,6 @@ TOLD = {
     "lines": ["a: 3 at 1, 1 at 2", "b: 2 at 1, 1 at 2"],
     "loss_curve": ["3 at 1, 1 at 2"],
     "bars": ["a: x 1 and y 2", "b: x 2 and y 3"],
-    "before_after": ["before: x 0% and y 10%", "after: x 80% and y 90%"],
     "bit_fields": ["a: 1 010, -2"],
     "energy_by_rank": ["0.5 at 1, 1 at 2", "rank 1"],
     "equal_shares": ["4 slices", "0.674"],
@@ -157,6 +156,7 @@ TOLD = {
     "rank_error": ["1 at 0, 0 at 2", "rank 1"],
     "roofline": ["bends at 10", "a reaches 2%"],
     "running_time": ["1 at 2, 8 at 4"],
+    "shaded_tokens": ["base: 1 of them below 50%", "48% on average", "at {: 5.0%", "tuned: 0 of them"],
     "scored_example": ["5 tokens", "3 are scored", "52% on average", "at {: 5.0%"],
     "drift": ["Updates of 2 % of W", "after 3 swaps: a 0.4 % and b 1e-06 %"],
     "memory_at_peak": ["full: W 1.00 and g 2.00, together 3.00", "LoRA: W 1.00, together 1.00"],
@@ -239,14 +239,6 @@ def test_repeats_become_median_and_range():
 def test_bars_that_a_slider_moves_can_keep_one_axis():
     axes = [figures.bars({"a": [x, 0]}, groups=["x", "y"], top=1.15, alt=ALT).get_ylim() for x in (0.2, 1)]
     assert axes == [(0, 1.15)] * 2
-
-
-def test_before_after_states_percentages():
-    picture = figures.before_after(
-        [[0.0, 0.0]] * 3, [[0.8, 0.5], [0.9, 0.6], [0.7, 0.7]], groups=["x", "y"], alt=ALT
-    )
-    assert [text.get_text() for text in picture.texts] == ["0%", "0%", "80%", "60%"]
-    assert [tick.get_text() for tick in picture.get_xticklabels()] == ["x", "y"]
 
 
 def test_an_image_cuts_off_beyond_its_limits():

@@ -1,5 +1,7 @@
 """The drawings that return: their numbers by a second route, their scale, and what collides at other sizes."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -117,6 +119,30 @@ def test_a_long_example_takes_more_lines_and_collides_nowhere():
     assert figures.collisions(picture) == []
 
 
+def test_a_low_probability_is_written_and_a_very_low_one_framed():
+    p = [0.9, 0.5, 0.4999, 0.1, 0.0999, 0.004]
+    picture = figures.shaded_tokens(list("abcdef"), {"base": p})
+    written = [text.get_text() for text in picture.texts if re.fullmatch(r"<?\d+%", text.get_text())]
+    assert written == ["50%", "10%", "10%", "<1%"]
+    framed = [
+        patch for patch in picture.patches if to_hex(patch.get_edgecolor()) == ROLES["gradients"].lower()
+    ]
+    assert len(framed) == 2
+    shades = [sum(patch.get_facecolor()[:3]) for patch in picture.patches]
+    assert shades == sorted(shades)  # the surer, the darker
+
+
+def test_a_long_answer_takes_more_lines_in_which_both_models_stand_above_each_other():
+    tokens = [" word", "\n", '":', " longer_token"] * 12
+    p = RNG.uniform(0, 1, 48)
+    picture = figures.shaded_tokens(tokens, {"base": p, "with adapter": p**0.1})
+    figures.to_png(picture)
+    assert figures.collisions(picture) == []
+    left = sorted(patch.get_x() for patch in picture.patches)
+    assert len(left) == 96 and left[::2] == left[1::2]
+    assert sum(text.get_text() == "base" for text in picture.texts) > 1
+
+
 @pytest.mark.parametrize(("step", "lit"), [(0, 1), (29, 30), (30, 30), (59, 1)])
 def test_the_light_goes_there_and_back(step, lit):
     picture = figures.weight_life(step, layers=30, wide=1.3, stored=72.4)
@@ -160,6 +186,9 @@ def test_a_schematic_takes_a_figure_of_its_own():
         (lambda: figures.scored_example(["a", "b"], [1]), "as many of each"),
         (lambda: figures.scored_example(["a", "b"], [1, -100]), "one scored after the first"),
         (lambda: figures.scored_example(["a", "b"], [1, 1], probabilities=[1, 2]), "must be probabilities"),
+        (lambda: figures.shaded_tokens(["a"], {}), "a token and a model, got 1 and 0"),
+        (lambda: figures.shaded_tokens(["a"], {"base": [0.5, 0.5]}), r"base must be .* shape \(1,\)"),
+        (lambda: figures.shaded_tokens(["a"], {"base": [1.5]}), "base must be probabilities"),
         (lambda: figures.weight_life(60, layers=30, wide=1, stored=1), r"step must be in 0 … 59, got 60"),
         (lambda: figures.weight_life(0, layers=1, wide=1, stored=1), r"layers must be in 2 … 60"),
         (lambda: figures.weight_life(0, layers=2, wide=0, stored=1), "wide and stored must be above 0"),

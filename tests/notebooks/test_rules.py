@@ -47,6 +47,7 @@ REVISED = (
     "04",
     "05",
     "05b",
+    "06",
     "09",
 )  # here a learner reads the experiment and no plumbing; the others follow
 MOST_REVISED_LINES = 10

@@ -43,6 +43,10 @@ def _marks_clamped(logits, labels):
     return F.cross_entropy(logits[:-1], labels[1:].clamp(min=0))
 
 
+def _marks_clamped_and_not_counted(logits, labels):
+    return _marks_clamped(logits, labels) * len(labels[1:]) / (labels[1:] != -100).sum()
+
+
 def _marks_as_tokens(logits, labels):
     log_p = logits[:-1].log_softmax(dim=-1)
     return -log_p[torch.arange(len(log_p)), labels[1:]].mean()  # -100 counts from the end of the vocabulary
@@ -239,6 +243,7 @@ EXERCISES = {
             WrongAnswer(
                 _marks_clamped,
                 "You turn -100 into 0, which is a token like any other, and score it. Leave those places out.",
+                (_marks_clamped_and_not_counted,),
             ),
             WrongAnswer(
                 _marks_as_tokens,

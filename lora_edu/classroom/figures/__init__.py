@@ -22,7 +22,7 @@ from lora_edu.classroom.figures._canvas import (
     to_png,
     to_quick_png,
 )
-from lora_edu.classroom.figures.bars import bars, before_after
+from lora_edu.classroom.figures.bars import bars
 from lora_edu.classroom.figures.beside import beside
 from lora_edu.classroom.figures.bits import bit_fields, error_budget
 from lora_edu.classroom.figures.charts import lines, loss_curve, rank_error, running_time
@@ -50,6 +50,7 @@ from lora_edu.classroom.figures.schematic import (
     lora_layer,
     one_base,
     scored_example,
+    shaded_tokens,
     transformer_block,
     weight_life,
 )

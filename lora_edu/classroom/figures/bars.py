@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures import _sentences as say
-from lora_edu.classroom.figures._canvas import STYLE, Picture, drawing, median_and_range, text_width, wrapped
+from lora_edu.classroom.figures._canvas import Picture, drawing, median_and_range, text_width, wrapped
 from lora_edu.classroom.figures._marks import SIZE, label, name_bars, slot_inches
 from lora_edu.classroom.figures.palette import HATCHES, INK, PAPER, colors_of
 
@@ -136,29 +135,3 @@ def said_of_bars(
             pairs = f"least {few} ({groups[least]}), most {many} ({groups[most]})"
         parts.append(f"{name}: {pairs}".replace("\n", " "))
     return say.sentence(*parts)
-
-
-def before_after(
-    before: ArrayLike,
-    after: ArrayLike,
-    *,
-    groups: Sequence[str],
-    alt: str | None = None,
-    title: str = "",
-    ax: Picture | None = None,
-) -> Picture:
-    """Draw the exact match (fractions, 0 to 1) of each group before and after training, as in `bars`."""
-    picture = bars(
-        {"before": before, "after": after},
-        groups=groups,
-        ylabel="exact match",
-        title=title,
-        number_format="{:.0%}",
-        roles={"after": "trained"},
-        alt=alt,
-        ax=ax,
-    )
-    with mpl.rc_context(STYLE):  # new ticks
-        picture.set_ylim(0, 1.15)
-        picture.set_yticks(np.linspace(0, 1, 6))
-    return picture

@@ -25,6 +25,7 @@ def score_by_rate(
     *,
     rates: Sequence[float],
     ylabel: str = "",
+    ylim: tuple[float, float] = (-0.1, 1.05),
     title: str = "",
     alt: str | None = None,
     ax: Picture | None = None,
@@ -34,9 +35,11 @@ def score_by_rate(
     Parameters
     ----------
     series : mapping of str to array
-        Label to one share a rate; repeats as in `lines`.
+        Label to one share a rate, nan where none was measured; repeats as in `lines`.
     rates : sequence of float
         The learning rates, rising; the axis is logarithmic.
+    ylim : (float, float)
+        Where the y axis begins and ends; below 0 leaves room between the first labels of both axes.
     ylabel, title, alt, ax
         As in `lines`.
 
@@ -50,15 +53,16 @@ def score_by_rate(
     with mpl.rc_context(STYLE):  # new ticks
         for name, values in series.items():
             middle, _, _ = median_and_range(values, name, len(rates))
-            top = int(np.argmax(middle))
+            top = int(np.nanargmax(middle))
             best.append(f"{name} {say.percent(float(middle[top]))} at {rates[top]:g}")
             ring: dict[str, Any] = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.6, "zorder": 5}
+            ring["clip_on"] = False  # the best may be the last
             picture.scatter([rates[top]], [middle[top]], s=170, **ring)
         picture.set_xscale("log")
         picture.set_xticks(list(rates), [f"{rate:g}" for rate in rates], fontsize=SIZE)
         picture.minorticks_off()
-        picture.set_ylim(-0.1, 1.05)  # room between the first labels of both axes
-        picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        picture.set_ylim(ylim)
+        picture.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     where = f"{ylabel[:1].upper()}{ylabel[1:]} against the learning rate" if ylabel else ""
     picture.alt = alt or say.sentence(title, where, f"The best: {say.listed(best)}")
     return picture

@@ -10,10 +10,10 @@ PREDICTIONS = (
         why="At each of the 5 places, one score for every token that could come next.",
     ),
     Question(
-        "`all-linear` means each linear layer of the 30 blocks. How many pairs of B and A is that?",
-        ("120", "210", "211"),
-        answer="210",
-        why="Seven layers a block: q, k, v, o, gate, up, down. The output layer is left out.",
+        "The scores are 4, 2 and 0. Softmax makes shares of them. Which share does the first token get?",
+        ("87 %", "67 %", "33 %"),
+        answer="87 %",
+        why="Shares go by powers of e, not by the scores themselves: 54.6 of 54.6 + 7.4 + 1.",
     ),
     Question(
         "A second adapter is trained without that label. What does it write after the closing brace?",
@@ -22,17 +22,17 @@ PREDICTIONS = (
         why="It was never asked to stop, and it has only ever been asked for events.",
     ),
     Question(
-        "Exact match on seen patterns, each at its best learning rate. All linear layers at r = 8 reach "
-        "96 %. And q and v alone, at r = 8?",
-        ("about 96 %", "about 80 %", "about 60 %"),
+        "Each choice gets the learning rate that suits it. On seen patterns of the test all linear layers reach 96 %. "
+        "And q and v at r = 8, with a fifth of the numbers?",
+        ("about 60 %", "about 80 %", "about 96 %"),
         answer="about 96 %",
-        why="On this narrow task, and at a higher learning rate.",
+        why="On this narrow task few numbers are enough, at a learning rate of their own.",
     ),
     Question(
-        "Head and LoRA train together and get 98 % right. Only LoRA is saved. And after loading it over "
-        "the base, with a new head?",
-        ("less than 30 %", "49 %, as with a trained head alone", "98 %"),
-        answer="less than 30 %",
-        why="The new head is random. What LoRA prepares for the old one means nothing to it.",
+        "Head and LoRA train together and get 98 % right. Only LoRA is saved. It is loaded with a new head, drawn at "
+        "random. How many answers are right, on average over many such draws?",
+        ("nearly none", "1 in 4", "2 in 3"),
+        answer="1 in 4",
+        why="The four rows of a new head are drawn alike, so whatever goes in, each class wins equally often.",
     ),
 )
