@@ -202,11 +202,11 @@ FORMATS = {
 }
 
 
-def by_bits(row_of: Callable[[Format], Sequence[float]]) -> dict[str, dict[str, Sequence[float]]]:
-    """What `row_of` finds for each format, those of equal bits together."""
+def by_bits(row_of: Callable[[str], Sequence[float]]) -> dict[str, dict[str, Sequence[float]]]:
+    """What `row_of` finds for each format by its name, those of equal bits together."""
     groups: dict[str, dict[str, Sequence[float]]] = {}
     for name, scheme in FORMATS.items():
-        groups.setdefault(f"{scheme.bits:.3g} bits", {})[name] = row_of(scheme)
+        groups.setdefault(f"{scheme.bits:.3g} bits", {})[name] = row_of(name)
     return groups
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lora_edu.classroom.experiments.four_bit_formats import normal_code
 from lora_edu.methods.blockwise import normalize_blocks
 
 POWERS = {"mean absolute": 1, "root mean square": 2}
@@ -102,3 +103,24 @@ def settle(quotients: Quotients, code: Tensor, steps: int) -> Tensor:
     for _ in range(steps):
         codes.append(quotients.step(codes[-1]))
     return torch.stack(codes)
+
+
+def excess(code: Tensor, blocksize: int, error: str, seed: int, size: int = 2**17, steps: int = 100) -> float:
+    """How much more `code` errs than the levels that Lloyd finds, as a share, on normal numbers that it did not see.
+
+    Levels are found on one sample and judged, both codes, on another.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    seen, new = (
+        Quotients.of(torch.randn(size, generator=generator), blocksize, error) for _ in ("seen", "new")
+    )
+    best = settle(seen, even_start(), steps)[-1]
+    return new.error_of(code.double()) / new.error_of(best) - 1
+
+
+def excess_by_offset(offsets: list[float], blocksize: int, seed: int, size: int = 2**17) -> list[float]:
+    """How much more the mean absolute error is at each offset than at the best of them, as a share."""
+    W = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    quotients = Quotients.of(W, blocksize)
+    errors = [quotients.error_of(normal_code(offset)) for offset in offsets]
+    return [error / min(errors) - 1 for error in errors]
