@@ -91,7 +91,7 @@ def refitted(W: Tensor, blocksize: int, rounds: int = 10) -> Tensor:
 
 
 def mxfp4(W: Tensor) -> Tensor:
-    """E2M1 numbers; the scale of 32 is a power of two: the largest weight comes to lie between 4 and 8, cut off at 6."""
+    """E2M1 numbers; 32 share a power of two: their largest comes to lie between 4 and 8, and is cut off at 6."""
     blocks = W.view(-1, 32)
     scale = 2.0 ** (blocks.abs().amax(1, keepdim=True).clamp(min=_TINY).log2().floor() - 2)
     return (nearest_e2m1(blocks / scale) * scale).flatten()

@@ -1,7 +1,7 @@
 """gguf, llama.cpp's own package, as a referee of the formats in `four_bit_formats`.
 
-Q4_0, Q4_1 and MXFP4 it writes and reads. NVFP4 and Q4_K it only reads: there our codes and constants are packed into its
-bytes, so that at least what we read back is what llama.cpp would compute with.
+Q4_0, Q4_1 and MXFP4 it writes and reads. NVFP4 and Q4_K it only reads: there our codes and constants are packed into
+its bytes, so that at least what we read back is what llama.cpp would compute with.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def _q4_k_bytes(W: Tensor) -> np.ndarray:
         d[:, 4:] & 15 | (m[:, 4:] & 15) << 4,
     ]
     even, odd = codes[:, ::2].astype(np.uint8), codes[:, 1::2].astype(np.uint8)
-    halves = [np.ascontiguousarray(part[:, 0]).astype(np.float16).view(np.uint8) for part in (of_step, of_below)]
+    halves = [
+        np.ascontiguousarray(part[:, 0]).astype(np.float16).view(np.uint8) for part in (of_step, of_below)
+    ]
     return np.concatenate([*halves, *scales, (even | odd << 4).reshape(len(even), -1)], axis=1).ravel()
 
 

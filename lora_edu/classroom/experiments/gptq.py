@@ -38,8 +38,8 @@ def gptq(W: Tensor, H: Tensor, code: Tensor, blocksize: int = 64) -> Tensor:
     rest, W_hat = W.clone(), torch.empty_like(W)
     for j in range(columns):
         if j % blocksize == 0:
-            absmax = rest[:, j : j + blocksize].abs().amax(1).half().float().clamp(min=1e-8)
-        W_hat[:, j] = code[nearest_level(rest[:, j] / absmax, code)] * absmax
+            absmax = rest[:, j : j + blocksize].abs().amax(1).clamp(min=1e-8)
+        W_hat[:, j] = code[nearest_level(rest[:, j] / absmax, code)] * absmax.half().float()
         error = (rest[:, j] - W_hat[:, j]) / U[j, j]
         rest[:, j + 1 :] -= torch.outer(error, U[j, j + 1 :])
     return W_hat

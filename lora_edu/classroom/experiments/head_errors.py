@@ -40,7 +40,8 @@ class HeadErrors:
     mean_absolute, root_mean_square
         Of the weights, over their root mean square.
     logits
-        Root mean square of the logits' change over that of the logits, each place's mean taken off: softmax does not see it.
+        Root mean square of the logits' change over that of the logits, each place's mean taken off, which softmax
+        does not see.
     divergence
         Mean Kullback-Leibler divergence of the new probabilities from the old, nats a token.
     changed

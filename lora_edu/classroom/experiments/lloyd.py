@@ -4,7 +4,8 @@ A block of weights is divided by its largest magnitude, its absmax, so an error 
 times in the weights. So the best place of a level, among the quotients nearest to it, is their *weighted* median (mean
 absolute error, weights absmax) or their weighted mean (root mean square, weights absmax squared).
 
-The quotients are sorted once. A cell is then a stretch of them, and whatever a step asks is a difference of running sums.
+The quotients are sorted once. A cell is then a stretch of them, and whatever a step asks is a difference of running
+sums.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def settling(
 ) -> None:
     """Draw the way of each level from step 0 to `step`, downward, and beside it the error, falling.
 
-    Both axes stand still. Where a level of the target lies, a grey line runs through the picture: the levels settle on it.
+    Both axes stand still. A grey line runs through the picture where a level of the target lies.
 
     Parameters
     ----------
@@ -80,7 +80,9 @@ def settling(
         error.plot(steps, falls[: step + 1], color=COLORS[0], linewidth=2.6)
         error.scatter([step], [falls[step]], s=60, color=COLORS[0], edgecolors=PAPER, zorder=4)
         low, high = min(falls.min(), target_error), falls.max()
-        error.set(xlim=(-0.03 * last, ROOM * last), ylim=(low - 0.12 * (high - low), high + 0.08 * (high - low)))
+        error.set(
+            xlim=(-0.03 * last, ROOM * last), ylim=(low - 0.12 * (high - low), high + 0.08 * (high - low))
+        )
         where = {"textcoords": "offset points", "ha": "right", "fontsize": SIZE, "color": INK}
         at = ROOM * last, target_error
         error.annotate(f"{name}: {target_error:.4f}", at, (-4, -5), va="top", **where)

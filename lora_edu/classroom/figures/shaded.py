@@ -70,9 +70,10 @@ def shaded_table(
                 place = Block(left + j * cell, y + (len(members) - 1 - i) * ROW, cell, ROW)
                 if len(members) > 1:
                     outline(picture, place, INK, width=1.8)
-                best.setdefault(group, []).append(f"{columns[j]} {list(members)[i]} ({formats[j].format(numbers[i, j])})")
+                least = f"{columns[j]} {list(members)[i]} ({formats[j].format(numbers[i, j])})"
+                best.setdefault(group, []).append(least)
             y -= GAP
-        told = (f"{group}: {listed(least)}" for group, least in best.items())
+        told = (f"{group}: {listed(found)}" for group, found in best.items())
         picture.alt = sentence(title, "The least of each column", *told)
     return picture
 

@@ -50,7 +50,10 @@ def stored_bytes(
             total = f"{bits[scale] * weights / 8:,.0f} bytes, {bits[scale]:.3f} bits a weight"
             word(picture, (PAD + NAMES, y - 0.06), total, ha="left", va="top")
             right = PAD + NAMES + BLOCKS * ACROSS + 0.14
-            for role, height, size in (("scales", top - 0.03, scale), ("codes", y + codes * DOWN / 2 - 0.1, codes)):
+            for role, height, size in (
+                ("scales", top - 0.03, scale),
+                ("codes", y + codes * DOWN / 2 - 0.1, codes),
+            ):
                 word(picture, (right, height), f"{role} {BLOCKS * size:,} bytes", role=role, ha="left")
         _scale_of_scales(picture, LOW + (codes + 1) * DOWN)
         picture.alt = sentence(
