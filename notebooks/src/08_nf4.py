@@ -14,8 +14,8 @@
 # **You will** derive NF4 from the bell curve, watch other levels settle on it, see a rigged contest, and bring 4.5 bits
 # a weight down to 4.127.
 #
-# **You need** Python and notebook [07](07_quantization.ipynb): weights are cut into blocks, divided by their block's
-# largest absolute value (**absmax**), and stored as the index of the nearest level of a **code**.
+# **You need** Python and notebook [07](07_quantization.ipynb): blocks of weights are divided by their largest absolute
+# value (**absmax**) and stored as indices of the nearest levels of a **code**.
 #
 # **Time:** {minutes}. The cells run in under two minutes.
 
@@ -51,7 +51,7 @@ from lora_edu.methods import blockwise, codebook, nf4
 # ## 1. Which 16 numbers serve equal shares of a bell curve?
 #
 # The idea behind NF4: let each level serve an equal share of the weights. So cut a bell curve, the **normal
-# distribution**, into slices of equal area.
+# distribution**, into equal areas.
 
 
 # %%
@@ -62,12 +62,12 @@ def draw_shares(ax, slices):
 explore(draw_shares, slices=range(2, 17), start={"slices": 16})
 
 # %% [markdown]
-# The cuts are **quantiles**: below the quantile $Q(p)$ lies a share $p$ of all numbers. PyTorch calls it `ndtri`.
+# The cuts are **quantiles**: below $Q(p)$ lies a share $p$ of all numbers. PyTorch calls it `ndtri`.
 #
 # Are real weights normal? We ask the token embedding of SmolLM2-135M ([Allal et al.
 # 2025](https://arxiv.org/abs/2502.02737)), a table with a row of weights for each token. Beside it: normal numbers,
-# heavy-tailed ones, and normal ones of which every thousandth is ten times too large, all of **root mean square** (root
-# of the mean of the squares) 1.
+# heavy-tailed ones, and normal ones of which every thousandth is ten times too large. All have a **root mean square**
+# (root of the mean of the squares) of 1.
 
 # %%
 with safe_open(fetch_base_model() / "model.safetensors", "pt") as file:
@@ -85,7 +85,7 @@ samples = {"normal": normal, "heavy-tailed": heavy, "outliers": outliers, "embed
 samples = {name: x / x.square().mean().sqrt() for name, x in samples.items()}
 
 # %% [markdown]
-# How to read it: so many standard deviations from the middle, the sample's own quantile is drawn. Normal numbers give
+# How to read it: at so many standard deviations from the middle stands the sample's own quantile. Normal numbers give
 # the straight line.
 
 # %%
@@ -117,12 +117,12 @@ centres = Q((2 * i + 1) / 32)
 print((centres / centres[-1]).numpy().round(3))
 
 # %% [markdown]
-# Now **zero has no level**, but padding and pruned weights should stay zero. Zero and pairs around it make an odd
-# number, so one side gets one more. The authors'
-# [create_normal_map](https://github.com/bitsandbytes-foundation/bitsandbytes/blob/main/bitsandbytes/functional.py):
+# Now **zero has no level**, but padding and pruned weights should stay zero. Zero and pairs around it are an odd
+# number, so one side gets one more
+# ([create_normal_map](https://github.com/bitsandbytes-foundation/bitsandbytes/blob/main/bitsandbytes/functional.py)):
 #
-# - **Positive:** the quantiles of 8 probabilities, evenly spaced from an *offset*, 0.9677083, down towards
-#   $\frac{1}{2}$, the half itself left out.
+# - **Positive:** quantiles of 8 probabilities, evenly spaced from an *offset*, 0.9677083, down towards $\frac{1}{2}$,
+#   the half left out.
 # - **Negative:** the same with 7, and a minus sign.
 # - Add zero. Divide all by the largest.
 #
@@ -183,12 +183,12 @@ explore(draw_use, block_size=blocks, start={"block_size": 64})
 
 # %% [markdown]
 # No. The larger a block, the farther out lies its absmax, which takes level 1: no fixed code is used equally at every
-# block size ([Yoshida 2023](https://arxiv.org/abs/2306.06965)). But equal use is not the goal.
+# block size ([Yoshida 2023](https://arxiv.org/abs/2306.06965)).
 #
 # ## 2. Which 16 numbers err least?
 #
 # **Lloyd's iteration** ([Lloyd 1982](https://doi.org/10.1109/TIT.1982.1056489)): give each weight to its nearest level,
-# then move each level to the best place for its weights; repeat. Neither can raise the error. We keep -1, 0 and 1.
+# then move each level to the best place for its weights; repeat. The error can only fall. We keep -1, 0 and 1.
 
 # %%
 predict("08.2")
@@ -210,11 +210,11 @@ explore(draw_steps, panels=2, step=range(61), start={"step": 60})
 # %% [markdown]
 # Move the slider from 0. The levels know nothing of quantiles, and they settle on NF4.
 #
-# The best place is a *median*, which has the least mean absolute distance. An error $e$ in a block divided by its
-# absmax $a$ is an error $a\,e$ of the weight: hence a **weighted** median, with weights $a$. (Root mean square: a mean,
-# with weights $a^2$.)
+# The best place is a *median*: it has the least mean absolute distance. An error $e$ in a block divided by its absmax
+# $a$ is an error $a\,e$ of the weight: hence a **weighted** median, with weights $a$. (Root mean square: a mean,
+# weights $a^2$.)
 #
-# What about other block sizes? Levels found on one sample are judged, beside NF4, on another.
+# And other block sizes? Levels found on one sample are judged, beside NF4, on another.
 
 # %%
 sizes, kinds = [16, 32, 64, 128, 256], ["mean absolute", "root mean square"]
@@ -237,7 +237,7 @@ assert middle.argmin() == 2 and middle[2].abs() < 0.001 and (middle[[0, 1, 3, 4]
 #
 # **How sure is this?** Ten pairs of samples; median and range.
 #
-# Does the offset decide which blocks NF4 fits?
+# Is it the offset that decides?
 
 # %%
 offsets = [0.9 + 0.005 * k for k in range(19)]
@@ -254,8 +254,8 @@ title = "Each block size has an offset of its own"
 figures.lines(above, x=offsets, mark={"published": (0.9677083, None)}, title=title, **axes)
 
 # %% [markdown]
-# Yes: the best is about 0.955 for blocks of 32, 0.965 for 64, 0.975 for 128, 0.985 for 256. Equal shares do not come
-# true, and the result is nearly perfect for the blocks that QLoRA uses.
+# Yes: the best is about 0.955 for blocks of 32, 0.965 for 64, 0.975 for 128, 0.985 for 256. The equal shares do not
+# come true, and the result is nearly perfect for the blocks that QLoRA uses.
 #
 # Other codes, all with one 16-bit scale for 64 weights:
 
@@ -308,8 +308,8 @@ check("08.2", minmax_int4)
 # ## 3. Can the model's own weights be the judge?
 #
 # It seems natural to compare formats on the layers that QLoRA will quantize. The course's model has 134.5 million
-# weights and came as 93 MB: 5.5 bits each, so it was quantized before. We hold the contest on one of its query weights.
-# `Q4_1` is llama.cpp's min-max, `Q4_0` takes (-8 … 7) times a step, both in blocks of 32.
+# weights and came as 93 MB: 5.5 bits each, so it was quantized before. We take one of its query weights. `Q4_1` is
+# llama.cpp's min-max, `Q4_0` takes (-8 … 7) times a step, both in blocks of 32.
 
 # %%
 predict("08.3")
@@ -354,8 +354,8 @@ def most_values(V):
 most_values(query), most_values(embedding)
 
 # %% [markdown]
-# Sixteen: four bits. A table made on the linear layers is rigged for min-max. The embedding went through 8 bits only:
-# that is why it stood above. (The 0.2 % are the rounding of bf16 and 16-bit constants.)
+# Sixteen: four bits. A table made on the linear layers is rigged for min-max. The embedding went through 8 bits only,
+# so it stood above. (The 0.2 % are the rounding of bf16 and 16-bit constants.)
 #
 # Before you compare formats on a downloaded model, ask how its weights were stored, and test on blocks that do not line
 # up with the old ones.
@@ -459,9 +459,10 @@ pairs = {
     "scales of scales": (ours.nested_absmax, theirs.state2.absmax),
     "mean of the scales": (ours.offset, theirs.offset),
 }
-compare(
-    part=pairs, bytes=[a.nbytes for a, b in pairs.values()], equal=[torch.equal(*p) for p in pairs.values()]
-)
+
+# %%
+equal = [torch.equal(a, b) for a, b in pairs.values()]
+compare(part=pairs, bytes=[a.nbytes for a, b in pairs.values()], equal=equal)
 
 # %% [markdown]
 # Every byte is the same.
@@ -473,9 +474,9 @@ compare(
 # [Q4_K](https://github.com/ggml-org/llama.cpp/pull/1684) is min-max with 6-bit constants.
 # [MXFP4](https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-final-pdf) and
 # [NVFP4](https://developer.nvidia.com/blog/introducing-nvfp4-for-efficient-and-accurate-low-precision-inference/) are
-# 4-bit floats, scaled by a power of two for 32 weights, or by an 8-bit float for 16. "Searched" is min-max with start
-# and step fitted in Lloyd's way, a relative of [HQQ](https://mobiusml.github.io/hqq_blog/). In brackets: block, bits of
-# a scale. DQ: double quantization.
+# 4-bit floats, scaled by a power of two for 32 weights, or by an 8-bit float for 16. "Searched" is min-max fitted in
+# Lloyd's way, a relative of [HQQ](https://mobiusml.github.io/hqq_blog/). In brackets: block, bits of a scale. DQ:
+# double quantization.
 
 # %%
 found = {
@@ -496,8 +497,8 @@ explore(draw_formats, error=list(errors_of))
 # At 4.5 bits nobody wins everywhere: Q4_K and NVFP4 share the frames. NF4 with 16-bit scales beats Q4_0 in mean
 # absolute error; with the library's 32-bit scales it wastes bits.
 #
-# The referee is `gguf`, llama.cpp's own package. It writes three of the formats. Q4_K and NVFP4 it only reads, so there
-# it reads our bytes. (Our Q4_K encoder is plain; llama.cpp's searches too.)
+# The referee is `gguf`, llama.cpp's own package. Q4_K and NVFP4 it does not write, so there it reads our bytes. (Our
+# Q4_K encoder is plain; llama.cpp's also searches.)
 
 # %%
 names = [*WRITES, *READS]
@@ -505,8 +506,8 @@ same = [torch.equal(FORMATS[name].round_trip(normal), read_by_gguf(name, normal)
 compare(format=names, gguf=["writes and reads"] * 3 + ["reads"] * 2, every_number_equal=same)
 
 # %% [markdown]
-# A user sees outputs. So we round the head, whose weight is the embedding (the linear layers are rigged), and look at
-# the **logits**, the scores of the next token, in 215 places of answers.
+# A user sees outputs. We round the head, whose weight is the embedding (the linear layers are rigged), and look at the
+# **logits**, the scores of the next token, in 215 places of answers.
 
 # %%
 model, tokenizer = load_base_model(dtype="float32")
@@ -514,20 +515,17 @@ head = model.lm_head.weight.detach()
 judges = [encode_example(tokenizer, event) for event in load_events("validation")[::10]]
 inputs = hidden_states(model, judges)[::4]
 
-# %% tags=["measured"]
-at_4_5 = {
-    name: head_errors(head, inputs, scheme.round_trip)
-    for name, scheme in FORMATS.items()
-    if scheme.bits == 4.5
-}
-columns = ["weights, mean abs.", "weights, RMS", "logits, RMS", "another best token"]
-limits, formats = (
-    [(0.06, 0.11), (0.08, 0.13), (0.1, 0.35), (0, 0.15)],
-    ["{:.3f}", "{:.3f}", "{:.2f}", "{:.0%}"],
-)
+# %%
+rivals = [name for name, scheme in FORMATS.items() if scheme.bits == 4.5]
+at_4_5 = {name: head_errors(head, inputs, FORMATS[name].round_trip) for name in rivals}
 rows = {name: [e.mean_absolute, e.root_mean_square, e.logits, e.changed] for name, e in at_4_5.items()}
+
+# %% tags=["measured"]
+columns = ["weights, mean abs.", "weights, RMS", "logits, RMS", "another best token"]
+shades = [(0.06, 0.11), (0.08, 0.13), (0.1, 0.35), (0, 0.15)]
+options = {"columns": columns, "limits": shades, "formats": ["{:.3f}", "{:.3f}", "{:.2f}", "{:.0%}"]}
 title = "Small errors of weights are not small errors of outputs"
-figures.shaded_table({"4.5 bits": rows}, columns=columns, limits=limits, formats=formats, title=title)
+figures.shaded_table({"4.5 bits": rows}, title=title, **options)
 
 # %% tags=["claim"]
 by_logits = sorted(at_4_5, key=lambda name: at_4_5[name].logits)
@@ -535,8 +533,32 @@ assert by_logits[0] == "Q4_K" and at_4_5["NVFP4"].logits > at_4_5["Q4_0"].logits
 assert at_4_5["NVFP4"].root_mean_square < at_4_5["Q4_0"].root_mean_square
 
 # %% [markdown]
-# NVFP4 errs less than Q4_0 in the weights and more in the logits. Of an input's 576 numbers ten carry over half of the
-# energy, and *their* weights' errors decide.
+# NVFP4 errs less than Q4_0 in the weights and more in the logits. Ten of an input's 576 numbers carry most of its
+# energy. What if *their* weights stay exact?
+
+# %%
+energy = inputs.square().mean(0)
+ten = energy.topk(10).indices
+f"{energy[ten].sum() / energy.sum():.0%} of the energy"
+
+
+# %%
+def logits_error(name, exact):
+    def round_trip(W):
+        copy = FORMATS[name].round_trip(W).view(-1, 576)
+        copy[:, exact] = W.view(-1, 576)[:, exact]
+        return copy.flatten()
+
+    return f"{head_errors(head, inputs, round_trip).logits:.2f}"
+
+
+# %%
+two = ["NVFP4", "Q4_0"]
+spared = [logits_error(name, ten) for name in two]
+compare(format=two, logits=[f"{at_4_5[name].logits:.2f}" for name in two], ten_columns_exact=spared)
+
+# %% [markdown]
+# The order turns. These weights are large, and there a float's levels stand far apart.
 #
 # **Calibration** uses that. [GPTQ (Frantar et al. 2022)](https://arxiv.org/abs/2210.17323) reads some text, rounds
 # column by column, and changes the columns still to come so that the *outputs* err least.
@@ -568,20 +590,23 @@ title = "GPTQ quarters the error on texts like those it read"
 figures.bars(found, groups=list(unseen), ylabel="error of the outputs", number_format="{:.0%}", title=title)
 
 # %% tags=["claim"]
+other = head[12::24].contiguous()  # rows that stand in no picture
+X = unseen["events"]
+again = output_error(other, gptq(other, read["events"].T @ read["events"], published), X)
+assert again < output_error(other, with_code(other.flatten(), published).view_as(other), X) / 3
 nearest, events, captain = found.values()
 assert events[0] < nearest[0] / 3 and captain[0] > 2 * events[0] and events[2] > 1.2 * nearest[2]
 
 # %% [markdown]
-# Same bits. On new texts of the kind that it read, GPTQ errs a quarter as much, on other texts it gains less, on random
-# inputs it *loses*. It needs your kind of data; NF4 needs none.
+# On new texts of the kind that it read, GPTQ errs a quarter as much, on others it gains less, on random inputs it
+# *loses*. It needs your kind of data; NF4 needs none.
 #
 # **How sure is this?** One layer, one model. The order held on two disjoint sets of rows.
 #
 # ### When not to use it
 #
-# NF4 must be made 16 bits wide before a product. For one token a fused kernel is still faster than 16 bits; a training
-# batch is slower (notebook 07). Where hardware multiplies integers or NVFP4, take those. If a model is quantized
-# already, start from the original.
+# For one token NF4 with a fused kernel is faster than 16 bits; a training batch is slower (notebook 07). Where hardware
+# multiplies integers or NVFP4, take those. If a model is quantized already, start from the original.
 
 # %%
 progress("08")

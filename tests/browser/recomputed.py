@@ -15,7 +15,6 @@ from safetensors import safe_open
 from lora_edu.classroom.experiments.house import evening
 from lora_edu.llm.base_model import fetch_base_model, load_base_model
 from lora_edu.llm.data import DATA, extraction, load_events
-from lora_edu.methods.codebook import nf4_code
 
 
 def number(label):

@@ -35,7 +35,7 @@ def gptq(W: Tensor, H: Tensor, code: Tensor, blocksize: int = 64) -> Tensor:
         raise ValueError(f"H must be ({columns}, {columns}) and blocksize divide {columns}, got {blocksize}")
     damped = H.double() + DAMPING * H.double().diagonal().mean() * torch.eye(columns, dtype=torch.float64)
     U = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True).float()
-    rest, W_hat = W.clone(), torch.empty_like(W)
+    rest, W_hat, absmax = W.clone(), torch.empty_like(W), W.new_ones(len(W))
     for j in range(columns):
         if j % blocksize == 0:
             absmax = rest[:, j : j + blocksize].abs().amax(1).clamp(min=1e-8)

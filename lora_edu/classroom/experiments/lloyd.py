@@ -64,8 +64,10 @@ class Quotients:
         x, absmax = normalize_blocks(W, blocksize)
         x, order = x.double().sort()
         w = (absmax.double() ** POWERS[error])[order // blocksize]
-        sums = [torch.cat([torch.zeros(1).double(), (w * x**k).cumsum(0)]) for k in range(3)]
-        return cls(x, *sums, error)
+        weight, moment, square = (
+            torch.cat([torch.zeros(1).double(), (w * x**k).cumsum(0)]) for k in range(3)
+        )
+        return cls(x, weight, moment, square, error)
 
     def cells(self, code: Tensor) -> Tensor:
         """Where each level's stretch begins, and where the last one ends: shape (levels + 1,)."""

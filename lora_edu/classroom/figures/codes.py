@@ -125,9 +125,16 @@ def level_use(
         picture.vlines(levels, 0, 100 * used, color=ROLES["codes"], linewidth=5)
         picture.scatter(levels, 100 * used, s=70, color=ROLES["codes"], edgecolors=PAPER, zorder=4)
         picture.axhline(100 * equal, color=INK, linewidth=1.4, linestyle=(0, (1, 1.5)))
-        word = {"textcoords": "offset points", "ha": "left", "va": "center", "fontsize": SIZE}
-        place = {"xycoords": ("axes fraction", "data")}
-        picture.annotate(f"equal:\n{100 * equal:.3g} %", (1, 100 * equal), (6, 0), **word, **place)
+        picture.annotate(
+            f"equal:\n{100 * equal:.3g} %",
+            (1, 100 * equal),
+            (6, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="left",
+            va="center",
+            fontsize=SIZE,
+        )
         picture.set(xlim=(-1.08, 1.08), ylim=(0, top or 115 * used.max()))
         label(picture, "level, a share of the block's largest weight", "% of the weights", title)
         picture.grid(axis="x", visible=False)
