@@ -111,11 +111,11 @@ def settle(quotients: Quotients, code: Tensor, steps: int) -> Tensor:
 def excess(code: Tensor, blocksize: int, error: str, seed: int, size: int = 2**17, steps: int = 100) -> float:
     """How much more `code` errs than the levels that Lloyd finds, as a share, on normal numbers that it did not see.
 
-    Levels are found on one sample and judged, both codes, on another.
+    Levels are found on one sample, of twice `size` numbers, and judged, both codes, on another.
     """
     generator = torch.Generator().manual_seed(seed)
     seen, new = (
-        Quotients.of(torch.randn(size, generator=generator), blocksize, error) for _ in ("seen", "new")
+        Quotients.of(torch.randn(count, generator=generator), blocksize, error) for count in (2 * size, size)
     )
     best = settle(seen, even_start(), steps)[-1]
     return new.error_of(code.double()) / new.error_of(best) - 1
