@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lora_edu.classroom.experiments.four_bit_formats import mean_absolute, root_mean_square
 from lora_edu.llm.data.extraction import IGNORE
 
 CHUNK_ROWS = 4096  # of the head at a time, which bounds the memory
@@ -42,8 +41,6 @@ class HeadErrors:
     logits
         Root mean square of the logits' change over that of the logits, each place's mean taken off, which softmax
         does not see.
-    divergence
-        Mean Kullback-Leibler divergence of the new probabilities from the old, nats a token.
     changed
         Share of the places where another token is now the most probable.
     """
@@ -51,23 +48,22 @@ class HeadErrors:
     mean_absolute: float
     root_mean_square: float
     logits: float
-    divergence: float
     changed: float
 
 
 def head_errors(head: Tensor, states: Tensor, round_trip: Callable[[Tensor], Tensor]) -> HeadErrors:
     """Round the head (vocabulary, hidden size) by `round_trip`, and compare weights and logits with the exact ones."""
     rounded = torch.cat([round_trip(part.flatten()).view_as(part) for part in head.split(CHUNK_ROWS)])
-    size = head.double().square().mean().sqrt().item()
     old, new = states @ head.T, states @ rounded.T
-    change = new - old
-    change -= change.mean(1, keepdim=True)
-    spread = old - old.mean(1, keepdim=True)
-    log_old, log_new = old.log_softmax(1), new.log_softmax(1)
+    error, size = rounded.sub_(head), _root_mean_square(head)
+    change, spread = (logits - logits.mean(1, keepdim=True) for logits in (new - old, old))
     return HeadErrors(
-        mean_absolute(head, rounded) / size,
-        root_mean_square(head, rounded) / size,
+        error.abs_().mean(dtype=torch.float64).item() / size,
+        _root_mean_square(error) / size,
         (change.norm() / spread.norm()).item(),
-        (log_old.exp() * (log_old - log_new)).sum(1).mean().item(),
         (old.argmax(1) != new.argmax(1)).double().mean().item(),
     )
+
+
+def _root_mean_square(W: Tensor) -> float:
+    return (torch.linalg.vector_norm(W, dtype=torch.float64) / W.numel() ** 0.5).item()
