@@ -11,8 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from lora_edu.classroom import figures
+from lora_edu.classroom.experiments.lloyd import Quotients, even_start, settle
+from lora_edu.methods.codebook import nf4_code
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "pictures.md"
@@ -27,6 +30,19 @@ TOKENS = ["When", " is", " it", "?", '{"', "when", '":', ' "', "Monday", '"}', "
 BEFORE = [0, 0, 0, 0, 0.02, 0.01, 0.9, 0.7, 0.35, 0.6, 0.03]
 AFTER = [0, 0, 0, 0, 1, 1, 1, 1, 0.93, 1, 1]
 STEPS = np.arange(1, 41)
+
+
+def settling() -> figures.Picture:
+    """Lloyd's steps on normal numbers in blocks of 64, beside NF4."""
+    quotients = Quotients.of(torch.randn(2**16, generator=torch.Generator().manual_seed(0)), blocksize=64)
+    codes, goal = settle(quotients, even_start(), steps=60), nf4_code().double()
+    errors, least = [quotients.error_of(code) for code in codes], quotients.error_of(goal)
+    walk, error = figures.new_pictures(2)
+    options = {"target": goal, "target_error": least, "step": 60, "title": "The levels settle on NF4"}
+    figures.settling(walk, error, codes, errors, **options)
+    return walk
+
+
 DRAWN: dict[str, Callable[[], figures.Picture]] = {
     "lora_layer": lambda: figures.lora_layer(**LAYER),
     "forward_backward": lambda: figures.forward_backward(**LAYER, grad_y=[1, -2, 0.5, -1]),
@@ -77,6 +93,10 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         roles={"codes": "codes", "W in 16 bits": "frozen", "activations": "activations"},
         now=1,
         title="W is made in 16 bits for one product, and dropped",
+    ),
+    "settling": lambda: settling(),
+    "stored_bytes": lambda: figures.stored_bytes(
+        64, title="Double quantization leaves a quarter of the scales' bytes"
     ),
     "update_to_scale": lambda: figures.update_to_scale(576, 576, 8, title="A and B are slivers beside W"),
 }

@@ -15,7 +15,6 @@ from safetensors import safe_open
 from lora_edu.classroom.experiments.house import evening
 from lora_edu.llm.base_model import fetch_base_model, load_base_model
 from lora_edu.llm.data import DATA, extraction, load_events
-from lora_edu.methods.codebook import nf4_code
 
 
 def number(label):
@@ -206,29 +205,32 @@ def bits_a_weight(weight, bits, blocksize):
 # ---------------------------------------------------------------- 08
 
 
-def equal_shares(parts):
-    cut = abs(NormalDist().inv_cdf(1 / int(parts)))
-    return f"{parts} slices of {100 / int(parts):.3g} % each", f"begin {cut:.2f} standard deviations"
-
-
-def normal_levels(offset):
-    sides = [[NormalDist().inv_cdf(p) for p in np.linspace(float(offset), 0.5, n + 1)[:-1]] for n in (8, 7)]
-    levels = np.sort([*sides[0], 0.0, *(-level for level in sides[1])])
-    gap = np.abs(levels / levels.max() - nf4_code().numpy()).max()
-    return (f"Offset {offset}: largest difference to the published levels {gap:.3f}.",)
+def equal_shares(slices):
+    cut = abs(NormalDist().inv_cdf(1 / int(slices)))
+    between = "The cut stands at 0" if slices == "2" else f"between {-cut:.3g} and {cut:.3g}"
+    return f"in {slices} slices of equal area, {1 / int(slices):.3g} each", between
 
 
 def usage(block_size):
-    return (f"Blocks of {block_size}: level",)
+    return f"Blocks of {block_size}: no equal use. Most used is the level", "Equal use would be 6.25 %."
 
 
-def errors(data, error):
-    return f"Data: {data}. {error.capitalize()} error", "NF4, double quantization", "(4.127 bits)"
+def settled(step):
+    return (f"After {step} of 60 steps no level lies farther than",)
 
 
-def double_quantization(block, second_block):
-    first, second = 8 / int(block), 32 / (int(block) * int(second_block))
-    return (f"{4 + 32 / int(block):.3f} bits a weight, or {4 + first + second:.5f} = 4 + {first:.4f}",)
+def codes_compared(error):
+    return f"NF4 has the least {error} error.", "4.25 bits: normal NF4 (", "embedding NF4 ("
+
+
+def stored_bytes(block_size):
+    size = int(block_size)
+    after = 4 + 8 / size + 32 / (256 * size)
+    return f"256 blocks of {size} weights, {128 * size:,} bytes of codes.", f"the scales: {after:.5f}."
+
+
+def formats_compared(error):
+    return f"{error.capitalize()} error, by bits a weight.", "4.13 bits: normal NF4 + DQ ("
 
 
 # ---------------------------------------------------------------- 11
@@ -328,7 +330,7 @@ EXPECTED = {
     "05b_cost_and_shipping": [drift],
     "06_lora_on_a_language_model": [next_token],
     "07_quantization": [stored, rounded, outlier, bits_a_weight],
-    "08_nf4": [equal_shares, normal_levels, usage, errors, double_quantization],
+    "08_nf4": [equal_shares, usage, settled, codes_compared, stored_bytes, formats_compared],
     "09_qlora_from_scratch": [life, moments, seven_billion],
     "11_many_adapters": [storage, attention],
     "12_failure_clinic": [loss_scale, scaling_rules, alpha_at_loading, requantized, memory_knob],

@@ -52,6 +52,15 @@ FIGURES = {
     "error_by_bits": lambda **options: figures.error_by_bits(
         {"a": ([4, 5], [0.2, 0.1]), "b": ([4.5, 6], [0.3, 0.1])}, **options
     ),
+    "level_use": lambda **options: figures.level_use([-1, 0, 1], [0.2, 0.5, 0.3], **options),
+    "shaded_table": lambda **options: figures.shaded_table(
+        {"4 bits": {"a": [0.1, 0.5], "b": [0.2, 0.4]}},
+        columns=["x", "y"],
+        limits=[(0, 1)] * 2,
+        formats=["{:.1f}"] * 2,
+        **options,
+    ),
+    "stored_bytes": lambda **options: figures.stored_bytes(64, **options),
     "image": lambda **options: figures.image([[0, 0.5], [0.2, 1]], **options),
     "next_token": lambda **options: figures.next_token({"a": 0.7, "b": 0.2}, right="b", **options),
     "number_lines": lambda **options: figures.number_lines({"a": [-1, 0, 1], "b": [0.5]}, **options),
@@ -147,6 +156,9 @@ TOLD = {
     "error_budget": ["0.2 at 4, 0.1 at 5", "0.3 at 4.5, 0.1 at 6"],
     "error_by_bits": ["0.2 at 4, 0.1 at 5"],
     "forward_backward": ["are kept", "1, 3", "4 × 2", "2 × 5", "20 numbers are saved, 18 are made", "1, -9"],
+    "level_use": ["the level 0, by 50%", "least -1, by 20%: 2.5 times", "33.3 %"],
+    "shaded_table": ["4 bits: x a (0.1) and y b (0.4)"],
+    "stored_bytes": ["8,192 bytes of codes", "1,024 bytes: 4.500", "4.12695"],
     "image": ["2 × 2", "0 to 1"],
     "lora_layer": ["8, 3, 13, 11", "1, 3", "= 2", "2, 12, 4, 6", "10, 15, 17, 17", "18 numbers", "20"],
     "next_token": ["a 70.0% and b 20.0%", "number 2"],

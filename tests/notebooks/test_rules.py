@@ -48,6 +48,7 @@ REVISED = (
     "05",
     "05b",
     "06",
+    "08",
     "09",
 )  # here a learner reads the experiment and no plumbing; the others follow
 MOST_REVISED_LINES = 10

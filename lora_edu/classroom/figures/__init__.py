@@ -26,6 +26,7 @@ from lora_edu.classroom.figures.bars import bars
 from lora_edu.classroom.figures.beside import beside
 from lora_edu.classroom.figures.bits import bit_fields, error_budget
 from lora_edu.classroom.figures.charts import lines, loss_curve, rank_error, running_time
+from lora_edu.classroom.figures.codes import level_use, settling
 from lora_edu.classroom.figures.costs import break_even, log_log
 from lora_edu.classroom.figures.course_map import course_map
 from lora_edu.classroom.figures.drift import drift
@@ -51,9 +52,11 @@ from lora_edu.classroom.figures.schematic import (
     one_base,
     scored_example,
     shaded_tokens,
+    stored_bytes,
     transformer_block,
     weight_life,
 )
+from lora_edu.classroom.figures.shaded import shaded_table
 from lora_edu.classroom.figures.sizes import update_sizes
 from lora_edu.classroom.figures.spectra import error_by_rank, spectrum
 from lora_edu.classroom.figures.terms import copy_and_rest, terms

@@ -8,3 +8,4 @@ from lora_edu.classroom.figures.schematic.life import weight_life
 from lora_edu.classroom.figures.schematic.outer import column_times_row
 from lora_edu.classroom.figures.schematic.passes import forward_backward
 from lora_edu.classroom.figures.schematic.shades import shaded_tokens
+from lora_edu.classroom.figures.schematic.stored_bytes import stored_bytes
