@@ -10,9 +10,10 @@ from matplotlib.ticker import FixedLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import STYLE, Picture, drawing, set_title, text_width
-from lora_edu.classroom.figures._sentences import sentence
+from lora_edu.classroom.figures._marks import draw_marks
+from lora_edu.classroom.figures._sentences import number, sentence
 from lora_edu.classroom.figures.levels import error_by_bits
-from lora_edu.classroom.figures.palette import COLORS, INK
+from lora_edu.classroom.figures.palette import COLORS
 
 FIELD_COLORS = (COLORS[0], COLORS[3], COLORS[6], COLORS[5])
 
@@ -74,7 +75,7 @@ def bit_fields(
                 x += len(bits) + gap
             widest = max(widest, x)
             picture.text(x + gap, y, meaning, ha="left", va="center")
-        picture.set(xlim=(-7.2, widest + 10.5), ylim=(y + 0.6, 0.4))
+        picture.set(xlim=(-7.2, widest + 12), ylim=(y + 0.6, 0.4))
         picture.set_axis_off()
         set_title(picture, title)
         picture.alt = sentence(
@@ -87,6 +88,7 @@ def error_budget(
     series: Mapping[str, tuple[ArrayLike, ArrayLike]],
     *,
     chosen: tuple[float, float],
+    name: str = "",
     alt: str | None = None,
     title: str = "",
     ax: Picture | None = None,
@@ -99,6 +101,8 @@ def error_budget(
         Label to two arrays of one shape (n,), errors above 0.
     chosen : tuple of float
         Bits and error of the point to mark.
+    name : str
+        What the marked point is called.
     alt, title, ax
         As in `lines`.
 
@@ -115,5 +119,8 @@ def error_budget(
         picture.yaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]))
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
         picture.minorticks_off()
-        picture.scatter(*chosen, s=260, facecolors="none", edgecolors=INK, linewidths=2.2, zorder=3)
+        draw_marks(picture, {name: chosen})
+        picture.alt = alt or sentence(
+            f"{name or 'Marked'}: {number(chosen[0])} bits a weight, error {chosen[1]:.1%}", picture.alt
+        )
     return picture
