@@ -26,8 +26,8 @@ FOUR_BITS = {
 }
 """What a picture calls a way, to its name in the record."""
 CITED = {"T4": 2.2, "A100": 3.4, "H100": 4.0, "A100, 0.41": 1.5}
-"""Times as fast as 16 bits at one token, by bitsandbytes' release notes of July 2023: 0.40.0 expects the first three, by
-generation of GPU, for layers of at least 4,096 inputs; 0.41.0, eleven days later, corrects the A100.
+"""Times as fast as 16 bits at one token, by bitsandbytes' release notes of July 2023: 0.40.0 expects the first
+three, by generation of GPU, for layers of at least 4,096 inputs; 0.41.0, eleven days later, corrects the A100.
 
 https://github.com/bitsandbytes-foundation/bitsandbytes/releases/tag/0.40.0 and .../tag/0.41.0
 """
@@ -115,7 +115,7 @@ def draw_speeds(ax: figures.Picture, layer: str, work: str, clock: str) -> None:
         tokens=TOKENS,
         cited=CITED if work == "forward" else None,
         base="bf16",
-        ylim=(min(every) / 1.3, max(*every, *CITED.values()) * 1.3),
+        ylim=(min(every) / 1.3, max(*every, *CITED.values()) * 1.5),
         title=f"{layer}, {work}: bitsandbytes is {few:.2g} times as fast at 1 token, {many:.2g} at {TOKENS[-1]}",
         ax=ax,
     )

@@ -10,10 +10,9 @@ from matplotlib.ticker import FixedLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import STYLE, Picture, drawing, set_title, text_width
-from lora_edu.classroom.figures._marks import draw_marks
 from lora_edu.classroom.figures._sentences import number, sentence
 from lora_edu.classroom.figures.levels import error_by_bits
-from lora_edu.classroom.figures.palette import COLORS
+from lora_edu.classroom.figures.palette import COLORS, INK
 
 FIELD_COLORS = (COLORS[0], COLORS[3], COLORS[6], COLORS[5])
 
@@ -88,7 +87,6 @@ def error_budget(
     series: Mapping[str, tuple[ArrayLike, ArrayLike]],
     *,
     chosen: tuple[float, float],
-    name: str = "",
     alt: str | None = None,
     title: str = "",
     ax: Picture | None = None,
@@ -101,8 +99,6 @@ def error_budget(
         Label to two arrays of one shape (n,), errors above 0.
     chosen : tuple of float
         Bits and error of the point to mark.
-    name : str
-        What the marked point is called.
     alt, title, ax
         As in `lines`.
 
@@ -119,8 +115,7 @@ def error_budget(
         picture.yaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]))
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
         picture.minorticks_off()
-        draw_marks(picture, {name: chosen})
-        picture.alt = alt or sentence(
-            f"{name or 'Marked'}: {number(chosen[0])} bits a weight, error {chosen[1]:.1%}", picture.alt
-        )
+        picture.scatter(*chosen, s=260, facecolors="none", edgecolors=INK, linewidths=2.2, zorder=3)
+        marked = f"Marked: {number(chosen[0])} bits a weight, error {chosen[1]:.1%}"
+        picture.alt = alt or sentence(title, marked, picture.alt)
     return picture

@@ -1,4 +1,4 @@
-"""When a layer in few bits is faster: its speed over the tokens it gets, and the roof that the hardware puts over it."""
+"""When a layer in few bits is faster: its speed over its tokens, and the roof that the hardware puts over it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lora_edu.classroom.figures._marks import SIZE, label, name_lines, spread, t
 from lora_edu.classroom.figures._sentences import count_of, listed, number, sentence
 from lora_edu.classroom.figures.palette import COLORS, INK, LINE_STYLES, MARKERS, PAPER, SOFT, mix
 
-ROOM = 45  # times as far as the first place: where the names of cited speeds stand
+ROOM = 70  # times as far as the first place: where the names of cited speeds stand
 SPEEDS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 
 
@@ -57,7 +57,7 @@ def speed_by_tokens(
     places, others = np.asarray(tokens, dtype=float), dict(cited or {})
     with drawing(alt, ax) as picture:
         picture.axhline(1, color=INK, linewidth=1.4, linestyle=(0, (1, 1.5)))
-        for index, (name, values) in enumerate(drawn.items()):
+        for index, values in enumerate(drawn.values()):
             style = LINE_STYLES[index % len(LINE_STYLES)], MARKERS[index % len(MARKERS)]
             picture.plot(places, values, color=COLORS[index], linestyle=style[0], marker=style[1])
         picture.set(xscale="log", yscale="log")
@@ -112,7 +112,8 @@ def roof_by_tokens(
     Raises
     ------
     ValueError
-        If `alt` is empty, there are fewer than two ways, a number is not above 0, or a way has not one triple for each number of tokens.
+        If `alt` is empty, there are fewer than two ways, a number is not above 0, or a way has not one triple for
+        each number of tokens.
 
     References
     ----------
@@ -140,7 +141,7 @@ def roof_by_tokens(
             style = LINE_STYLES[index % len(LINE_STYLES)], MARKERS[index % len(MARKERS)]
             picture.loglog(x, y, color=COLORS[index], linestyle=style[0], marker=style[1], markersize=9)
         picture.set_xlim(low, high)
-        picture.set_ylim(top=3 * peak)
+        picture.set_ylim(min(float(y.min()) for _, y in points.values()) / 5, 3 * peak)
         picture.xaxis.set_major_formatter(FuncFormatter(tick))
         first, *_, last = points.values()
         _number_points(picture, first, tokens, above=True)
@@ -230,6 +231,7 @@ def _cite(picture: Picture, place: float, cited: Mapping[str, float]) -> None:
             ha="right",
             va="center",
             fontsize=SIZE,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5},
             arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4},
         )
         for name, speed in cited.items()
