@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_edu.classroom import figures
+from lora_edu.methods.codebook import uniform_code
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "pictures.md"
@@ -61,6 +62,9 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         ylabel="exact match",
         title="What was never seen is harder, and differs from seed to seed",
         roles={"base": "frozen", "with adapter": "trained"},
+    ),
+    "numbered_levels": lambda: figures.numbered_levels(
+        uniform_code(4), 0.23456, title="Sixteen levels, and where 0.23456 goes"
     ),
     "update_to_scale": lambda: figures.update_to_scale(576, 576, 8, title="A and B are slivers beside W"),
 }

@@ -47,6 +47,7 @@ REVISED = (
     "04",
     "05",
     "05b",
+    "07",
 )  # here a learner reads the experiment and no plumbing; the others follow
 MOST_REVISED_LINES = 10
 MOST_WORDS, MOST_OPENING_WORDS = 120, 150
