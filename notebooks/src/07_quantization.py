@@ -82,7 +82,7 @@ fields, value = number_formats.as_float(0.1, "bf16")
 # ### Exercise 07.1 · Bits to number (two stars, 6 minutes)
 #
 # Write `float_value(sign, exponent, fraction, exponent_bits, fraction_bits)`, the first three as whole numbers. The
-# exponent is neither all zeros nor all ones, which mean zero, infinity and the like.
+# exponent is neither all zeros nor all ones.
 
 
 # %% tags=["exercise"]
@@ -186,7 +186,7 @@ indices = blockwise.nearest_level(W / W.abs().max(), code)
 (code[indices] != 0).sum().item()
 
 # %% [markdown]
-# The cure: cut the tensor into **blocks**, each with an absmax of its own.
+# The outlier alone is left. The cure: cut the tensor into **blocks**, each with an absmax of its own.
 
 # %%
 indices, absmax = blockwise.quantize_blockwise(W, code, blocksize=64)
@@ -325,7 +325,8 @@ lost = {name: lowrank.relative_error(x @ embedding.T, x @ embedding_hat.T) for n
 # AWQ go by the outputs ([08](08_nf4.ipynb)).
 
 # %%
-f"read back as {embedding_hat.dtype}: mean {embedding_hat.abs().mean():.3f}, before {embedding.abs().mean():.3f}"
+before, after = embedding.abs().mean(), embedding_hat.abs().mean()
+f"mean magnitude {before:.3f}, then {after:.3f}; error in {embedding_hat.dtype}: still {error(embedding, 4, 64):.0%}"
 
 # %% [markdown]
 # So weights get coarser, not smaller, and fp32 does not bring back what rounding lost.
@@ -433,7 +434,9 @@ rows = layer_race.recorded()["results"]
 for layer in layer_race.LAYERS:
     forward, training = (layer_race.speeds(rows, layer, work) for work in layer_race.PASSES)
     assert forward["bitsandbytes"][0] > 1 > forward["bitsandbytes"][-1] and training["bitsandbytes"][-1] < 1
-    assert max(forward["ours"] + training["ours"]) < 1
+    assert (
+        max(max(speeds[way]) for speeds in (forward, training) for way in ("ours", "ours, with kernels")) < 1
+    )
     work = layer_race.work_of(rows, layer)
     intensity = {way: [n / moved for n, moved, _ in triples] for way, triples in work.items()}
     bend = layer_race.recorded()["peak_operations_a_second"] / layer_race.recorded()["copy_bytes_a_second"]

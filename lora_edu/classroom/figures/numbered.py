@@ -54,7 +54,7 @@ def numbered_levels(
     edges = np.concatenate([levels[:1], (levels[1:] + levels[:-1]) / 2, levels[-1:]])
     cell = float(edges[chosen]), float(edges[chosen + 1])
     gap = float(np.diff(levels)[max(0, chosen - 1) : chosen + 1].max())
-    near = levels[chosen] - GAPS * gap, levels[chosen] + GAPS * gap
+    near = float(levels[chosen] - GAPS * gap), float(levels[chosen] + GAPS * gap)
     error = abs(value - levels[chosen])
     with sheet(WIDE, TALL, title=title, alt=alt, ax=ax) as picture:
         _lens(picture, levels, near)
@@ -78,7 +78,7 @@ def _whole(
     """The code from its first level to its last, each with its number if there is room."""
     ends = float(levels[0]), float(levels[-1])
     _shade(picture, AXIS, ends, cell)
-    _strokes(picture, AXIS, _at(AXIS, ends, levels), chosen)
+    _strokes(picture, AXIS, [_at(AXIS, ends, level) for level in levels], chosen)
     step = 1
     while step * AXIS.width / (len(levels) - 1) < NUMBER_INCHES:
         step *= 2
@@ -109,7 +109,7 @@ def _enlarged(
     """The levels around the number, with what they mean."""
     seen = [index for index, level in enumerate(levels) if near[0] <= level <= near[1]]
     _shade(picture, LENS, near, cell)
-    _strokes(picture, LENS, _at(LENS, near, levels[seen]), seen.index(chosen))
+    _strokes(picture, LENS, [_at(LENS, near, level) for level in levels[seen]], seen.index(chosen))
     for index in seen:
         weight = "bold" if index == chosen else "normal"
         x = _at(LENS, near, levels[index])
@@ -137,9 +137,9 @@ def _minus(text: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _at(block: Block, ends: tuple[float, float], values: float | np.ndarray) -> float | np.ndarray:
-    """Where on the sheet numbers stand, when a block reaches from one end to the other."""
-    return block.x + block.width * (values - ends[0]) / (ends[1] - ends[0])
+def _at(block: Block, ends: tuple[float, float], value: float) -> float:
+    """Where on the sheet a number stands, when a block reaches from one end to the other."""
+    return block.x + block.width * (float(value) - ends[0]) / (ends[1] - ends[0])
 
 
 def _shade(picture: Picture, block: Block, ends: tuple[float, float], cell: tuple[float, float]) -> None:
@@ -150,7 +150,7 @@ def _shade(picture: Picture, block: Block, ends: tuple[float, float], cell: tupl
     )
 
 
-def _strokes(picture: Picture, block: Block, places: np.ndarray, chosen: int) -> None:
+def _strokes(picture: Picture, block: Block, places: list[float], chosen: int) -> None:
     """An upright stroke for each level, the chosen one thick."""
     picture.hlines(block.y, block.x, block.x + block.width, color=ROLES["codes"], linewidth=1)
     for index, x in enumerate(places):
