@@ -221,10 +221,10 @@ def four_bit_speeds(layer, work, clock):
     shape = [int(side.replace(",", "")) for side in layer.split(" × ")]
     timed = "kernel_seconds" if "GPU" in clock else "seconds"
     bf16, narrow = (
-        [row[timed] for row in rows if (row["shape"], row["pass"], row["way"]) == (shape, work, way)]
+        [row[timed] for row in rows if (row["shape"], row["passes"], row["way"]) == (shape, work, way)]
         for way in ("bf16", "bitsandbytes")
     )
-    return f"{layer}, {work}: bitsandbytes", f"is {bf16[0] / narrow[0]:.2g} times as fast at 1 token"
+    return f"{layer}, {work}: bitsandbytes", f"is {bf16[0] / narrow[0]:.2f} times as fast at 1 token"
 
 
 # ---------------------------------------------------------------- 08

@@ -20,7 +20,7 @@ def rows():
             "shape": list(shape),
             "tokens": tokens,
             "way": way,
-            "pass": work,
+            "passes": work,
             "seconds": 2e-3 * tokens,
             "kernel_seconds": 1e-3 * tokens / faster,
             "weight_bytes": shape[0] * shape[1] * (2 if way == "bf16" else 0.5),

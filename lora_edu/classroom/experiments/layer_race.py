@@ -53,7 +53,7 @@ def seconds(
     found = {
         (row["way"], row["tokens"]): row[CLOCKS[clock]]
         for row in rows
-        if tuple(row["shape"]) == LAYERS[layer] and row["pass"] == work
+        if tuple(row["shape"]) == LAYERS[layer] and row["passes"] == work
     }
     ways = ("bf16", *FOUR_BITS.values())
     missing = [(way, count) for way in ways for count in TOKENS if (way, count) not in found]
@@ -116,7 +116,7 @@ def draw_speeds(ax: figures.Picture, layer: str, work: str, clock: str) -> None:
         cited=CITED if work == "forward" else None,
         base="bf16",
         ylim=(min(every) / 1.3, max(*every, *CITED.values()) * 1.5),
-        title=f"{layer}, {work}: bitsandbytes is {few:.2g} times as fast at 1 token, {many:.2g} at {TOKENS[-1]}",
+        title=f"{layer}, {work}: bitsandbytes is {few:.2f} times as fast at 1 token, {many:.2f} at {TOKENS[-1]}",
         ax=ax,
     )
 
@@ -129,5 +129,5 @@ def draw_roof(layer: str = "14,336 × 4,096") -> figures.Picture:
         tokens=TOKENS,
         bandwidth=record["copy_bytes_a_second"],
         peak=record["peak_operations_a_second"],
-        title="One token waits for reading; 512 wait for multiplying",
+        title="One token waits for reading, 512 wait for multiplying",
     )

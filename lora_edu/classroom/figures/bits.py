@@ -117,5 +117,5 @@ def error_budget(
         picture.minorticks_off()
         picture.scatter(*chosen, s=260, facecolors="none", edgecolors=INK, linewidths=2.2, zorder=3)
         marked = f"Marked: {number(chosen[0])} bits a weight, error {chosen[1]:.1%}"
-        picture.alt = alt or sentence(title, marked, picture.alt)
+        picture.alt = alt or sentence(title or marked, picture.alt)
     return picture

@@ -32,7 +32,7 @@ PREDICTIONS = (
         "Weights lie in memory in 4 bits instead of 16. When can a layer be faster for it?",
         ("with one token", "with a batch of 512 tokens", "with both", "never: they must be unpacked"),
         answer="with one token",
-        why="With one token the time is that of reading the weights, and a kernel that unpacks while it multiplies reads "
+        why="With one token the time is that of reading weights, and a kernel that unpacks while it multiplies reads "
         "a quarter of the bytes. With 512 it is that of multiplying, which 4 bits do not shorten.",
     ),
 )
