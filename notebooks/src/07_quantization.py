@@ -408,8 +408,8 @@ layer_race.draw_roof()
 # $$\text{operations a second} \le \min(\text{peak},\; \text{bandwidth} \times \text{operations a byte})$$
 #
 # ([Williams et al. 2009](https://doi.org/10.1145/1498765.1498785).) In bf16 one token gives one operation a byte, and
-# nearly reaches the roof. In 4 bits the roof is almost four times as high, but this kernel reaches a quarter of it. At 512
-# tokens both stand under the flat, where fewer bytes help nobody.
+# nearly reaches the roof. In 4 bits the roof is almost four times as high, but this kernel reaches a quarter of it. At
+# 512 tokens both stand under the flat, where fewer bytes help nobody.
 #
 # **How sure is this?** One GPU, single layers.
 #
