@@ -204,8 +204,9 @@ def outlier(bits, blocksize, size):
         return (setting,)
     weights = (2 * evening() - 1).astype(np.float32)
     weights[96, 144] = float(size)
-    blocks = weights.reshape(-1, int(blocksize))
-    largest = np.abs(blocks).max(axis=1, keepdims=True)
+    tail = -weights.size % int(blocksize)  # the last block may be shorter; what fills it up is not counted
+    blocks = np.pad(weights.flatten(), (0, tail), constant_values=np.nan).reshape(-1, int(blocksize))
+    largest = np.nanmax(np.abs(blocks), axis=1, keepdims=True)
     scaled = np.abs(blocks) / np.where(largest == 0, 1, largest)
     zeros = np.count_nonzero(scaled < 0.5 / (2 ** (int(bits) - 1) - 1))
     return setting, f"{zeros:,} of 55,296 numbers are read back as 0."
