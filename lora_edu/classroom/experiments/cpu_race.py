@@ -46,9 +46,9 @@ def int8_layer(W: Tensor) -> Layer:
 
     def forward(x: Tensor) -> Tensor:
         x_scale = x.abs().amax(1, keepdim=True) / 127
-        whole = torch._int_mm(
-            (x / x_scale).round().to(torch.int8), W_int8.T
-        )  # its name says that it may change
+        x_int8 = (x / x_scale).round().to(torch.int8)
+        # Its name says that it may change.
+        whole = torch._int_mm(x_int8, W_int8.T)  # pyright: ignore[reportPrivateImportUsage]
         return whole * x_scale * W_scale
 
     return forward
