@@ -15,7 +15,7 @@ import torch
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.experiments.lloyd import Quotients, even_start, settle
-from lora_edu.methods.codebook import nf4_code
+from lora_edu.methods.codebook import nf4_code, uniform_code
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "pictures.md"
@@ -97,6 +97,9 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
     "settling": lambda: settling(),
     "stored_bytes": lambda: figures.stored_bytes(
         64, title="Double quantization leaves a quarter of the scales' bytes"
+    ),
+    "numbered_levels": lambda: figures.numbered_levels(
+        uniform_code(4), 0.23456, title="Sixteen levels, and where 0.23456 goes"
     ),
     "update_to_scale": lambda: figures.update_to_scale(576, 576, 8, title="A and B are slivers beside W"),
 }

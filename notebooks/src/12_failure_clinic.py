@@ -51,7 +51,7 @@
 # | loss better since an evaluation | `model.train()` forgotten | give back the mode you found | § 4 |
 # | same seed, other result | an evaluation drew numbers, or merged | `eval()`; no merge in place | § 4, [05b] § 2 |
 # | half the parameters expected | two 4-bit weights in a byte | count numbers | [10] § 2 |
-# | 4 bits, and no faster | unpacking costs time | use 4 bits for memory | [07] § 5 |
+# | 4 bits, and no faster | unpacking costs more than reading saves | 16 bits, or a better kernel | [07] § 5 |
 # | one 4-bit format wins by far | the weights were 4-bit before | test on others | [08] § 4 |
 # | the wrong voice answers | another adapter is active | `set_adapter`, `adapter_names` | [11] § 1, 2 |
 #
@@ -875,7 +875,7 @@ check("12.4", which_knob)
 # | 5 | "[merged models become dequantized][5]" | section 3: peft's stays in 4 bits, and rounds |
 # | 6 | the adapter of a 4-bit base goes [onto the float16 base][6] | section 3: nearly; it never met that base |
 # | 7 | a T4 denies bf16 ([corrected by its author][7]) | section 1: it says yes, and emulates |
-# | 8 | "[Why 4 Bit Models Are Faster][8]" | notebook 07, section 5: half true; NF4 unpacks first |
+# | 8 | "[Why 4 Bit Models Are Faster][8]" | notebook 07, section 5: it depends on kernel, GPU and tokens |
 # | 9 | NF4's levels are the quantiles at [(i + 0.5) / 16][9] | below: symmetric, without a zero |
 #
 # [1]: https://theneuralbase.com/fine-tuning-fundamentals/learn/beginner/alpha-2-rank-rule-of-thumb/

@@ -173,33 +173,46 @@ def next_token(token):
 
 def stored(label, largest):
     x, largest = number(label), float(largest)
-    int8 = np.clip(np.round(x / largest * 127), -127, 127) / 127 * largest + 0.0  # no minus zero
     with np.errstate(over="ignore"):
-        return f"{x:.7g} is kept as:", f"fp16 {float(np.float16(x)):.7g},", f"int8 {int8:.7g},"
+        half = np.float16(x)
+    pattern = f"{int(half.view(np.uint16)):016b}"
+    return (f"fp16: {pattern[0]} {pattern[1:6]} {pattern[6:]}, {float(half):.9g}.",)
 
 
-def rounded(label, bits):
-    even = np.linspace(-1, 1, 2 ** int(bits))
-    error = np.abs(number(label) - even).min()
-    return f"{bits} bits: {label} becomes", f"(error {error:.5f}) on even levels"
+def rounded(label, bits, levels):
+    count = 2 ** int(bits) - (levels == "symmetric")
+    error = np.abs(number(label) - np.linspace(-1, 1, count)).min()
+    return f"{count} levels, numbered 0 to {count - 1}.", f"an error of {error:.5f}."
 
 
 def outlier(bits, blocksize, size):
-    setting = f"{bits} bits, blocks of {int(blocksize):,}, outlier {size}:"
+    setting = f"{bits} bits, blocks of {int(blocksize):,}, outlier {size}."
     if bits == "2":  # many greys lie on a tie between two of its three levels: rounding decides
         return (setting,)
     weights = (2 * evening() - 1).astype(np.float32)
     weights[96, 144] = float(size)
-    blocks = weights.reshape(-1, int(blocksize))
-    largest = np.abs(blocks).max(axis=1, keepdims=True)
+    tail = -weights.size % int(blocksize)  # the last block may be shorter; what fills it up is not counted
+    blocks = np.pad(weights.flatten(), (0, tail), constant_values=np.nan).reshape(-1, int(blocksize))
+    largest = np.nanmax(np.abs(blocks), axis=1, keepdims=True)
     scaled = np.abs(blocks) / np.where(largest == 0, 1, largest)
     zeros = np.count_nonzero(scaled < 0.5 / (2 ** (int(bits) - 1) - 1))
-    return (f"{setting} {zeros:,} of 55,296 weights",)
+    return setting, f"{zeros:,} of 55,296 numbers are read back as 0."
 
 
 def bits_a_weight(weight, bits, blocksize):
     cost = int(bits) + 32 / int(blocksize)
-    return (f"{weight}, {bits}-bit codes, blocks of {int(blocksize):,}: {cost:.2f} bits a weight",)
+    return (f"{weight}, {bits} bits, blocks of {int(blocksize):,}: {cost:.2f} bits a weight",)
+
+
+def four_bit_speeds(layer, work, clock):
+    rows = json.loads((DATA / "runs" / "bench_gpu_four_bit_layer.json").read_text())["results"]
+    shape = [int(side.replace(",", "")) for side in layer.split(" × ")]
+    timed = "kernel_seconds" if "GPU" in clock else "seconds"
+    bf16, narrow = (
+        [row[timed] for row in rows if (row["shape"], row["passes"], row["way"]) == (shape, work, way)]
+        for way in ("bf16", "bitsandbytes")
+    )
+    return f"{layer}, {work}: bitsandbytes", f"is {bf16[0] / narrow[0]:.2f} times as fast at 1 token"
 
 
 # ---------------------------------------------------------------- 08
@@ -329,7 +342,7 @@ EXPECTED = {
     "05_training_lora": [ways_by_rank],
     "05b_cost_and_shipping": [drift],
     "06_lora_on_a_language_model": [next_token],
-    "07_quantization": [stored, rounded, outlier, bits_a_weight],
+    "07_quantization": [stored, rounded, outlier, bits_a_weight, four_bit_speeds],
     "08_nf4": [equal_shares, usage, settled, codes_compared, stored_bytes, formats_compared],
     "09_qlora_from_scratch": [life, moments, seven_billion],
     "11_many_adapters": [storage, attention],

@@ -63,6 +63,20 @@ FIGURES = {
     "stored_bytes": lambda **options: figures.stored_bytes(64, **options),
     "image": lambda **options: figures.image([[0, 0.5], [0.2, 1]], **options),
     "next_token": lambda **options: figures.next_token({"a": 0.7, "b": 0.2}, right="b", **options),
+    "numbered_levels": lambda **options: figures.numbered_levels([-1, 0, 0.5, 1], 0.6, **options),
+    "original_and_copy": lambda **options: figures.original_and_copy(
+        [[0, 0.6], [0.8, 9]], [[0, 0], [0.8, 9]], **options
+    ),
+    "roof_by_tokens": lambda **options: figures.roof_by_tokens(
+        {"wide": [(1e9, 1e9, 1e-3), (1e12, 2e9, 0.1)], "narrow": [(1e9, 2.5e8, 1e-3), (1e12, 1e9, 0.2)]},
+        tokens=[1, 512],
+        bandwidth=1e12,
+        peak=1e14,
+        **options,
+    ),
+    "speed_by_tokens": lambda **options: figures.speed_by_tokens(
+        {"a": [3, 0.5], "b": [0.1, 0.2]}, tokens=[1, 512], cited={"T4": 2.2, "H100": 4.0}, **options
+    ),
     "number_lines": lambda **options: figures.number_lines({"a": [-1, 0, 1], "b": [0.5]}, **options),
     "product": lambda **options: figures.product([[1], [2]], [[3, 4, -1]], **options),
     "rank_error": lambda **options: figures.rank_error({"a": [1, 0.5, 0]}, rank=1, **options),
@@ -163,6 +177,12 @@ TOLD = {
     "lora_layer": ["8, 3, 13, 11", "1, 3", "= 2", "2, 12, 4, 6", "10, 15, 17, 17", "18 numbers", "20"],
     "next_token": ["a 70.0% and b 20.0%", "number 2"],
     "number_lines": ["a: 3 strokes, from -1 to 1", "b: 1 stroke"],
+    "numbered_levels": ["4 levels, numbered 0 to 3", "0.6 is stored as 2", "error of 0.10000", "gap is 0.25"],
+    # Of the numbers from 0 to 1, 0.6 of 0.6 and 0.8 is lost.
+    "original_and_copy": ["2 of 4 numbers are read back as 0", "largest is 9", "error of 60.0%"],
+    # 1 and 4 operations a byte of 1e12 bytes a second; 500 and 1000, of 1e14 operations.
+    "roof_by_tokens": ["bends at 100", "wide: 100% of", "10% of", "narrow: 25% of", "5% of"],
+    "speed_by_tokens": ["a: 3 at 1 and 0.5 at 512", "b: 0.1 at 1", "T4 2.2 and H100 4"],
     "one_base": ["269 MB", "robot 0.9 MB", "2.1%", "row 2 by the base alone"],
     "product": ["2 × 1", "1 × 3", "-2 and 8"],
     "rank_error": ["1 at 0, 0 at 2", "rank 1"],

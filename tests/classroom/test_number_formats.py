@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.exercises.n07_floats import float_value
+from lora_edu.classroom.experiments import number_formats
 from lora_edu.classroom.experiments.number_formats import FLOATS, as_float, as_integer, in_all_formats
 
 SIZES = st.floats(2**-6, 448) | st.floats(-448, -(2**-6))  # normal in every format
@@ -76,6 +77,12 @@ def test_bad_input_is_named(call, message):
         call()
 
 
+def test_nine_digits_show_that_no_floating_point_format_holds_a_tenth():
+    meanings = {name: meaning for name, (_, meaning) in number_formats.rows(0.1, largest=1).items()}
+    assert meanings["fp32"] == "0.100000001" and all(meanings[name] != "0.1" for name in FLOATS)
+    assert all(float(meanings[name]) == pytest.approx(0.1, rel=0.03) for name in FLOATS)
+
+
 def test_every_bit_stands_in_the_box_of_its_field():
     rows = {"a": ({"sign": "1", "rest": "0110"}, "-6"), "b": ({"whole": "101"}, "5")}
     picture = figures.bit_fields(rows, alt=ALT)
@@ -90,9 +97,7 @@ def test_every_bit_stands_in_the_box_of_its_field():
 
 
 def test_the_longest_row_stays_on_the_canvas():
-    stored = in_all_formats(-1.23456789e-30, largest=1)
-    rows = {name: (fields, f"{value:.7g}") for name, (fields, value) in stored.items()}
-    picture = figures.bit_fields(rows, alt=ALT)
+    picture = figures.bit_fields(number_formats.rows(-1.23456789e-30, largest=1), alt=ALT)
     figures.to_png(picture)
     page = picture.get_figure().bbox
     boxes = [text.get_window_extent() for text in picture.texts]

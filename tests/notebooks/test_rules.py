@@ -48,6 +48,7 @@ REVISED = (
     "05",
     "05b",
     "06",
+    "07",
     "08",
     "09",
 )  # here a learner reads the experiment and no plumbing; the others follow

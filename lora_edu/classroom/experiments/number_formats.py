@@ -77,5 +77,11 @@ def in_all_formats(number: float, largest: float) -> dict[str, Stored]:
     return floats | {f"int{bits}": as_integer(number, bits, largest) for bits in (8, 4)}
 
 
+def rows(number: float, largest: float) -> dict[str, tuple[dict[str, str], str]]:
+    """What `figures.bit_fields` draws of `in_all_formats`: nine digits tell any two numbers of fp32 apart."""
+    stored = in_all_formats(number, largest)
+    return {name: (fields, f"{value:.9g}") for name, (fields, value) in stored.items()}
+
+
 def _pattern(integer: int, width: int) -> str:
     return f"{integer % 2**width:0{width}b}"

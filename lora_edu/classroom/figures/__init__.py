@@ -27,6 +27,7 @@ from lora_edu.classroom.figures.beside import beside
 from lora_edu.classroom.figures.bits import bit_fields, error_budget
 from lora_edu.classroom.figures.charts import lines, loss_curve, rank_error, running_time
 from lora_edu.classroom.figures.codes import level_use, settling
+from lora_edu.classroom.figures.copies import original_and_copy
 from lora_edu.classroom.figures.costs import break_even, log_log
 from lora_edu.classroom.figures.course_map import course_map
 from lora_edu.classroom.figures.drift import drift
@@ -36,6 +37,7 @@ from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, numbe
 from lora_edu.classroom.figures.matrices import image, product
 from lora_edu.classroom.figures.memory import stacked
 from lora_edu.classroom.figures.moments import held_over_time
+from lora_edu.classroom.figures.numbered import numbered_levels
 from lora_edu.classroom.figures.overlaps import collisions
 from lora_edu.classroom.figures.palette import COLORS, HATCHES, LINE_STYLES, MARKERS, ROLES
 from lora_edu.classroom.figures.peaks import memory_at_peak
@@ -61,3 +63,4 @@ from lora_edu.classroom.figures.sizes import update_sizes
 from lora_edu.classroom.figures.spectra import error_by_rank, spectrum
 from lora_edu.classroom.figures.terms import copy_and_rest, terms
 from lora_edu.classroom.figures.two_scales import two_scales
+from lora_edu.classroom.figures.when_faster import roof_by_tokens, speed_by_tokens

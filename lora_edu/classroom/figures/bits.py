@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import STYLE, Picture, drawing, set_title, text_width
-from lora_edu.classroom.figures._sentences import sentence
+from lora_edu.classroom.figures._sentences import number, sentence
 from lora_edu.classroom.figures.levels import error_by_bits
 from lora_edu.classroom.figures.palette import COLORS, INK
 
@@ -74,7 +74,7 @@ def bit_fields(
                 x += len(bits) + gap
             widest = max(widest, x)
             picture.text(x + gap, y, meaning, ha="left", va="center")
-        picture.set(xlim=(-7.2, widest + 10.5), ylim=(y + 0.6, 0.4))
+        picture.set(xlim=(-7.2, widest + 12), ylim=(y + 0.6, 0.4))
         picture.set_axis_off()
         set_title(picture, title)
         picture.alt = sentence(
@@ -116,4 +116,6 @@ def error_budget(
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
         picture.minorticks_off()
         picture.scatter(*chosen, s=260, facecolors="none", edgecolors=INK, linewidths=2.2, zorder=3)
+        marked = f"Marked: {number(chosen[0])} bits a weight, error {chosen[1]:.1%}"
+        picture.alt = alt or sentence(title or marked, picture.alt)
     return picture

@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import Picture, wrapped
 from lora_edu.classroom.figures._sentences import count_of, listed, number, percent, sentence
-from lora_edu.classroom.figures.palette import SOFT
-from lora_edu.classroom.figures.schematic.parts import outline, plus
+from lora_edu.classroom.figures.schematic.grey import grey
+from lora_edu.classroom.figures.schematic.parts import plus
 from lora_edu.classroom.figures.schematic.sheet import NAME_SIZE, SIZE, Block, sheet, word
 
 MARGIN, GAP = 0.3, 0.46  # inches at the card's edge, and between two pictures
@@ -53,8 +53,8 @@ def terms(
     with sheet(wide, tall, title=title, alt=alt, ax=ax) as picture:
         for index, (term, total) in enumerate(zip(alone, sums, strict=True)):
             left = MARGIN + index * (width + GAP)
-            upper = _grey(picture, Block(left, height + 1.15, width, height), term, (-reach, reach))
-            lower = _grey(picture, Block(left, 0.42, width, height), total, (0, 1))
+            upper = grey(picture, Block(left, height + 1.15, width, height), term, (-reach, reach))
+            lower = grey(picture, Block(left, 0.42, width, height), total, (0, 1))
             word(picture, (upper.top[0], upper.top[1] + 0.07), f"term {index + 1}", va="bottom")
             added = " + ".join(f"{i + 1}" for i in range(index + 1))
             said = f"term{'s' if index else ''} {added}: rank {index + 1}"
@@ -110,8 +110,8 @@ def copy_and_rest(
     m, n = copy.shape
     width, height = COPY_INCHES, COPY_INCHES * m / n
     with sheet(2 * width + GAP + 2 * MARGIN, height + 1.75, title=title, alt=alt, ax=ax) as picture:
-        left = _grey(picture, Block(MARGIN, 0.85, width, height), copy, (0, 1))
-        right = _grey(picture, Block(MARGIN + width + GAP, 0.85, width, height), rest, (-reach, reach))
+        left = grey(picture, Block(MARGIN, 0.85, width, height), copy, (0, 1))
+        right = grey(picture, Block(MARGIN + width + GAP, 0.85, width, height), rest, (-reach, reach))
         for block, name in ((left, f"the sum of {count_of(rank, 'term')}"), (right, "what is missing")):
             word(picture, (block.top[0], block.top[1] + 0.07), name, va="bottom", size=NAME_SIZE)
         _legend(picture, right, reach)
@@ -139,28 +139,10 @@ def _decomposition(
     return left, values, right
 
 
-def _grey(picture: Picture, block: Block, values: np.ndarray, limits: tuple[float, float]) -> Block:
-    """Draw grey levels into a place on the sheet, with a thin outline."""
-    view = picture.get_xlim(), picture.get_ylim()
-    extent = block.x, block.x + block.width, block.y, block.y + block.height
-    picture.imshow(
-        values,
-        cmap="gray",
-        vmin=limits[0],
-        vmax=limits[1],
-        extent=extent,
-        aspect="auto",
-        interpolation="nearest",
-    )
-    picture.set(xlim=view[0], ylim=view[1])  # a picture would take the whole sheet
-    outline(picture, block, SOFT, width=0.8)
-    return block
-
-
 def _legend(picture: Picture, above: Block, reach: float) -> None:
     """Draw the scale of what is missing below its picture: too bright, exact, too dark."""
     strip = Block(above.x, above.y - 0.36, above.width, 0.2)
-    _grey(picture, strip, np.linspace(-1, 1, LEGEND_STEPS)[None], (-1, 1))
+    grey(picture, strip, np.linspace(-1, 1, LEGEND_STEPS)[None], (-1, 1))
     y = strip.y - 0.06
     left, right = strip.x, strip.x + strip.width
     word(picture, (left, y), f"{number(reach)} too bright", ha="left", va="top")

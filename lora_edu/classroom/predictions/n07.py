@@ -22,17 +22,17 @@ PREDICTIONS = (
         why="A step is now 100 / 7 = 14.3, and the others are smaller than half of it.",
     ),
     Question(
-        "Suppose each weight may take 6 bits, absmax included. Which way of spending them has the "
-        "smallest error?",
-        ("4-bit codes, blocks of 16", "5-bit codes, blocks of 32", "6-bit codes, blocks of 4,096"),
-        answer="5-bit codes, blocks of 32",
-        why="Fine levels are lost on large outliers, and small blocks spend too much on scales.",
+        "4-bit codes in blocks of 64 take 4.5 bits a weight. Which change lowers their error more?",
+        ("blocks of 16: 6 bits a weight", "5-bit codes: 5.5 bits a weight", "both alike"),
+        answer="5-bit codes: 5.5 bits a weight",
+        why="A further bit halves every gap. Blocks a quarter as large only have smaller largest weights, and pay for "
+        "four times as many scales.",
     ),
     Question(
-        "How long does the 4-bit layer take for 64 tokens, next to the fp32 layer on this computer's "
-        "processor?",
-        ("about an eighth", "about as long", "longer"),
-        answer="longer",
-        why="Nothing here multiplies NF4 codes: W is rebuilt in fp32 first, then multiplied as before.",
+        "Weights lie in memory in 4 bits instead of 16. When can a layer be faster for it?",
+        ("with one token", "with a batch of 512 tokens", "with both", "never: they must be unpacked"),
+        answer="with one token",
+        why="With one token the time is that of reading weights, and a kernel that unpacks while it multiplies reads "
+        "a quarter of the bytes. With 512 it is that of multiplying, which 4 bits do not shorten.",
     ),
 )
