@@ -237,7 +237,11 @@ assert middle.argmin() == 2 and middle[2].abs() < 0.001 and (middle[[0, 1, 3, 4]
 #
 # **How sure is this?** Ten pairs of samples; median and range.
 #
-# Is it the offset that decides?
+# ## 3. What does the offset decide, and what do other codes lose?
+#
+# *Deeper: nothing later needs this section.*
+#
+# NF4 at other offsets, beside the best code of its block size:
 
 # %%
 offsets = [0.9 + 0.005 * k for k in range(19)]
@@ -314,7 +318,7 @@ def minmax_int4(block: Tensor) -> Tensor:
 check("08.2", minmax_int4)
 
 # %% [markdown]
-# ## 3. Can the model's own weights be the judge?
+# ## 4. Can the model's own weights be the judge?
 #
 # It seems natural to compare formats on the layers that QLoRA will quantize. The course's model has 134.5 million
 # weights and came as 93 MB: 5.5 bits each, so it was quantized before. We take one of its query weights. `Q4_1` is
@@ -369,7 +373,7 @@ most_values(query), most_values(embedding)
 # Before you compare formats on a downloaded model, ask how its weights were stored, and test on blocks that do not line
 # up with the old ones.
 #
-# ## 4. How do 4.5 bits become 4.127?
+# ## 5. How do 4.5 bits become 4.127?
 #
 # Two codes share a byte: the even element in the high half, the odd one in the low half.
 
@@ -476,7 +480,7 @@ compare(part=pairs, bytes=[a.nbytes for a, b in pairs.values()], equal=equal)
 # %% [markdown]
 # Every byte is the same.
 #
-# ## 5. Which format at equal bits?
+# ## 6. Which format at equal bits?
 #
 # *Deeper: formats by their real names, errors of outputs, and calibration. Nothing later needs this section.*
 #
