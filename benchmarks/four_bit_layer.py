@@ -137,7 +137,10 @@ def call(
 
 
 def kernel_seconds(run: Callable[[], Any], device: torch.device, calls: int = 20) -> float | None:
-    """Time that the GPU's kernels take in one call, the mean over ``calls``; None without a GPU."""
+    """Time that the GPU is at work in one call (kernels, copies, memsets), the mean over ``calls``; None without a GPU.
+
+    Gaps between kernels are left out.
+    """
     if device.type == "cpu":
         return None
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:

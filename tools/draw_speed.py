@@ -128,7 +128,7 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
             f"{case.rpartition(' ')[2]} tokens".replace("1 tokens", "1 token") for case in layer_ratios()
         ],
         ylabel="our time over bitsandbytes'",
-        title="On a CPU our layer is faster, and the more so the fewer tokens there are",
+        title="Here our layer is faster, and the more so the fewer tokens there are",
     ),
 }
 

@@ -62,7 +62,7 @@ logits.shape
 
 # %% [markdown]
 # These are the **logits**: row $t$ has seen the tokens up to $t$ and scores the next one. **Softmax** makes
-# probabilities of them, $p_i = e^{z_i} / \sum_j e^{z_j}$. After the last token:
+# probabilities of a row $z$, $p_i = e^{z_i} / \sum_j e^{z_j}$. After the last token:
 
 # %%
 shares, best = logits[-1].softmax(dim=-1).topk(5)
@@ -78,13 +78,17 @@ figures.transformer_block(target_layers.SHAPES, title=title)
 
 # %% [markdown]
 # - A **norm** brings a copy of the stream to a fixed size.
-# - In **attention**, and only there, tokens meet: each fetches from those before it (section 2).
+# - In **attention**, and only there, tokens meet: through `q`, `k`, `v` and `o` each takes a mixture of what it and
+#   those before it offer (how: section 2).
 # - The **MLP** works on each token alone: `gate` and `up` make 1,536 numbers each, SiLU bends those of `gate` (like
 #   ReLU, which sets negative numbers to 0, but rounded: $x / (1 + e^{-x})$), both are multiplied, and `down` makes 576
 #   again.
 # - After 30 blocks and one more norm, the **head** makes logits: a linear layer, here the embedding's table again.
 #
-# Our task is to answer a sentence with its event, as JSON. No training will see this one:
+# Our task is to answer a sentence with its event, as JSON. The prompt, and a sentence that no training will see:
+
+# %%
+print(extraction.INSTRUCTION)
 
 # %%
 test = load_events("test")
@@ -106,14 +110,17 @@ def draw_token(ax, token):
 explore(draw_token, token=range(1, len(text) - start + 1), start={"token": 2})
 
 # %% [markdown]
-# Move along the answer. The base can copy: after `Park` it expects `Station`. It does not know our form: the brace, the
-# keys. To write, a model appends a token and reads on, so one wrong token may spoil the rest.
+# Move along the answer. The base can copy: after `Park` it expects `Station`. But it does not do as it is told: it
+# begins neither with the brace nor with `who`. To write, a model appends a token and reads on, so one wrong token may
+# spoil the rest.
 #
 # The **loss** of a token is $-\log p$ of the right one. That of an answer is the mean over its $T$ tokens:
 #
 # $$L = -\frac{1}{T} \sum_{t} \log p(y_t \mid x, y_{<t})$$
 #
-# ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), equation 1, there a sum to be maximised.)
+# where $x$ is the prompt, $y_t$ the answer's token $t$ and $y_{<t}$ those before it ([Hu et al.
+# 2021](https://arxiv.org/abs/2106.09685), equation 1, there a sum to be maximised). A token with $p = 1$ costs 0, one
+# with 5 % costs 3.
 
 # %% [markdown]
 # ## 2. How is the loss counted, and what happens in attention?
@@ -183,9 +190,10 @@ assert f"{by_hand:.3f}" == f"{by_model:.3f}" and f"{shares[0]:.0%}" == "87%"
 # $$\operatorname{softmax}\!\left(\frac{Q K^\top}{\sqrt{d}}\right) V$$
 #
 # ([Vaswani et al. 2017](https://arxiv.org/abs/1706.03762), equation 1.) The shares mix the values, and `o` hands the
-# mixture on. In SmolLM2 nine **heads** of 64 numbers do so side by side; three share a key and a value ([Ainslie et al.
-# 2023](https://arxiv.org/abs/2305.13245)). Queries and keys are first turned, in pairs of numbers, by angles that grow
-# with the token's place ([Su et al. 2021](https://arxiv.org/abs/2104.09864)).
+# mixture on. In SmolLM2 nine **attention heads** (not the head of section 1) of $d = 64$ numbers work side by side;
+# each key and value serves three of them ([Ainslie et al. 2023](https://arxiv.org/abs/2305.13245)). Queries and keys
+# are first turned, in pairs of numbers, by angles that grow with the token's place ([Su et al.
+# 2021](https://arxiv.org/abs/2104.09864)).
 #
 # The linear layers of a block:
 
@@ -241,7 +249,8 @@ figures.scored_example([tokenizer.decode(token) for token in short["input_ids"]]
 # ### Exercise 06.3 · Label the answer (one star, 3 minutes)
 #
 # Write `label_answer_only(prompt, answer, end)`: the token ids of the whole example, and as many labels. `end` is the
-# end-of-turn token. Do not shift: the loss does that.
+# end-of-turn token. The picture's lower row is shifted, as the loss does it: what stands at token $t$ judges label $t +
+# 1$. You do not shift: a label stands at the place of its token.
 
 
 # %% tags=["exercise"]
@@ -302,10 +311,10 @@ train_examples = [extraction.encode_example(tokenizer, line) for line in load_ev
 train(model, [tensors(example) for example in train_examples], learning_rate=2e-3)
 
 # %% [markdown]
-# A trainer does more, and that changes results. The one of
+# A library's ready-made loop, a *trainer*, does more, and that changes results. The one of
 # [transformers](https://huggingface.co/docs/transformers/main_classes/trainer) lowers the rate to 0 step by step,
-# shortens gradients longer than 1.0, and since version 4.46 [weighs scored tokens
-# alike](https://huggingface.co/blog/gradient_accumulation), where we weigh sentences alike.
+# shortens gradients longer than 1.0, and since version 4.46 counts [each scored token
+# alike](https://huggingface.co/blog/gradient_accumulation); our mean over an answer counts each sentence alike.
 #
 # Now test sentences, whose names, activities and places training never showed:
 
@@ -360,12 +369,13 @@ assert median(run["exact_match"] for run in final) == 0.96
 assert [run["exact_match_unseen"] for run in final] == [0.61, 0.62, 0.69]
 
 # %% [markdown]
-# All have the form. (Notebook 00's base answers otherwise: there the weights have 4 bits.)
+# All have the form. (Notebook 00's recorded base answers otherwise: there QLoRA rounded the weights to 4 bits.)
 #
 # **How sure is this?** On a GPU, after one pass over all 1,600 sentences, 96 % of 200 test sentences on seen patterns
 # were right, and 61 to 69 % of 100 on unseen ones (three seeds; the base: none).
 #
-# Now leave out one label of each example, that of `<|im_end|>`. All else stays.
+# Now leave out one label of each example, that of `<|im_end|>`. All else stays. A second pair trains; the first, which
+# the table calls *default*, stays in the model, switched off and frozen.
 
 # %%
 predict("06.3")
@@ -397,8 +407,8 @@ assert endless_answers[0].count("{") > 1
 
 # %% [markdown]
 # Only the limit of 64 tokens ends it. The base often knew when to stop. The second adapter *unlearned* that: nothing
-# held the end in place while all else moved. A usual cause is *padding*, which fills up short texts of a batch: if it
-# is the end token too, all ends are labelled -100.
+# held the end in place while all else moved. A usual cause is *padding*, which fills up short texts of a batch and is
+# not scored. If the padding token is the end token too, the true end's label becomes -100 with it.
 
 # %% [markdown]
 # ## 4. Which layers, and at which learning rate?
@@ -417,8 +427,9 @@ predict("06.4")
 
 # %% [markdown]
 # All have $s = \alpha / r = 2$, but a step is about $s\, r\, \eta = \alpha\, \eta$ long at learning rate $\eta$
-# (notebook 05). At the same rate $r = 42$, with $\alpha = 84$, steps five times as far as $r = 8$. So each needs a rate
-# of its own, found on validation sentences (one run each):
+# (notebook 05). At the same rate $r = 42$, with $\alpha = 84$, steps five times as far as $r = 8$. So each rate
+# is searched for on its own, on validation sentences (one run each; the unseen patterns are four kept out of training,
+# those of the test below are twelve others):
 
 # %%
 figures.beside(target_layers.draw_rates, part=list(target_layers.PARTS))
@@ -430,19 +441,19 @@ figures.beside(target_layers.draw_rates, part=list(target_layers.PARTS))
 compare(**target_layers.test_columns())
 
 # %% [markdown]
-# On seen patterns the medians are the same. `q` and `v` ended at $\alpha\, \eta = 0.08$ at either rank: rank 8 only
-# needed the higher rate. On unseen patterns the MLP beats `q` and `v` of equal size in every seed.
+# On seen patterns the medians are the same. `q` and `v` did best at the highest rate tried with $r = 8$, and at the
+# lowest with $r = 42$: the best rates may lie outside. On unseen patterns nothing is decided.
 #
-# **How sure is this?** Three seeds of one narrow task, rates chosen by one run each. All linear layers are the safe
-# start.
+# **How sure is this?** Three seeds of one narrow task, rates chosen by one run each; one seed of `q` and `v` at $r = 8$
+# got 76 % on unseen patterns, the best of all. To start with all linear layers is the papers' advice above; this table
+# does not decide it.
 
 # %% tags=["claim"]
-alphas = {name: 2 * choice.r for name, choice in target_layers.CHOICES.items()}
-steps = {name: rate * alphas[name] for name, rate in target_layers.chosen_rates().items()}
-assert [f"{steps[name]:.2f}" for name in ("q and v, r = 8", "q and v, r = 42")] == ["0.08", "0.08"]
+chosen = target_layers.chosen_rates()
+assert (chosen["q and v, r = 8"], chosen["q and v, r = 42"]) == (0.005, 0.001)
 seen, unseen = (target_layers.test_scores(part) for part in target_layers.PARTS)
 assert {median(seeds) for seeds in seen.values()} == {0.96}
-assert min(unseen["MLP, r = 13"]) > max(unseen["q and v, r = 42"])
+assert max(max(seeds) for seeds in unseen.values()) == max(unseen["q and v, r = 8"]) == 0.76
 
 # %% [markdown]
 # ## 5. What must be in the file?
@@ -499,19 +510,19 @@ figures.bars(
 middle = torch.tensor(class_heads.right()).median(dim=0).values
 assert [f"{share:.0%}" for share in middle.tolist()] == ["66%", "96%", "98%", "12%"]
 assert class_heads.head_alone("mean")["block"] == 2
-[words_alone] = [run for run in records.runs("frozen_head", reading="mean") if run["block"] == 0]
-assert f"{words_alone['after']:.0%}" == "95%"
+blocks = {run["block"]: f"{run['after']:.0%}" for run in records.runs("frozen_head", reading="mean")}
+assert (blocks[0], blocks[30]) == ("95%", "75%")
+assert f"{class_heads.head_alone('last token')['after']:.0%}" == "77%"
 fresh = records.read("frozen_head")["fresh_heads"]
 assert [f"{share:.0%}" for share in fresh["quartiles"]] == ["9%", "19%", "25%", "31%", "43%"]
 
 # %% [markdown]
-# A head alone, fitted to the end, gets 66 % at the last token. From the mean over all tokens it gets 96 % after block 2
-# (chosen on validation), and 95 % before any: single words tell the day. So LoRA mostly makes up for where its head
-# reads.
+# A head alone, fitted to the end, gets 66 % where a classifier reads, at the last token after the last block (77 %
+# after block 8, chosen on validation). The mean over all tokens gets 75 % there, 96 % after block 2 (chosen on
+# validation), and 95 % before any: single words tell the day.
 #
-# With new heads the three got 24, 8 and 12 %. A new head's four rows are drawn alike, so each class wins equally often:
-# on *average* one in four is right. Draws range widely: of 1,000 on the frozen base, half got 19 to 31 %, all 9 to 43
-# %.
+# With new heads the three got 24, 8 and 12 %. A new head's rows are drawn alike, so on *average* one in four is right.
+# Draws range widely: over the *frozen* base half of 1,000 got 19 to 31 %, all 9 to 43 %.
 #
 # Training looks perfect, and what you hand on guesses. In peft, `modules_to_save` names what is saved too. A toy's
 # file:
@@ -541,7 +552,7 @@ progress("06")
 #
 # - Tokens in, logits out. Between them, blocks add to the residual stream.
 # - The loss is the mean of $-\log p$ over the answer and its end. Without a label on the end, the model does not stop.
-# - Give each choice of layers its own learning rate, and save what else has trained.
+# - Give each choice of layers its own learning rate, and save what else has trained (sections 4 and 5).
 # - Limit: one small model, one narrow task.
 #
 # **Next question:** the base takes 538 MB. What is lost when its 32 bits become 4? (Notebook 07.)

@@ -34,6 +34,8 @@ from lora_edu.methods import blockwise, codebook, lowrank
 # ## 1. What do the bits of a number say?
 #
 # *Deeper: later you need only that fp16 and bf16 have 16 bits, and that bf16 has the range of fp32.*
+#
+# fp16 and bf16 are two ways to spend 16 bits.
 
 # %%
 predict("07.1")
@@ -56,9 +58,9 @@ numbers = [-1.0, 0.0, 1e-8, 0.001, 0.1, 0.23456, 1 / 3, 0.5, 1.0, 3.14159, 448.0
 explore(draw_bits, number=numbers, largest=[1.0, 10.0, 100.0, 70_000.0], start={"number": 0.1})
 
 # %% [markdown]
-# The **exponent** sets the range, the **fraction** the digits. bf16 is the front half of
-# [fp32](https://arxiv.org/abs/1905.12322), rounded. int8 and int4 count equal steps, the largest count meaning
-# `largest`: at 10, int4 reads 0.1 as 0.
+# The **exponent** sets the range, the **fraction** the digits. bf16 is the front half of fp32, rounded ([Kalamkar et
+# al. 2019](https://arxiv.org/abs/1905.12322)). int8 and int4 count equal steps, the largest count meaning `largest`: at
+# 10, int4 reads 0.1 as 0.
 #
 # Now read bits yourself: 0.1 in bf16, as whole numbers.
 
@@ -193,8 +195,9 @@ indices, absmax = blockwise.quantize_blockwise(W, code, blocksize=64)
 (code[indices.int()] != 0).sum().item(), absmax.shape
 
 # %% [markdown]
-# Now its block alone is lost. As a picture, in grey levels from -1 to 1, one pixel in the middle is the outlier, and
-# blocks run along rows of 288:
+# 3,418 are kept. The outlier's block has lost its other 63. The other zeros are small beside the largest of *their*
+# block, and would be lost without any outlier. As a picture, in grey levels from -1 to 1, one pixel in the middle is
+# the outlier, and blocks run along rows of 288:
 
 # %%
 picture = 2 * torch.from_numpy(evening()).float() - 1
@@ -224,7 +227,8 @@ explore(draw_outlier, bits=[2, 3, 4, 6, 8], blocksize=sizes, outlier=outliers, s
 # |w_k - \hat w_k| \le \tfrac12\, a_b \max_j (c_{j+1} - c_j)$$
 #
 # ([Dettmers et al. 2022](https://arxiv.org/abs/2110.02861), section 2.1). **A weight's error hardly depends on the
-# weight, but on the largest one in its block.**
+# weight, but on the largest one in its block.** Each absmax takes 32 bits, so in blocks of 64 it adds half a bit a
+# weight. Rows of SmolLM2's embedding (its table of token vectors), rounded so, are off by 13 % (section 4).
 #
 # ### Exercise 07.3 · Block by block (three stars, 7 minutes)
 #
@@ -258,8 +262,8 @@ check("07.3", quantize_blocks)
 #
 # *Deeper: later you need only that blocks of 64 make 4 bits 4.5.*
 #
-# Our copy of SmolLM2's linear layers was rounded to 4 bits once, its embedding (the table of token vectors) only to 8.
-# So we take that, and stop at 6.
+# Our copy of SmolLM2 was packed for the download: its linear layers in 4 bits, its embedding in 8. Rounding the former
+# again would show little. So we take rows of the embedding, and codes of up to 6 bits.
 
 # %%
 with safe_open(fetch_base_model() / "model.safetensors", "pt") as file:
@@ -320,9 +324,9 @@ lost = {name: lowrank.relative_error(x @ embedding.T, x @ embedding_hat.T) for n
 {"weights": f"{error(embedding, 4, 64):.1%}"} | {f"outputs, {name}": f"{e:.1%}" for name, e in lost.items()}
 
 # %% [markdown]
-# With noise as input, outputs lose what weights lose. Real rows point where this weight is large, rounding errors
-# nowhere. Scales can be searched, too: 0.9 absmax cuts the largest weights off, and the error falls to 12.8 %. GPTQ and
-# AWQ go by the outputs ([08](08_nf4.ipynb)).
+# With noise as input, outputs lose what weights lose. Rows of the embedding point where this weight is large, rounding
+# errors in no particular direction, so of these outputs little is lost. Scales can be searched, too: 0.9 absmax cuts
+# the largest weights off, and the error falls to 12.8 %. GPTQ and AWQ go by the outputs ([08](08_nf4.ipynb)).
 
 # %%
 before, after = embedding.abs().mean(), embedding_hat.abs().mean()
@@ -363,7 +367,8 @@ check("07.4", bits_per_parameter)
 predict("07.5")
 
 # %% [markdown]
-# First on your processor: a layer in fp32, bf16, int8 (inputs rounded too), and NF4, QLoRA's 4 bits.
+# First on one core of your processor: a layer in fp32, bf16, int8 (whole numbers of 8 bits, inputs rounded too), and
+# NF4, QLoRA's 4 bits.
 
 # %%
 layers = cpu_race.layers(nn.Linear(2048, 2048, bias=False))
@@ -372,11 +377,18 @@ layers = cpu_race.layers(nn.Linear(2048, 2048, bias=False))
 times = {n: [cpu_race.seconds(layer, torch.randn(n, 2048)) for layer in layers.values()] for n in (1, 64)}
 shares = {f"tokens: {n}": [t / row[0] for t in row] for n, row in times.items()}
 axis = {"groups": list(layers), "ylabel": "time, fp32 = 1", "number_format": "{:.1f}"}
-figures.bars(shares, title="Our 4-bit layer is slower than fp32, at 1 token and at 64", **axis)
+figures.bars(shares, title="Fewer bits, and on this processor mostly more time", **axis)
+
+# %% tags=["claim"]
+with torch.no_grad():
+    x = torch.randn(8, 2048)
+    off = {name: lowrank.relative_error(layers["fp32"](x), layer(x)) for name, layer in layers.items()}
+assert off["fp32"] == 0 < off["bf16"] < off["int8"] < off["NF4"] < 0.12
 
 # %% [markdown]
-# With one token each weight is used once, and reading takes most of the time; with 64, multiplying does. bf16 and int8
-# gain where a processor multiplies them in hardware. Our NF4 layer always loses: it writes $W$ out in fp32 first.
+# With one token each weight is used once, with 64 it is used 64 times. But fewer bytes help only if the product itself
+# is quick. The processor of the saved picture has no instructions for products of int8 and bf16, and loses with both at
+# 64 tokens. Our NF4 layer always loses: it makes $W$ in fp32 first.
 #
 # On a GPU a program is called a **kernel**. A *fused* one unpacks 4 bits while it multiplies. Here are layers of a 7B
 # model, recorded on an H200:
@@ -386,17 +398,17 @@ controls = {"layer": layer_race.LAYERS, "work": layer_race.PASSES, "clock": laye
 explore(layer_race.draw_speeds, start={"layer": "14,336 × 4,096"}, **controls)
 
 # %% [markdown]
-# *One token:* bitsandbytes' fused kernel reads a quarter of the bytes, and here draws with bf16. *More tokens:* bf16 is
-# 1.8 to 3.8 times as fast. *Ours* unpacks before each product, and always loses. (The whole call adds Python's time to
-# launch kernels.)
+# *One token:* bitsandbytes' fused kernel reads a quarter of the bytes, and is only as fast as bf16 (slower, with
+# Python's time to launch kernels). *More tokens:* bf16 is 1.8 to 3.8 times as fast; bitsandbytes then mostly makes $W$
+# whole first, too. *Ours*, in plain PyTorch or with kernels of its own, always does, and always loses.
 #
-# Elsewhere 4 bits win. For one token bitsandbytes'
-# [release 0.40.0](https://github.com/bitsandbytes-foundation/bitsandbytes/releases/tag/0.40.0) expects 2.2 to 4.0 times
-# (open marks); [0.41.0](https://github.com/bitsandbytes-foundation/bitsandbytes/releases/tag/0.41.0) corrects the A100
-# to 1.5, and gives 3.8 on an RTX 4090. [Marlin](https://github.com/IST-DASLab/marlin) comes close to 4, up to 16 to 32
-# tokens.
+# So on this GPU 4 bits win nowhere. Elsewhere they do, by their authors' figures: at one token bitsandbytes' [release
+# 0.40.0](https://github.com/bitsandbytes-foundation/bitsandbytes/releases/tag/0.40.0) *expected* 2.2 to 4.0 times,
+# [0.41.0](https://github.com/bitsandbytes-foundation/bitsandbytes/releases/tag/0.41.0) reported 1.1 to 3.8 (open
+# marks), and [Marlin](https://github.com/IST-DASLab/marlin) comes close to 4.
 #
-# A *roofline* shows why:
+# A *roofline* shows what is possible, from *bandwidth*, the bytes a second that memory delivers, and *peak*, the most
+# operations a second:
 
 # %%
 layer_race.draw_roof()
@@ -404,16 +416,17 @@ layer_race.draw_roof()
 # %% [markdown]
 # $$\text{operations a second} \le \min(\text{peak},\; \text{bandwidth} \times \text{operations a byte})$$
 #
-# ([Williams et al. 2009](https://doi.org/10.1145/1498765.1498785).) In bf16 one token gives one operation a byte, and
-# nearly reaches the roof. In 4 bits the roof is almost four times as high, but this kernel reaches a quarter of it. At
-# 512 tokens both stand under the flat, where fewer bytes help nobody.
+# ([Williams et al. 2009](https://doi.org/10.1145/1498765.1498785).) With one token each bf16 weight takes two
+# operations for two bytes, and nearly reaches the roof. In 4 bits the roof is almost four times as high, but this
+# kernel reaches a quarter of it. At 512 tokens both stand under the flat, where fewer bytes help nobody.
 #
-# **How sure is this?** One GPU, single layers.
+# **How sure is this?** One GPU, single layers, the same weight again and again: its 4 bits may stay in the chip's
+# cache, which favours them.
 #
 # ### When not to use it
 #
-# When 16 bits fit into memory and you train: 4 bits then cost accuracy and time. For embeddings, norms (layers that
-# rescale) and the head. And not without blocks.
+# When 16 bits fit into memory and you train: 4 bits then cost time, and may cost accuracy. For embeddings, norms
+# (layers that rescale) and the head. And not without blocks.
 
 # %% tags=["claim"]
 with safe_open(fetch_base_model() / "model.safetensors", "pt") as file:

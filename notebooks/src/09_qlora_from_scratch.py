@@ -11,9 +11,9 @@
 #
 # They do not. QLoRA freezes them, makes them wide for the length of a product, and trains LoRA beside them.
 #
-# **You will** follow one weight, and every byte, through a training step, and write forward and backward of a 4-bit
-# layer. **You need** LoRA (notebook 04); Adam's averages (notebook [05b](05b_cost_and_shipping.ipynb)); NF4's codes and
-# scales (notebook [08](08_nf4.ipynb)).
+# **You will** follow one weight, and every byte, through a training step, and write the forward pass of a 4-bit layer
+# (deeper: its backward). **You need** LoRA (notebook 04); Adam's averages (notebook
+# [05b](05b_cost_and_shipping.ipynb)); NF4's codes and scales (notebook [08](08_nf4.ipynb)).
 #
 # **Time:** {minutes}. The cells run in about a minute.
 
@@ -65,8 +65,9 @@ cosine = F.cosine_similarity(arrived.flatten(), dW.flatten(), dim=0)
 f"sent 1, arrived {arrived.norm() / dW.norm():.0f}; cosine between the two: {cosine:.2f}"
 
 # %% [markdown]
-# Few codes move, and each of those jumps a whole gap between levels. So what arrives is ten times too large and points
-# almost elsewhere. And this $W$ lay between the levels. Training in 4 bits would start *on* them:
+# Few codes move, and each of those jumps a whole gap between levels. So what arrives is ten times too large. Along the
+# update nearly all of it is there (10 × 0.10), buried in noise. That is luck of a $W$ between the levels; training in 4
+# bits would start *on* them:
 
 # %%
 start = nf4.dequantize_nf4(*before)
@@ -169,7 +170,8 @@ explore(one_layer.draw_life, step=one_layer.STEPS)
 
 # %% [markdown]
 # Only where the step is, a weight is made wide: in 16 bits, for one product. Then the copy is dropped; the codes never
-# left. On the way back it is made again, because the gradient passes through it:
+# left. (Mistral's largest weight, wide, is as large as a whole block in 4 bits.) The price is time: each weight is
+# dequantized twice a step. On the way back it is made again, because the gradient passes through it:
 #
 # $$\frac{\partial L}{\partial X} = \frac{\partial L}{\partial Y} \, \hat W$$
 #
@@ -185,19 +187,21 @@ explore(one_layer.draw_moments, method=one_layer.METHODS, moment=moments, start=
 
 # %% [markdown]
 # In the product QLoRA's layer takes more than LoRA's, by its codes. But only one layer is in its product, and all
-# others rest at 9.8 MiB in place of 33.5. "Kept wide" is a careless layer: the copy waits for backward, in *every*
-# layer, and the 4 bits have saved nothing (section 4).
+# others rest at 9.8 MiB in place of 33.5, or wait at 17.8 in place of 41.5. (The input waits in 32 bits, for $A$.)
+# "Kept wide" is a careless layer: the copy waits for backward, in *every* layer, and the 4 bits have saved nothing
+# (section 4).
 #
 # | | LoRA | QLoRA |
 # |---|---|---|
 # | weights of linear layers, stored | 16 bits | 4-bit codes, 8-bit scales, their scales in float32 |
 # | the same in a product | bf16 (fp16 on a T4) | bf16 (fp16 on a T4), for that moment |
-# | embedding, norms, output head | 16 bits | 16 bits, norms float32 (peft's `prepare_model_for_kbit_training`: all) |
+# | embedding, norms, output head | 16 bits | 16 bits, norms float32 (peft prepares all three so) |
 # | $B$, $A$, their gradients | float32 in peft and here | the same (the paper's are bf16) |
 # | gradient of $W$ | none | none |
 # | Adam's averages | of $B$ and $A$ alone, 32 bits each | the same, or 8 bits each |
 #
-# (A T4, the GPU of free Colab, has no bf16 arithmetic.)
+# (A T4, the GPU of free Colab, has no bf16 arithmetic. Averages of 8 bits are stored as weights are in notebook 08:
+# codes in blocks, each with a scale.)
 
 # %% [markdown]
 # ## 3. Where do the gigabytes go?
@@ -235,7 +239,7 @@ assert 0.11 < bars["measured"]["4-bit weights"] / totals["measured"] < 0.14
 # log-probabilities and a gradient. Gradients of $A$ and $B$ come later, when activations have gone.
 #
 # On a small model 4 bits gain little. On a 7B they do the work. Recorded on a GPU, one text of 512 tokens, rank 16,
-# gradient checkpointing (section 5):
+# gradient checkpointing (only each block's input is kept, the rest is computed again; section 5):
 
 # %%
 bars, found = step_memory.recorded_peaks()
@@ -246,14 +250,15 @@ figures.memory_at_peak(
 
 # %% [markdown]
 # Parts are predicted, diamonds measured; the sums differ by less than 1 %. LoRA's runs had averages in 32 bits, QLoRA's
-# in 8: in 32, Mistral would take 0.23 GiB more (section 5).
+# in 8: in 32, Mistral would take 0.23 GiB more. QLoRA's activations are twice LoRA's: float32 norms
+# make the kept stream float32.
 #
 # Seven billion weights at half a byte are 3.3 GiB, so why 4.7? With scales, Mistral's linear layers take 3.35.
 # Embedding and head stay in 16 bits, 0.49, and the step adds 0.85. Qwen's vocabulary of 152,064 makes embedding and
 # head four times as large.
 #
-# **How sure is this?** Weights were random, and tensors had a limit of 14.5 GiB. On a real T4 the driver takes its
-# share, so LoRA's 14.39 would probably not run.
+# **How sure is this?** Weights were random, and tensors had a limit of 14.5 GiB. On a T4 the driver takes its share,
+# so LoRA's 14.39 would probably not run.
 
 # %% tags=["claim"]
 mistral, qwen = (bars[f"{name}, QLoRA"] for name in step_memory.MODELS)
@@ -362,10 +367,11 @@ assert [f"{seconds:.0f}" for seconds in alone] == ["21", "40", "50"]
 
 # %% [markdown]
 # Each weight is dequantized twice a step, for one token as for many. On a GPU, 200 steps of SmolLM2 took 40 s with LoRA
-# and 50 with QLoRA (recorded, in float32; bf16 has other ratios). Notebook [07](07_quantization.ipynb) tells when 4
-# bits are *faster*, and [a page on speed](https://github.com/OWNER/REPO/blob/main/docs/speed.md) how close these layers
-# come to the professionals' and to the hardware. (bitsandbytes 0.50 makes the copy whole in backward, and in forward
-# for large batches; for few tokens it multiplies straight from the codes.)
+# and 50 with QLoRA (recorded, in float32; full fine-tuning took 21, so launching kernels probably took most of it).
+# Notebook [07](07_quantization.ipynb) tells when 4 bits are *faster*, and [a page on
+# speed](https://github.com/OWNER/REPO/blob/main/docs/speed.md) how close these layers come to the professionals' and to
+# the hardware. (bitsandbytes 0.50 makes the copy whole in backward, and in forward for large batches; for few tokens it
+# multiplies straight from the codes.)
 
 # %% [markdown]
 # ## 5. What else can be moved out of the way?
@@ -426,7 +432,8 @@ recorded = step_memory.with_and_without_checkpointing()
 assert [f"{gib:.2f}" for gib in recorded] == ["3.37", "1.50"]
 
 # %% [markdown]
-# The price is one more forward. Over frozen weights a step is about two forwards, so it takes up to half as long again.
+# The price is one more forward. Over frozen weights backward takes about as long as forward, so a third pass adds up to
+# half.
 # On a GPU, SmolLM2-1.7B in QLoRA went from 3.37 to 1.50 GiB (recorded, 512 tokens). Predicted for Mistral-7B:
 
 # %%
@@ -439,7 +446,8 @@ explore(step_memory.draw_mistral, **knobs, start={"r": 16})
 #
 # ### Averages: paged
 #
-# **Paged optimizers** are QLoRA's third idea. The paper's case is a 65B model on a card of 48 GB, with rank 64 on all
+# **Paged optimizers** are QLoRA's third idea. The paper's case is a 65B model on a card of 48 GB (GiB, as memory
+# chips are counted), with rank 64 on all
 # linear layers, and averages in 32 bits:
 
 # %%
@@ -448,7 +456,7 @@ numbers = 64 * 80 * in_and_out
 f"{in_and_out:,} × 64 × 80 = {numbers:,} numbers; averages {8 * numbers / 1e9:.1f} GB, {8 * numbers / 2**30:.2f} GiB"
 
 # %%
-finding = "Paging the averages out leaves a long text 14 GiB in place of 8.5"
+finding = "Paged averages leave gradients and activations 14.4 GiB in place of 8.5"
 figures.memory_at_peak(
     step_memory.llama_65b(), roles=step_memory.STANDING, limit=step_memory.CARD, largest=50, title=finding
 )
@@ -468,7 +476,7 @@ assert [f"{48 - gib:.1f}" for gib in standing] == ["8.5", "14.4"]
 assert in_and_out == 156_160 and f"{8 * numbers / 1e9:.1f}" == "6.4"
 
 # %% [markdown]
-# ### When not to use it
+# ## When not to use it
 #
 # When the model fits in 16 bits with LoRA, use that: nothing is dequantized, and nothing lost by rounding.
 

@@ -52,7 +52,7 @@
 # | same seed, other result | an evaluation drew numbers, or merged | `eval()`; no merge in place | § 4, [05b] § 2 |
 # | half the parameters expected | two 4-bit weights in a byte | count numbers | [10] § 2 |
 # | 4 bits, and no faster | unpacking costs more than reading saves | 16 bits, or a better kernel | [07] § 5 |
-# | one 4-bit format wins by far | the weights were 4-bit before | test on others | [08] § 4 |
+# | one 4-bit format wins by far | the weights were 4-bit before | test on others | [08] § 3 |
 # | the wrong voice answers | another adapter is active | `set_adapter`, `adapter_names` | [11] § 1, 2 |
 #
 # [04]: 04_lora_from_scratch.ipynb

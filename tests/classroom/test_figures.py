@@ -177,7 +177,7 @@ TOLD = {
     "lora_layer": ["8, 3, 13, 11", "1, 3", "= 2", "2, 12, 4, 6", "10, 15, 17, 17", "18 numbers", "20"],
     "next_token": ["a 70.0% and b 20.0%", "number 2"],
     "number_lines": ["a: 3 strokes, from -1 to 1", "b: 1 stroke"],
-    "numbered_levels": ["4 levels, numbered 0 to 3", "0.6 is stored as 2", "error of 0.10000", "gap is 0.25"],
+    "numbered_levels": ["4 levels, numbered 0 to 3", "0.6 is stored as 2", "off by 0.1", "gap is 0.25"],
     # Of the numbers from 0 to 1, 0.6 of 0.6 and 0.8 is lost.
     "original_and_copy": ["2 of 4 numbers are read back as 0", "largest is 9", "error of 60.0%"],
     # 1 and 4 operations a byte of 1e12 bytes a second; 500 and 1000, of 1e14 operations.

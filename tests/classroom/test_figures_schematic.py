@@ -148,7 +148,8 @@ def test_the_light_goes_there_and_back(step, lit):
     picture = figures.weight_life(step, layers=30, wide=1.3, stored=72.4)
     figures.to_png(picture)
     assert figures.collisions(picture) == []
-    assert f"layer {lit} is made wide" in picture.alt and ("forward" if step < 30 else "back") in picture.alt
+    way = "forward" if step < 30 else "back"
+    assert f"On the way {way}, a weight of block {lit} is made wide" in picture.alt
 
 
 def test_base_and_adapters_have_areas_in_proportion():

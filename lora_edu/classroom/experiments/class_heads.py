@@ -8,7 +8,7 @@ import numpy as np
 
 from lora_edu.classroom import records
 
-WAYS = ("head alone, last token", "head alone, mean", "LoRA and head", "LoRA, new head")
+WAYS = ("head alone, last token", "head alone, mean, block 2", "LoRA and head", "LoRA, new head")
 SEEDS = 3
 
 

@@ -31,7 +31,7 @@ def gptq(W: Tensor, H: Tensor, code: Tensor, blocksize: int = 64) -> Tensor:
         If H is not (in, in), or `blocksize` does not divide the columns.
     """
     columns = W.shape[1]
-    if H.shape != (columns, columns) or columns % blocksize:
+    if H.shape != (columns, columns) or blocksize < 1 or columns % blocksize:
         raise ValueError(f"H must be ({columns}, {columns}) and blocksize divide {columns}, got {blocksize}")
     damped = H.double() + DAMPING * H.double().diagonal().mean() * torch.eye(columns, dtype=torch.float64)
     U = torch.linalg.cholesky(torch.linalg.inv(damped), upper=True).float()

@@ -52,7 +52,10 @@ class HeadErrors:
 
 
 def head_errors(head: Tensor, states: Tensor, round_trip: Callable[[Tensor], Tensor]) -> HeadErrors:
-    """Round the head (vocabulary, hidden size) by `round_trip`, and compare weights and logits with the exact ones."""
+    """Round the head (vocabulary, hidden size) by `round_trip`, and compare weights and logits with the exact ones.
+
+    It is rounded in parts of `CHUNK_ROWS` rows, so a format with a scale a tensor, such as NVFP4, has one a part.
+    """
     rounded = torch.cat([round_trip(part.flatten()).view_as(part) for part in head.split(CHUNK_ROWS)])
     old, new = states @ head.T, states @ rounded.T
     error, size = rounded.sub_(head), _root_mean_square(head)

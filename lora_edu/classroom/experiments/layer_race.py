@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from statistics import median
 from typing import Any
 
 from lora_edu.classroom import figures, records
@@ -17,7 +18,7 @@ TOKENS = (1, 8, 64, 512)
 LAYERS = {"4,096 × 4,096": (4096, 4096), "14,336 × 4,096": (14_336, 4096), "4,096 × 14,336": (4096, 14_336)}
 """A layer's name to (out, in)."""
 PASSES = ("forward", "forward and backward")
-CLOCKS = {"the GPU's work": "kernel_seconds", "the whole call": "seconds"}
+GPU, CALL = CLOCKS = ("the GPU's work", "the whole call")
 """What is timed: kernels alone, or with the time to launch them from Python."""
 FOUR_BITS = {
     "bitsandbytes": "bitsandbytes",
@@ -25,33 +26,36 @@ FOUR_BITS = {
     "ours": "lora_edu plain",
 }
 """What a picture calls a way, to its name in the record."""
-CITED = {"T4": 2.2, "A100": 3.4, "H100": 4.0, "A100, 0.41": 1.5}
-"""Times as fast as 16 bits at one token, by bitsandbytes' release notes of July 2023: 0.40.0 expects the first
-three, by generation of GPU, for layers of at least 4,096 inputs; 0.41.0, eleven days later, corrects the A100.
+CITED = {"RTX 4090": 3.8, "RTX 3090": 3.1, "A100": 1.5, "RTX 2080 Ti": 1.1}
+"""Times as fast as 16 bits at one token, by the release note of bitsandbytes 0.41.0 (July 2023). That of 0.40.0, eleven
+days before and without names of GPUs, expected 2.2, 3.4 and 4.0 for three generations.
 
-https://github.com/bitsandbytes-foundation/bitsandbytes/releases/tag/0.40.0 and .../tag/0.41.0
+https://github.com/bitsandbytes-foundation/bitsandbytes/releases/tag/0.41.0
 """
 
 
-def seconds(
-    rows: Sequence[Mapping[str, Any]], layer: str, work: str = "forward", clock: str = "the GPU's work"
-) -> dict[str, list[float]]:
-    """Seconds of each way, one for each of `TOKENS`.
+Rows = Sequence[Mapping[str, Any]]
+
+
+def rows_of(rows: Rows, layer: str, work: str = "forward") -> dict[str, list[Mapping[str, Any]]]:
+    """The rows of each way, one for each of `TOKENS`.
 
     Parameters
     ----------
     rows
         ``results`` of the record.
-    layer, work, clock
-        One of `LAYERS`, `PASSES` and `CLOCKS`.
+    layer, work
+        One of `LAYERS` and of `PASSES`.
 
     Raises
     ------
     ValueError
-        If a row is missing.
+        If a row is missing, or the layer is none of `LAYERS`.
     """
+    if layer not in LAYERS:
+        raise ValueError(f"layer must be one of {list(LAYERS)}, got {layer!r}")
     found = {
-        (row["way"], row["tokens"]): row[CLOCKS[clock]]
+        (row["way"], row["tokens"]): row
         for row in rows
         if tuple(row["shape"]) == LAYERS[layer] and row["passes"] == work
     }
@@ -62,25 +66,31 @@ def seconds(
     return {way: [found[way, count] for count in TOKENS] for way in ways}
 
 
-def speeds(
-    rows: Sequence[Mapping[str, Any]], layer: str, work: str = "forward", clock: str = "the GPU's work"
-) -> dict[str, list[float]]:
-    """How many times as fast as bf16 each way of `FOUR_BITS` is; parameters as in `seconds`."""
-    times = seconds(rows, layer, work, clock)
+def speeds(rows: Rows, layer: str, work: str = "forward", clock: str = GPU) -> dict[str, list[float]]:
+    """How many times as fast as bf16 each way of `FOUR_BITS` is; layer and work as in `rows_of`.
+
+    By the whole call a busy moment slows both, so there the ratio is taken within each round, and its median counts.
+    """
+    found = rows_of(rows, layer, work)
+    if clock == CALL:
+        return {name: [1 / median(row["ratios"]) for row in found[way]] for name, way in FOUR_BITS.items()}
     return {
-        name: [wide / narrow for wide, narrow in zip(times["bf16"], times[way], strict=True)]
+        name: [
+            wide["kernel_seconds"] / row["kernel_seconds"]
+            for wide, row in zip(found["bf16"], found[way], strict=True)
+        ]
         for name, way in FOUR_BITS.items()
     }
 
 
-def work_of(rows: Sequence[Mapping[str, Any]], layer: str) -> dict[str, list[tuple[float, float, float]]]:
+def work_of(rows: Rows, layer: str) -> dict[str, list[tuple[float, float, float]]]:
     """For bf16, bitsandbytes and ours: operations, bytes moved at least, seconds, one triple for each of `TOKENS`.
 
     A token takes a multiplication and an addition a weight. Moved are the weight as it is stored, inputs and outputs.
     """
     out, into = LAYERS[layer]
     stored = {row["way"]: row["weight_bytes"] for row in rows if tuple(row["shape"]) == LAYERS[layer]}
-    times = seconds(rows, layer)
+    times = {way: [row["kernel_seconds"] for row in found] for way, found in rows_of(rows, layer).items()}
     names = {"bf16": "bf16", "bitsandbytes": "bitsandbytes", "ours": "lora_edu plain"}
     return {
         name: [
@@ -129,5 +139,5 @@ def draw_roof(layer: str = "14,336 × 4,096") -> figures.Picture:
         tokens=TOKENS,
         bandwidth=record["copy_bytes_a_second"],
         peak=record["peak_operations_a_second"],
-        title="One token waits for reading, 512 wait for multiplying",
+        title="In bf16 one token waits for reading, 512 wait for multiplying",
     )

@@ -59,7 +59,7 @@ class Quotients:
         """
         if error not in POWERS:
             raise ValueError(f"error must be one of {list(POWERS)}, got {error!r}")
-        if W.numel() % blocksize:
+        if blocksize < 1 or W.numel() % blocksize:
             raise ValueError(f"W must hold whole blocks of {blocksize}, got {W.numel()} numbers")
         x, absmax = normalize_blocks(W, blocksize)
         x, order = x.double().sort()

@@ -93,14 +93,18 @@ def measured(model: Any, optimizer: torch.optim.Optimizer, ids: Tensor) -> dict[
 
 
 def cost_of_a_step(model: Any, ids: Tensor) -> tuple[float, float]:
-    """MiB that wait between forward and backward, and seconds of both."""
-    model.zero_grad()
-    start = time.perf_counter()
-    with LiveTensors() as live:
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-        waiting = live.now
-        loss.backward()
-    return waiting / 2**20, time.perf_counter() - start
+    """MiB that wait between forward and backward, and seconds of both, the lesser of two tries."""
+    tries = []
+    for _ in range(2):
+        model.zero_grad()
+        start = time.perf_counter()
+        with LiveTensors() as live:
+            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+            waiting = live.now
+            loss.backward()
+        tries.append((time.perf_counter() - start, waiting / 2**20))
+    seconds, waiting = min(tries)
+    return waiting, seconds
 
 
 # ---------------------------------------------------------------- recorded, and predicted, on a GPU

@@ -56,7 +56,7 @@ def original_and_copy(
     views = (
         ("original", before, limits, ""),
         ("read back", after, limits, f"{zeros:,} of {after.size:,} are 0"),
-        ("error", lost, (-reach, reach), f"{error:.1%}; mid grey: none"),
+        ("error", lost, (-reach, reach), f"{error:.1%} (mid grey: no error)"),
     )
     with sheet(3 * INCHES + 2 * GAP + 2 * MARGIN, tall + 1.5, title=title, alt=alt, ax=ax) as picture:
         for index, (name, values, ends, note) in enumerate(views):

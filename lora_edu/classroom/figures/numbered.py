@@ -60,10 +60,9 @@ def numbered_levels(
         _lens(picture, levels, near)
         _whole(picture, levels, chosen, cell, value)
         _enlarged(picture, levels, chosen, cell, near, value)
-        becomes = (
-            f"{value:g} is stored as {chosen} and read as {levels[chosen]:.3g}: an error of {error:.5f}."
-        )
-        word(picture, (WIDE / 2, 0.3), _minus(f"{becomes} Half a gap: {gap / 2:.3g}."))
+        off = f"{error:.5f}".rstrip("0").rstrip(".")
+        becomes = f"{value:.5g} is stored as {chosen} and read as {levels[chosen]:.3g}: off by {off}."
+        word(picture, (WIDE / 2, 0.3), _minus(f"{becomes} Half a gap: {gap / 2:.2g}."))
         picture.alt = sentence(
             f"{count_of(len(levels), 'level')}, numbered 0 to {len(levels) - 1}",
             becomes,

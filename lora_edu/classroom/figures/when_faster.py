@@ -13,7 +13,7 @@ from lora_edu.classroom.figures._marks import SIZE, label, name_lines, spread, t
 from lora_edu.classroom.figures._sentences import count_of, listed, number, sentence
 from lora_edu.classroom.figures.palette import COLORS, INK, LINE_STYLES, MARKERS, PAPER, SOFT, mix
 
-ROOM = 70  # times as far as the first place: where the names of cited speeds stand
+ROOM = 200  # times as far as the first place: where the names of cited speeds stand
 SPEEDS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 
 
@@ -146,7 +146,7 @@ def roof_by_tokens(
         first, *_, last = points.values()
         _number_points(picture, first, tokens, above=True)
         _number_points(picture, last, tokens, above=False)
-        label(picture, "operations a byte moved", "operations a second", title)
+        label(picture, "operations a byte that must be moved", "operations a second", title)
         for word, place in (
             ("reading is the limit", (low * bend) ** 0.5),
             ("arithmetic is", (bend * high) ** 0.5),

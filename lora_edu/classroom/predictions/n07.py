@@ -33,6 +33,7 @@ PREDICTIONS = (
         ("with one token", "with a batch of 512 tokens", "with both", "never: they must be unpacked"),
         answer="with one token",
         why="With one token the time is that of reading weights, and a kernel that unpacks while it multiplies reads "
-        "a quarter of the bytes. With 512 it is that of multiplying, which 4 bits do not shorten.",
+        "a quarter of the bytes. With 512 it is that of multiplying, which 4 bits do not shorten. On this page's GPU "
+        "it only draws level; others report more.",
     ),
 )

@@ -28,10 +28,10 @@ PREDICTIONS = (
         ),
     ),
     Question(
-        "How many bits a weight do the scales still take, both levels together?",
-        ("0.008", "0.127", "0.25"),
-        answer="0.127",
-        why="8 bits for 64 weights are 0.125; 32 bits for 64 times 256 weights are 0.002.",
+        "256 scales of 32 bits take 1,024 bytes. How many do their 8-bit codes take, with the scale that they share?",
+        ("64", "260", "512"),
+        answer="260",
+        why="256 codes of one byte, and one float32 of 4: with double quantization a weight pays 0.127 bits, not 0.5.",
     ),
     Question(
         "A method rounds a layer so that its outputs err less. What happens to the errors of its weights?",

@@ -25,7 +25,7 @@ def weight_life(
     alt: str | None = None,
     ax: Picture | None = None,
 ) -> Picture:
-    """Draw a model's layers in 4 bits at one moment of a training step: one layer is lit, all others are dark.
+    """Draw a model's blocks in 4 bits at one moment of a training step: one is lit, all others are dark.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ def weight_life(
     layers : int
         How many there are, 2 to 60.
     wide : float
-        What one layer takes while it is wide, in `unit`.
+        What one weight takes while it is wide, in `unit`.
     stored : float
-        What all layers take in 4 bits, in `unit`.
+        What all blocks take in 4 bits, in `unit`.
     unit : str
         Of both.
     title, alt, ax
@@ -58,9 +58,7 @@ def weight_life(
     pitch = (RIGHT - LEFT) / layers
     spot = LEFT + (lit + 0.5) * pitch
     broad = 0.78 * pitch
-    finding = (
-        f"At any moment one layer of {layers} is wide: {number(wide)} {unit} beside {number(stored)} {unit}"
-    )
+    finding = f"At any moment one weight is wide: {number(wide)} {unit} beside {number(stored)} {unit}"
     with sheet(WIDTH, 4.8, title=title or finding, alt=alt, ax=ax) as picture:
         dark = Block(LEFT - 0.12, 1.72, RIGHT - LEFT + 0.24, 2.1)
         picture.add_patch(rounded(dark, NIGHT, NIGHT, 0, radius=0.1))
@@ -70,11 +68,10 @@ def weight_life(
             x = LEFT + (layer + 0.5) * pitch - broad / 2
             adapter = Rectangle((x, 1.84), broad, 0.17, facecolor=ROLES["trained"], linewidth=0)
             picture.add_patch(adapter)
-            if layer != lit:
-                bits(picture, Block(x, 2.12, broad, 1.25))
+            bits(picture, Block(x, 2.12, broad, 1.0))
         grown = max(broad, 0.3)
-        area(picture, Block(spot - grown / 2, 2.12, grown, 1.6), "frozen", share=0.3)
-        text = f"layer {lit + 1}: made wide, used, dropped"
+        area(picture, Block(spot - grown / 2, 3.17, grown, 0.55), "frozen", share=0.3)
+        text = f"block {lit + 1}: a weight is made wide, used, dropped"
         half = text_width(text, SIZE, "bold") / 2 + 0.25
         say = min(max(spot, half), WIDTH - half)
         word(picture, (say, 4.02), text, role="frozen", weight="bold")
@@ -93,9 +90,10 @@ def weight_life(
             area(picture, Block(x, 0.34, 0.3, 0.2), role, share=0.3 if role == "frozen" else 1)
             word(picture, (x + 0.4, 0.44), text, role=role, ha="left")
         picture.alt = sentence(
-            f"{layers} layers lie stored in 4 bits, {number(stored)} {unit} in all",
-            f"On the way {'forward' if forward else 'back'}, layer {lit + 1} is made wide: {number(wide)} {unit} more",
-            "The others stay dark; A and B of every layer are always wide",
+            f"{layers} blocks lie stored in 4 bits, {number(stored)} {unit} in all",
+            f"On the way {'forward' if forward else 'back'}, a weight of block {lit + 1} is made wide: "
+            f"{number(wide)} {unit} more",
+            "The codes stay where they are; A and B of every block are always wide",
         )
     return picture
 
