@@ -545,7 +545,7 @@ compare(format=names, gguf=["writes and reads"] * 3 + ["reads"] * 2, every_numbe
 
 # %%
 model, tokenizer = load_base_model(dtype="float32")
-head = model.lm_head.weight.detach()
+head = model.lm_head.weight.detach().cpu()
 judges = [encode_example(tokenizer, event) for event in load_events("validation")[::10]]
 inputs = hidden_states(model, judges)[::4]
 

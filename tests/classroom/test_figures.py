@@ -202,7 +202,7 @@ TOLD = {
     "held_over_time": ["Now, after: 3 MiB, of W 1 and g 2", "1 at rest and 3 after"],
     # q: 8 (576 + 576), down: 8 (576 + 1536)
     "transformer_block": ["q and down carry A and B of rank 8: 26,112", "3,538,944", "k, v, o, gate and up"],
-    "weight_life": ["30 layers", "72.4 MB", "layer 4", "1.3 MB"],
+    "weight_life": ["30 blocks", "72.4 MB", "block 4", "1.3 MB"],
 }
 
 

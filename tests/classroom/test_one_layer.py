@@ -151,4 +151,4 @@ def test_the_film_and_the_moments_are_drawn_without_collisions():
         assert ("still there" in picture.alt) == kept
     picture = figures.new_pictures()[0]
     one_layer.draw_life(picture, one_layer.STEPS[-1])
-    assert "On the way back, layer 1 " in picture.alt
+    assert "On the way back, a weight of block 1 " in picture.alt
