@@ -182,7 +182,9 @@ def stored(label, largest):
 def rounded(label, bits, levels):
     count = 2 ** int(bits) - (levels == "symmetric")
     error = np.abs(number(label) - np.linspace(-1, 1, count)).min()
-    return f"{count} levels, numbered 0 to {count - 1}.", f"off by {error:.5f}".rstrip("0").rstrip(".")
+    return f"{count} levels, numbered 0 to {count - 1}.", f"off by {error:.5f}".rstrip("0").rstrip(
+        "."
+    ) + ". Half"
 
 
 def outlier(bits, blocksize, size):
