@@ -130,7 +130,12 @@ def test_a_notebook_runs_in_colabs_kernel(colab, number):
 
 
 # What answers are told needs no library's other version, and stored pictures are of one matplotlib.
-LEFT_OUT = ("test_checks_fooled.py", "test_checks_right_ways.py", "test_pictures_page.py")
+LEFT_OUT = (
+    "test_checks_fooled.py",
+    "test_checks_right_ways.py",
+    "test_pictures_page.py",
+    "test_speed_page.py",
+)
 
 
 def test_the_tests_of_the_classroom_pass(quantizing):
