@@ -174,13 +174,13 @@ def draw_marks(picture: Picture, mark: Mapping[str, Mark] | None) -> None:
             )
         elif np.ndim(x):
             picture.axvspan(x[0], x[1], color=mix(SOFT, 0.16), zorder=0)
-            _word_above(picture, float(np.mean(x)), word)
+            word_above(picture, float(np.mean(x)), word)
         else:
             picture.axvline(x, color=INK, linewidth=1.5)
-            _word_above(picture, float(x), word)
+            word_above(picture, float(x), word)
 
 
-def _word_above(picture: Picture, x: float, word: str) -> None:
+def word_above(picture: Picture, x: float, word: str) -> None:
     """Write a word over the axes, where no line can run through it."""
     picture.annotate(
         word,

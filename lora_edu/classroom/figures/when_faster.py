@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import Picture, drawing
-from lora_edu.classroom.figures._marks import SIZE, label, name_lines, spread, tick
+from lora_edu.classroom.figures._marks import SIZE, label, name_lines, spread, tick, word_above
 from lora_edu.classroom.figures._sentences import count_of, listed, number, sentence
 from lora_edu.classroom.figures.palette import COLORS, INK, LINE_STYLES, MARKERS, PAPER, SOFT, mix
 
@@ -151,16 +151,7 @@ def roof_by_tokens(
             ("reading is the limit", (low * bend) ** 0.5),
             ("arithmetic is", (bend * high) ** 0.5),
         ):
-            picture.annotate(
-                word,
-                (place, 1),
-                (0, 3),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize=SIZE,
-            )
+            word_above(picture, place, word)
         name_lines(
             picture,
             list(points),
