@@ -34,11 +34,14 @@ def predict_calls(codes):
 
 
 def leaks(codes, questions):
-    """What of the cells tells an answer: a call that holds more than an id, or an `answer=` with a right choice."""
+    """What of the cells tells an answer: a call with more than an id and numbers of a model, or a right `answer=`."""
     told = [
         ast.unparse(call)
         for call in predict_calls(codes)
-        if len(call.args) != 1 or call.keywords or not isinstance(call.args[0], ast.Constant)
+        if len(call.args) != 1
+        or any(keyword.arg in ("choices", "answer", "why") for keyword in call.keywords)
+        or any(isinstance(keyword.value, ast.Constant) for keyword in call.keywords)
+        or not isinstance(call.args[0], ast.Constant)
     ]
     answers = "|".join(re.escape(question.answer) for question in questions)
     return told + re.findall(rf"answer\s*=\s*['\"](?:{answers})['\"]", "\n".join(codes))

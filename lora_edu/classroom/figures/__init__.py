@@ -33,6 +33,7 @@ from lora_edu.classroom.figures.course_map import course_map
 from lora_edu.classroom.figures.drift import drift
 from lora_edu.classroom.figures.ellipse import circle_to_ellipse
 from lora_edu.classroom.figures.language import next_token
+from lora_edu.classroom.figures.learning import form_and_copied
 from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, number_lines
 from lora_edu.classroom.figures.matrices import image, product
 from lora_edu.classroom.figures.memory import stacked
@@ -52,6 +53,7 @@ from lora_edu.classroom.figures.schematic import (
     forward_backward,
     lora_layer,
     one_base,
+    one_job,
     scored_example,
     shaded_tokens,
     stored_bytes,
