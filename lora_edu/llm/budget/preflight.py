@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
 from lora_edu.llm.budget.ledger import DEVICES, Ledger
+from lora_edu.llm.machine import free_gpu_bytes
 from lora_edu.methods import _validate
 
 GIB = 2**30
@@ -67,8 +67,7 @@ def available_bytes(device: str = "cpu") -> int:
     and this process's resident memory. On a GPU it is free memory and what PyTorch's allocator holds unused.
     """
     if device == "cuda":
-        unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        return torch.cuda.mem_get_info()[0] + unused
+        return free_gpu_bytes()
     free = min([psutil.virtual_memory().available, *_cgroup_free()])
     return free + psutil.Process().memory_info().rss
 
