@@ -21,12 +21,22 @@ from lora_edu.llm.budget import Ledger, available_bytes, count_parameters, memor
 from lora_edu.llm.budget.preflight import GIB, MARGIN, changes
 from lora_edu.llm.machine import compute_capability, gpu_bytes, pretend
 
-__all__ = ["SHAPES", "TIERS", "Proposal", "Row", "Tier", "chosen", "learning_rate", "propose", "require_consent"]
+__all__ = [
+    "SHAPES",
+    "TIERS",
+    "Proposal",
+    "Row",
+    "Tier",
+    "chosen",
+    "learning_rate",
+    "propose",
+    "require_consent",
+]
 
 MODEL = "LORA_EDU_MODEL"
 LARGE_PARAMETERS = 10**9
 SMALL_RATE, LARGE_RATE = 1e-3, 2e-4
-LONGEST_EXAMPLE, LONGEST_PROMPT = 0, 0
+LONGEST_EXAMPLE, LONGEST_PROMPT = 124, 78
 """Tokens of the capstone's longest training example and prompt, by the course's tokenizer (a test counts them)."""
 CAPSTONE: dict[str, Any] = {"method": "qlora", "batch": 2, "seq": LONGEST_EXAMPLE, "r": 8}
 ASKED: dict[str, Any] = {"answers": 25, "prompt": LONGEST_PROMPT, "new_tokens": 64}
@@ -182,9 +192,7 @@ def _machine() -> str:
         return f"no GPU; {available_bytes('cpu') / GIB:.1f} GiB of memory can be used"
     major, minor = capability
     name, free = torch.cuda.get_device_name(), available_bytes("cuda")
-    return (
-        f"{name}, compute capability {major}.{minor}; {free / GIB:.1f} of {gpu_bytes() / GIB:.1f} GiB can be used"
-    )
+    return f"{name}, compute capability {major}.{minor}; {free / GIB:.1f} of {gpu_bytes() / GIB:.1f} GiB can be used"
 
 
 def _words(row: Row) -> str:

@@ -161,7 +161,9 @@ def require_recorded_shape(name: str, config: "PretrainedConfig") -> None:
     found = {key: getattr(config, key, None) for key in recorded}
     if TIERS[name].on_hub:  # twice the bytes would be fetched otherwise
         recorded, found = recorded | {"dtype": "bfloat16"}, found | {"dtype": _stored_dtype(config)}
-    different = [f"{key} {found[key]!r}, not {value!r}" for key, value in recorded.items() if found[key] != value]
+    different = [
+        f"{key} {found[key]!r}, not {value!r}" for key, value in recorded.items() if found[key] != value
+    ]
     if different:
         raise ValueError(
             f"{name} is not the model that this course recorded: {'; '.join(different)}. Its memory was not predicted "

@@ -42,13 +42,15 @@ def require_consent(name: str, download: bool = False, setting: str = "DOWNLOAD 
     if name in _allowed or is_here(name):
         return
     size = download_bytes(name)
-    if size is None or size <= CONSENT_BYTES:  # of an unknown size: there is no network, and loading will say so
+    if (
+        size is None or size <= CONSENT_BYTES
+    ):  # of an unknown size: there is no network, and loading will say so
         return
-    tier = TIERS.get(name)
+    tier, small = TIERS.get(name), TIERS[DEFAULT_NAME].download
     licence = f"its licence is {tier.licence}" if tier else "see its licence on the hub"
     raise PermissionError(
         f"{name} would be downloaded: {size / 1e9:.1f} GB, once; {licence}. "
-        f"If you want that, set {setting} and run again. {DEFAULT_NAME!r} needs {TIERS[DEFAULT_NAME].download / 1e6:.0f} MB"
+        f"If you want that, set {setting} and run again. {DEFAULT_NAME!r} needs {small / 1e6:.0f} MB"
     )
 
 
@@ -60,14 +62,16 @@ def is_here(name: str) -> bool:
 
 
 def download_bytes(name: str) -> int | None:
-    """Return the bytes of the model's safetensors: recorded for `TIERS`, else asked of the hub; None if it is silent."""
+    """Return the bytes of a model's safetensors: recorded, or asked of the hub; None if it does not answer."""
     if name in TIERS:
         return TIERS[name].download
     from huggingface_hub import HfApi
 
     try:
         info = HfApi().model_info(name, files_metadata=True, timeout=10)
-    except Exception:  # no network, no such model: each library has its own errors for it, and loading will tell
+    except (
+        Exception
+    ):  # no network, no such model: each library has its own errors for it, and loading will tell
         return None
     files = info.siblings or []
     return sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors"))

@@ -10,7 +10,6 @@ from lora_edu.llm.base_model.catalog import SHAPES
 from lora_edu.methods import _validate
 from lora_edu.methods.qlora import NF4Linear
 
-
 KINDS: tuple[str, ...] = ("embeddings", "attention", "mlp", "norms", "head")
 
 

@@ -104,6 +104,9 @@ def _refusal(ledger: Ledger, device: str, limit: float, smaller: tuple[str, ...]
     knobs: dict[str, dict[str, Any]] = {
         f"sequences of {s['seq'] // 2} tokens (max_length)": {"seq": max(1, s["seq"] // 2)}
     }
+    if s["answers"] > 1:
+        half = s["answers"] // 2
+        knobs[f"{half} answers at once (eval_batch_size)"] = {"answers": half}
     if s["method"] != "qlora":
         knobs["method qlora"] = {"method": "qlora"}
     knobs |= {f"a smaller model, such as {name}": {"config": name} for name in smaller}

@@ -36,7 +36,7 @@ class FinetuneConfig:
     output: str = field(metadata={"help": "folder that receives run.json, the adapter and the checkpoints"})
     model: str = _setting(
         "smollm2-135m",
-        "smollm2-135m, a folder, a hub id, or auto: the largest of the course's models that fits and is safe in its dtype",
+        "smollm2-135m, a folder, a hub id, or auto: the largest of the course's models that fits this machine",
     )
     method: Literal["lora", "qlora", "full"] = _setting("qlora", "what is trained over what")
     backend: Literal["peft", "scratch"] = _setting("peft", "peft + bitsandbytes, or lora_edu's own layers")
@@ -57,7 +57,8 @@ class FinetuneConfig:
     use_rslora: bool = _setting(False, "scale by lora_alpha / sqrt(r) instead")
     steps: int = _setting(120, "optimizer steps")
     learning_rate: float | None = _setting(
-        None, "peak; default 2e-5 for full; for adapters 1e-3, or 2e-4 over a base of a billion parameters or more"
+        None,
+        "peak; default 2e-5 for full; for adapters 1e-3, or 2e-4 over a base of a billion parameters or more",
     )
     warmup_steps: int = _setting(5, "steps over which the learning rate rises")
     batch_size: int = _setting(2, "sentences an optimizer step, over all processes")
@@ -120,7 +121,14 @@ class FinetuneConfig:
             if getattr(self, name) is not None:
                 _validate.number(name, getattr(self, name))
                 self._set(name, float(getattr(self, name)))
-        for name in ("use_rslora", "gradient_checkpointing", "allow_download", "preflight", "resume", "overwrite"):
+        for name in (
+            "use_rslora",
+            "gradient_checkpointing",
+            "allow_download",
+            "preflight",
+            "resume",
+            "overwrite",
+        ):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         names = self.target_modules

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from lora_edu.llm.base_model import SHAPES, TIERS, load_config, resolve_dtype
-from lora_edu.llm.budget import ARCHITECTURES, Ledger, available_bytes, count_parameters, memory_ledger, preflight
+from lora_edu.llm.budget import (
+    ARCHITECTURES,
+    Ledger,
+    available_bytes,
+    count_parameters,
+    memory_ledger,
+    preflight,
+)
 from lora_edu.llm.budget.preflight import GIB, changes
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
 from lora_edu.llm.finetune.sharding import is_sharded, require_shardable
