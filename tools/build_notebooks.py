@@ -80,6 +80,9 @@ LINKS = """\
 [Notation]({up}docs/notation.md) · [Glossary]({up}docs/glossary.md)"""
 
 # JupyterLab and nbconvert fold by the first, Colab by the second.
+# Colab then opens these on a GPU, its free T4, unless the reader chooses otherwise.
+GPU_NOTEBOOKS = {"10"}
+ON_A_GPU = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}
 FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
 CLAIM_TITLE = "#@title Checks what this page says"  # all that Colab shows of a folded cell
 
@@ -198,6 +201,7 @@ def compose(source: Path, path: str, slug: str) -> NotebookNode:
         metadata={
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
+            **(ON_A_GPU if number in GPU_NOTEBOOKS else {}),
         },
     )
 
@@ -364,6 +368,8 @@ def differences(stored: NotebookNode | None, composed: NotebookNode) -> str | No
     for number, (old, new) in enumerate(pairs, start=1):
         if old != new:
             return f"cell {number} ({(new or old or ('',))[0]}) is not what the source says"
+    if any(stored.metadata.get(key) != composed.metadata.get(key) for key in ON_A_GPU):
+        return "its metadata do not say whether Colab opens it on a GPU"
     return None
 
 

@@ -115,13 +115,14 @@ def _memory_bytes() -> int:
 def _gpu() -> dict | None:
     import torch
 
+    from lora_edu.llm.machine import compute_capability, gpu_bytes
+
     if not torch.cuda.is_available():
         return None
-    properties = torch.cuda.get_device_properties(0)
     return {
-        "name": properties.name,
-        "memory_bytes": properties.total_memory,
-        "capability": (properties.major, properties.minor),
+        "name": torch.cuda.get_device_properties(0).name,
+        "memory_bytes": gpu_bytes(),
+        "capability": compute_capability(),
     }
 
 

@@ -6,6 +6,8 @@ Two of them know nothing of events and serve any conversation: `encode_turn` and
 """
 
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -28,9 +30,32 @@ from lora_edu.llm.data.chat_template import (
 IGNORE = -100
 """The label that the loss passes over (PyTorch's ``cross_entropy(ignore_index=-100)``)."""
 
+NEW_TOKENS = 64
+"""Length at which an answer is cut off, in tokens; the longest answer of the data has 49."""
+
+ANSWERS = "LORA_EDU_ANSWERS"
+"""The environment variable, meant for tests and records, that cuts what is asked: ``8x32`` is 8 answers of 32 tokens.
+A model of random weights never ends an answer."""
+
 INSTRUCTION = """\
 Extract the event as JSON with the keys who, what, where, day and time. \
 Copy each value from the sentence."""
+
+
+def answers_cut() -> tuple[int, int] | None:
+    """Return the most answers of one evaluation and the most tokens of an answer that ``LORA_EDU_ANSWERS`` allows.
+
+    Raises
+    ------
+    ValueError
+        It is set and is not two whole numbers above 0 with an x between.
+    """
+    if not (text := os.environ.get(ANSWERS)):
+        return None
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise ValueError(f"{ANSWERS} must be answers x tokens, such as 8x32, got {text!r}")
+    answers, tokens = text.split("x")
+    return int(answers), int(tokens)
 
 
 def chat(sentence: str, examples: Sequence[dict] = ()) -> list[dict[str, str]]:
@@ -117,6 +142,14 @@ def encode_turn(tokenizer: Any, messages: Messages, answer: str) -> dict[str, li
     }
 
 
+def longest_prompt(tokenizer: Any, sentences: Sequence[str], examples: Sequence[dict] = ()) -> int:
+    """Return the tokens of the longest prompt that asks about one of these sentences."""
+    prompts = (
+        render(tokenizer, chat(sentence, examples), add_generation_prompt=True) for sentence in sentences
+    )
+    return max(len(_tokens(tokenizer, prompt)) for prompt in prompts)
+
+
 def _tokens(tokenizer: Any, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)  # the template has written those
 
@@ -127,7 +160,7 @@ def generate_answers(
     sentences: Sequence[str],
     examples: Sequence[dict] = (),
     batch_size: int = 25,
-    max_new_tokens: int = 64,
+    max_new_tokens: int = NEW_TOKENS,
     progress: str | None = None,
 ) -> list[str]:
     """Return the model's greedy answers, in the order of the sentences.
@@ -151,11 +184,15 @@ def generate_answers(
         model,
         tokenizer,
         [chat(sentence, examples) for sentence in sentences],
-        # About as many tokens at once as without examples.
-        batch_size=max(1, batch_size // (1 + len(examples))),
+        batch_size=answers_at_once(batch_size, examples),
         max_new_tokens=max_new_tokens,
         progress=progress,
     )
+
+
+def answers_at_once(batch_size: int, examples: Sequence[dict] = ()) -> int:
+    """Return how many sentences are answered at once: with examples before each, about as many tokens as without."""
+    return max(1, batch_size // (1 + len(examples)))
 
 
 @torch.no_grad()
@@ -164,7 +201,7 @@ def generate_turns(
     tokenizer: Any,
     conversations: Sequence[Messages],
     batch_size: int = 25,
-    max_new_tokens: int = 64,
+    max_new_tokens: int = NEW_TOKENS,
     progress: str | None = None,
     adapter_names: Sequence[str] | None = None,
 ) -> list[str]:
@@ -195,6 +232,8 @@ def generate_turns(
         raise ValueError(
             f"adapter_names must be one a conversation, {len(conversations)}, got {len(adapter_names)}"
         )
+    if cut := answers_cut():
+        max_new_tokens = min(max_new_tokens, cut[1])
     was_training = model.training
     model.eval()
     turns: list[str] = []
@@ -253,7 +292,7 @@ def exact_match(answers: Sequence[str], events: Sequence[dict[str, str]]) -> flo
 def evaluate(
     model: nn.Module, tokenizer: Any, lines: Sequence[dict], progress: str | None = None, **generation: Any
 ) -> dict[str, Any]:
-    """Answer the sentences of a data set and count what is right.
+    """Answer the sentences of a data set and count what is right: all of them, or as many as `answers_cut` allows.
 
     Returns
     -------
@@ -261,6 +300,8 @@ def evaluate(
         ``exact_match`` (fraction 0 to 1), ``n``, ``answers`` (as generated), ``seconds``.
     """
     start = time.perf_counter()
+    if cut := answers_cut():
+        lines = lines[: cut[0]]
     answers = generate_answers(
         model, tokenizer, [line["sentence"] for line in lines], progress=progress, **generation
     )

@@ -8,8 +8,7 @@ from lora_edu.llm.surgery import ALL_LINEAR
 from lora_edu.methods import _validate
 
 AUTO = "auto"
-LEARNING_RATE = {"lora": 1e-3, "qlora": 1e-3, "full": 2e-5}
-"""The peak that is taken where none is given."""
+METHODS = ("lora", "qlora", "full")
 
 _PATHS = ("output", "model", "train_file", "dataset", "test_file")
 _LEAST = {
@@ -37,7 +36,7 @@ class FinetuneConfig:
     output: str = field(metadata={"help": "folder that receives run.json, the adapter and the checkpoints"})
     model: str = _setting(
         "smollm2-135m",
-        "smollm2-135m, a folder, a hub id, or auto: the largest of the course's models that fits",
+        "smollm2-135m, a folder, a hub id, or auto: the largest of the course's models that fits this machine",
     )
     method: Literal["lora", "qlora", "full"] = _setting("qlora", "what is trained over what")
     backend: Literal["peft", "scratch"] = _setting("peft", "peft + bitsandbytes, or lora_edu's own layers")
@@ -57,7 +56,10 @@ class FinetuneConfig:
     lora_dropout: float = _setting(0.0, "dropout on the adapter's input, 0 to below 1")
     use_rslora: bool = _setting(False, "scale by lora_alpha / sqrt(r) instead")
     steps: int = _setting(120, "optimizer steps")
-    learning_rate: float | None = _setting(None, "peak; default 1e-3 for adapters, 2e-5 for full")
+    learning_rate: float | None = _setting(
+        None,
+        "peak; default 2e-5 for full; for adapters 1e-3, or 2e-4 over a base of a billion parameters or more",
+    )
     warmup_steps: int = _setting(5, "steps over which the learning rate rises")
     batch_size: int = _setting(2, "sentences an optimizer step, over all processes")
     micro_batch_size: int = _setting(2, "sentences at once in memory")
@@ -72,13 +74,14 @@ class FinetuneConfig:
     before_events: int = _setting(50, "test events asked of the base before training; 0 skips")
     test_events: int | None = _setting(None, "at most so many test events of each kind; default all")
     eval_batch_size: int = _setting(25, "sentences answered at once")
+    allow_download: bool = _setting(False, "fetch a model of more than 1 GB from the hub, if it is not here")
     preflight: bool = _setting(True, "ask first whether memory will do, and adjust or refuse")
     resume: bool = _setting(False, "go on from the newest complete checkpoint in the output folder")
     overwrite: bool = _setting(False, "discard the run that the output folder holds")
 
     def __post_init__(self):
         self._settle_types()
-        _one_of("method", self.method, LEARNING_RATE)
+        _one_of("method", self.method, METHODS)
         _one_of("backend", self.backend, ("peft", "scratch"))
         _one_of("dtype", self.dtype, (AUTO, "float32", "bfloat16", "float16"))
         _one_of("optimizer", self.optimizer, (AUTO, "adamw", "paged_adamw_8bit"))
@@ -89,9 +92,7 @@ class FinetuneConfig:
         if self.dataset is not None and self.train_file is not None:
             raise ValueError("dataset and train_file must not both be set: each names the training data")
         _validate.number("lora_dropout", self.lora_dropout, 0, 1)
-        if self.learning_rate is None:
-            self._set("learning_rate", LEARNING_RATE[self.method])
-        if not float(self.learning_rate or 0) > 0:
+        if self.learning_rate is not None and not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
         if self.batch_size % self.micro_batch_size:
             raise ValueError(
@@ -120,7 +121,14 @@ class FinetuneConfig:
             if getattr(self, name) is not None:
                 _validate.number(name, getattr(self, name))
                 self._set(name, float(getattr(self, name)))
-        for name in ("use_rslora", "gradient_checkpointing", "preflight", "resume", "overwrite"):
+        for name in (
+            "use_rslora",
+            "gradient_checkpointing",
+            "allow_download",
+            "preflight",
+            "resume",
+            "overwrite",
+        ):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         names = self.target_modules

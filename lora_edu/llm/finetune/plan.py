@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from lora_edu.llm.base_model import DEFAULT_NAME, load_config, load_tokenizer
+from lora_edu.llm.base_model import DEFAULT_NAME, TIERS, load_config, load_tokenizer, require_consent
+from lora_edu.llm.base_model.download import is_hub_id, require_disk
 from lora_edu.llm.budget import Ledger
 from lora_edu.llm.data.conversations import (
     Conversation,
@@ -23,13 +24,19 @@ from lora_edu.llm.data.conversations import (
     load_conversations,
 )
 from lora_edu.llm.data.events import load_events
+from lora_edu.llm.data.extraction import NEW_TOKENS, answers_at_once, answers_cut, longest_prompt
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
-from lora_edu.llm.finetune.recipe import Recipe, choose_model, fit, make_recipe
+from lora_edu.llm.finetune.recipe import Asking, Recipe, choose_model, fit, make_recipe, settle_rate
 from lora_edu.llm.threads import use_free_cores
+from lora_edu.llm.tiers import LARGE_RATE
 
 FEW_SHOT_EXAMPLES = 3
 
-_NOT_IDENTITY = ("output", "resume", "overwrite", "preflight", "train_file", "dataset", "test_file", "model")
+_NOT_IDENTITY = (
+    *("output", "resume", "overwrite", "preflight", "allow_download"),
+    *("train_file", "dataset", "test_file", "model"),
+)
+ALLOW_DOWNLOAD = "--allow-download (in Python: allow_download=True)"
 
 
 @dataclass(frozen=True)
@@ -87,8 +94,15 @@ class Plan:
     identity: dict[str, Any]
 
 
-def make_plan(config: FinetuneConfig) -> Plan:
+def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     """Settle a run; nothing is loaded but the tokenizer, nothing is written.
+
+    Parameters
+    ----------
+    config
+        What the user said.
+    loaded
+        Whether the base is in memory already.
 
     Raises
     ------
@@ -96,6 +110,10 @@ def make_plan(config: FinetuneConfig) -> Plan:
         A setting or a line of the data is wrong.
     MemoryError
         The run would not fit this machine; the message says what to change.
+    PermissionError
+        A model of more than 1 GB would be fetched, and ``allow_download`` is not set.
+    OSError
+        The disk has no room for it.
     """
     processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
     recipe = make_recipe(config, processes)
@@ -104,14 +122,24 @@ def make_plan(config: FinetuneConfig) -> Plan:
     if recipe.model == AUTO:
         # The course's tokenizer needs no hub, and one tokenizer counts about as many tokens as another.
         examples = encode_conversations(load_tokenizer(DEFAULT_NAME), conversations, config.max_length)
-        recipe = replace(recipe, model=choose_model(recipe, _longest(examples)))
-        notes.append(f"Model: {recipe.model}")
+        asking = _asking(load_tokenizer(DEFAULT_NAME), questions)
+        model = choose_model(recipe, _longest(examples), asking)
+        recipe = replace(recipe, model=model, learning_rate=settle_rate(config, model))
+        tier = TIERS[model]
+        notes.append(f"Model: {model} ({tier.download / 1e9:.1f} GB to download once, {tier.licence})")
+    if is_hub_id(recipe.model) and not loaded:
+        require_consent(recipe.model, config.allow_download, ALLOW_DOWNLOAD)
+        require_disk(recipe.model)
+    if config.learning_rate is None and recipe.learning_rate == LARGE_RATE:
+        notes.append(
+            f"Learning rate {LARGE_RATE:g}: the model has a billion parameters or more. (learning_rate changes it.)"
+        )
     tokenizer, model_config = load_tokenizer(recipe.model), load_config(recipe.model)
     examples = encode_conversations(tokenizer, conversations, config.max_length, model_config)
     identity = _identity(config, recipe, examples, questions)
     ledger = None
     if config.preflight:
-        recipe, ledger, changed = fit(recipe, _longest(examples))
+        recipe, ledger, changed = fit(recipe, _longest(examples), _asking(tokenizer, questions), loaded)
         notes += changed
     folder = Path(config.output).expanduser().absolute()
     return Plan(config, folder, recipe, examples, questions, ledger, tuple(notes), identity)
@@ -127,8 +155,24 @@ def _read_data(config: FinetuneConfig) -> tuple[list[Conversation], Questions]:
         test = load_events("test", _expanded(config.test_file)) if config.test_file else []
     seen = [line for line in test if not line.get("unseen_pattern")][: config.test_events]
     unseen = [line for line in test if line.get("unseen_pattern")][: config.test_events]
+    if cut := answers_cut():
+        seen, unseen = seen[: cut[0]], unseen[: cut[0]]
     return conversations, Questions(
         seen[: config.before_events], worked, seen, unseen, config.eval_batch_size
+    )
+
+
+def _asking(tokenizer: Any, questions: Questions) -> Asking:
+    """What the run will ask, as far as memory depends on it: the questions that hold most tokens at once."""
+    new_tokens = min(NEW_TOKENS, (answers_cut() or (0, NEW_TOKENS))[1])
+    kinds = []
+    for lines, worked in ((questions.seen + questions.unseen, []), (questions.before, questions.worked)):
+        if lines:
+            answers = min(len(lines), answers_at_once(questions.batch_size, worked))
+            prompt = longest_prompt(tokenizer, [line["sentence"] for line in lines], worked)
+            kinds.append(Asking(answers, prompt, new_tokens))
+    return max(
+        kinds, key=lambda asking: asking.answers * (asking.prompt + asking.new_tokens), default=Asking()
     )
 
 
@@ -145,7 +189,11 @@ def _identity(
 ) -> dict[str, Any]:
     """Files count by what they hold, not by their names; ``auto`` by what it became."""
     settings = {key: value for key, value in asdict(config).items() if key not in _NOT_IDENTITY}
-    became = {"dtype": str(recipe.dtype).removeprefix("torch."), "optimizer": recipe.optimizer}
+    became = {
+        "dtype": str(recipe.dtype).removeprefix("torch."),
+        "optimizer": recipe.optimizer,
+        "learning_rate": recipe.learning_rate,
+    }
     return (
         settings
         | became

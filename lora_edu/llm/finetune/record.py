@@ -17,8 +17,9 @@ behind each;
 ``seconds``: ``before``, ``train`` (since the last resume), ``step`` (an optimizer step's median; None for one
 step), ``answers``, ``answers_unseen``;
 ``processes``: how many shared each step's sentences;
-``peak_memory_bytes`` (resident, this process), ``peak_gpu_memory_bytes`` (this process) and
-``training_peak_gpu_memory_bytes`` (each process's while it trained); both None on a CPU;
+``peak_memory_bytes`` (resident, this process), ``peak_gpu_memory_bytes`` and ``peak_gpu_reserved_bytes`` (this process:
+tensors, and what PyTorch's allocator held for them; paged optimizer state is in neither) and
+``training_peak_gpu_memory_bytes`` (each process's while it trained); all three None on a CPU;
 ``answers``: one entry a test event, with ``sentence``, ``event``, ``answer``, ``correct``, ``unseen_pattern``
 and, where the base was asked, ``before``.
 """
@@ -90,7 +91,7 @@ def build_record(
     training
         ``trainable_parameters``, ``losses``, ``resumed_from_step``, and ``train`` and ``step`` in seconds.
     peaks
-        The entries ``peak_gpu_memory_bytes`` and ``training_peak_gpu_memory_bytes``.
+        The entries ``peak_gpu_memory_bytes``, ``peak_gpu_reserved_bytes`` and ``training_peak_gpu_memory_bytes``.
     """
     seconds = {key: training.pop(key) for key in ("train", "step")}
     return {
@@ -124,7 +125,8 @@ def build_record(
 
 def _settings_as_run(plan: Plan) -> dict[str, Any]:
     recipe = plan.recipe
-    became = {name: getattr(recipe, name) for name in ("model", "micro_batch_size", "gradient_checkpointing")}
+    settled = ("model", "learning_rate", "micro_batch_size", "gradient_checkpointing")
+    became = {name: getattr(recipe, name) for name in settled}
     return asdict(plan.config) | became
 
 
@@ -181,8 +183,21 @@ def summary(record: dict[str, Any]) -> str:
         else []
     )
     asked = f", answers {seconds['answers']:.0f} s" if len(lines) > 1 else ""
-    kind, peak = "memory", record["peak_memory_bytes"]
-    if record["peak_gpu_memory_bytes"]:
-        kind, peak = "GPU memory", record["peak_gpu_memory_bytes"]
-    memory = f"peak {kind} {peak / 2**30:.2f} GiB"
-    return "\n".join([*lines, f"training {seconds['train']:.0f} s{asked}, {memory}"])
+    return "\n".join([*lines, f"training {seconds['train']:.0f} s{asked}", *memory_lines(record)])
+
+
+def memory_lines(record: dict[str, Any]) -> list[str]:
+    """Return the run's peaks in words, beside what was predicted of the same memory.
+
+    On a GPU the ledger speaks of the GPU's memory, and the host's stands on a line of its own.
+    """
+    terms = record["predicted_memory_bytes"]
+    predicted = f"; {sum(terms.values()) / 2**30:.2f} GiB predicted" if terms else ""
+    host = f"{record['peak_memory_bytes'] / 2**30:.2f} GiB"
+    if not record["peak_gpu_memory_bytes"]:
+        return [f"peak memory {host}{predicted}"]
+    allocated = f"peak GPU memory {record['peak_gpu_memory_bytes'] / 2**30:.2f} GiB allocated"
+    # Records of earlier runs do not know what was reserved.
+    reserved = record.get("peak_gpu_reserved_bytes")
+    held = f", {reserved / 2**30:.2f} GiB reserved" if reserved else ""
+    return [f"{allocated}{held}{predicted}", f"peak host memory {host}"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
@@ -35,13 +36,16 @@ class Run:
     tokenizer: Any
 
 
-def finetune(config: FinetuneConfig) -> Run:
+def finetune(config: FinetuneConfig, loaded: tuple[Any, Any] | None = None) -> Run:
     """Train, count what the model gets right before and after, and record it.
 
     Parameters
     ----------
     config
         The settings.
+    loaded
+        The base and its tokenizer, as `load_base_model` gave them for this model and dtype, so that a large one need
+        not be read again. The run puts its adapter into it. None: they are loaded here.
 
     Returns
     -------
@@ -52,26 +56,32 @@ def finetune(config: FinetuneConfig) -> Run:
     ------
     ValueError
         If a setting or a data file is wrong, or the output folder holds another run, files of others, or a run that
-        is alive. What the folder holds is then as it was.
+        is alive; or `loaded` is not the base that the settings ask for. What the folder holds is then as it was.
+    PermissionError
+        A model of more than 1 GB would be fetched from a hub, and ``allow_download`` is not set.
     MemoryError
         If the run would not fit this machine; the message says what to change.
     DivergedError
         At the first loss that is not finite. The last good checkpoint is kept.
     """
-    plan = make_plan(config)
+    plan = make_plan(config, loaded is not None)
+    if loaded is not None:
+        _require_base(plan, loaded[0])
     if not PartialState().is_main_process:
-        return _run(plan, None)
+        return _run(plan, None, loaded)
     for note in plan.notes:
         say(note)
     with open_run_folder(plan) as folder:
-        return _run(plan, folder)
+        return _run(plan, folder, loaded)
 
 
-def _run(plan: Plan, folder: RunFolder | None) -> Run:
+def _run(plan: Plan, folder: RunFolder | None, loaded: tuple[Any, Any] | None) -> Run:
     """Do what the plan says; `folder` is the main process's alone."""
     process, backend = PartialState(), backend_of(plan.recipe.method, plan.recipe.backend)
     [finished] = broadcast_object_list([folder.finished() if folder else None])
-    model, tokenizer = _load(plan, backend)
+    if plan.recipe.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # of what was done before in this process
+    model, tokenizer = _load(plan, backend, loaded)
     parameters = count_parameters(model)
     model = _attach(model, plan, backend)
     base = base_fingerprint(backend, model, tokenizer)
@@ -108,8 +118,7 @@ def _run(plan: Plan, folder: RunFolder | None) -> Run:
                 "step": trainer.progress.step_seconds(),
             },
             {
-                "peak_gpu_memory_bytes": max(trainer.gpu_peak.before_training, trainer.gpu_peak.now())
-                or None,
+                **trainer.gpu_peak.of_the_run(),
                 "training_peak_gpu_memory_bytes": training_peaks if any(training_peaks) else None,
             },
         )
@@ -118,9 +127,25 @@ def _run(plan: Plan, folder: RunFolder | None) -> Run:
     return run
 
 
-def _load(plan: Plan, backend: Backend) -> tuple[Any, Any]:
+def _require_base(plan: Plan, model: Any) -> None:
+    """Refuse a loaded model that is not the plain base that the recipe would load."""
+    recipe = plan.recipe
+    plain = recipe.backend == "peft" and recipe.method != "full"
+    in_4_bits = bool(getattr(model, "is_loaded_in_4bit", False))
+    adapted = any("lora" in name for name, _ in model.named_parameters())
+    head = model.get_output_embeddings()
+    if not plain or adapted or in_4_bits != recipe.quantized or head.weight.dtype != recipe.dtype:
+        asked = f"{'in 4 bits' if recipe.quantized else 'not quantized'}, {recipe.dtype}, without an adapter"
+        found = f"{'in 4 bits' if in_4_bits else 'not quantized'}, {head.weight.dtype}"
+        raise ValueError(
+            f"loaded must be the base of a LoRA or QLoRA run of the backend peft, {asked}; got one {found}"
+            f"{', with an adapter' if adapted else ''}, for method {recipe.method!r} and backend {recipe.backend!r}"
+        )
+
+
+def _load(plan: Plan, backend: Backend, loaded: tuple[Any, Any] | None) -> tuple[Any, Any]:
     """Return the base and its tokenizer, if the adapter's layers are there."""
-    model, tokenizer = backend.load(plan.recipe)
+    model, tokenizer = loaded or backend.load(plan.recipe)
     if plan.recipe.method != "full":
         lora = plan.recipe.lora
         choose_layers(model, lora.target_modules, lora.r)  # the same refusals whatever the backend

@@ -127,21 +127,34 @@ class _StopWhenDiverged(TrainerCallback):
 
 
 class _GpuPeak(TrainerCallback):
-    """The most memory that was allocated on this process's GPU, in bytes; 0 without one."""
+    """The most memory that was allocated and reserved on this process's GPU, in bytes; 0 without one."""
 
     before_training = 0
+    reserved_before_training = 0
 
     def __init__(self, on_gpu: bool):
         self._on_gpu = on_gpu
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.before_training = self.now()  # sharding, which is over by now, holds more than a step does
+        self.reserved_before_training = self.reserved()
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats()
 
     def now(self) -> int:
         """Return the peak since training began."""
         return torch.cuda.max_memory_allocated() if self._on_gpu else 0
+
+    def reserved(self) -> int:
+        """Return the most that PyTorch's allocator held since training began, tensors and what lies between them."""
+        return torch.cuda.max_memory_reserved() if self._on_gpu else 0
+
+    def of_the_run(self) -> dict[str, int | None]:
+        """Return the peaks of all that was done so far, before, in and after training; None without a GPU."""
+        return {
+            "peak_gpu_memory_bytes": max(self.before_training, self.now()) or None,
+            "peak_gpu_reserved_bytes": max(self.reserved_before_training, self.reserved()) or None,
+        }
 
 
 def make_trainer(
