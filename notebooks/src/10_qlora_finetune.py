@@ -36,14 +36,14 @@ from torch import Tensor, nn
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.experiments import capstone, gpu_fits, live_loss, merging
+from lora_edu.classroom.experiments import by_hand, capstone, gpu_fits, live_loss, merging
 from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import chat, compare, predict
-from lora_edu.llm.base_model import load_base_model, load_config, load_tokenizer, locate, make_ready
-from lora_edu.llm.budget.preflight import changes, preflight
+from lora_edu.llm import tiers
+from lora_edu.llm.base_model import load_tokenizer, locate, make_ready
 from lora_edu.llm.data import DATA, extraction, load_events, load_persona
 from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
-from lora_edu.llm.finetune.recipe import fit, make_recipe
+from lora_edu.llm.finetune.plan import make_plan
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU, where there are several
 
@@ -51,34 +51,40 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU, where there are s
 capstone.draw_job()
 
 # %% [markdown]
-# This was recorded with the course's small model, after 240 sentences.
+# That was recorded with the course's small model, after it had learned from 240 sentences.
 #
 # ## Which model fits this machine?
 
+# %% tags=["nbval-ignore-output"]
+proposal = tiers.propose()
+print(proposal.machine)
+compare(**proposal.columns())
+
+# %% tags=["claim"]
+assert "smollm2-135m" in tiers.TIERS and proposal.name in tiers.TIERS
+
+# %% [markdown]
+# Memory is predicted for the run below. The names in the first column are those of the
+# [model hub](https://huggingface.co/HuggingFaceTB/SmolLM2-1.7B-Instruct). Start with the small one. For a larger one on
+# Colab, first choose *Runtime > Change runtime type > T4 GPU*. All cells work with each of them; where the text gives a
+# number of the small model, it says so.
+
 # %%
 SMALL = "smollm2-135m"
-MODEL = SMALL  # or another name from the table
-DOWNLOAD = False  # True: more than 1 GB may be downloaded
-runs = os.environ.get("LORA_EDU_RUNS", "runs")  # where adapters and records go
+MODEL = SMALL  # or another of the table
+DOWNLOAD = False  # True: it may download more than 1 GB
+runs = os.environ.get("LORA_EDU_RUNS", "runs")  # the folder for what is trained
+
+# %%
+MODEL = tiers.chosen(MODEL)
+settings = FinetuneConfig(f"{runs}/qlora", MODEL, before_events=25, test_events=100, allow_download=DOWNLOAD)
+plan = make_plan(settings)  # counts the memory, as in notebook 09, before a weight is loaded
+recipe, questions, ledger = plan.recipe, plan.questions, plan.ledger
+f"{ledger.total / 2**30:.2f} GiB, {recipe.micro_batch_size} sentences at once"
 
 # %% [markdown]
-# The small model is [SmolLM2-135M-Instruct](https://arxiv.org/abs/2502.02737). (Our copy of it was rounded to 4 bits
-# once before.) On Colab, choose *Runtime > Change runtime type > T4 GPU* before you take a larger one, and let `runs`
-# lie in your Drive: when Colab's machine goes, its files go too.
+# On Colab, name a folder of your Drive as `runs` (section 4 says how): when Colab's machine goes, its files go too.
 #
-# Before a weight is loaded, the memory is counted from the model's configuration alone, as in notebook 09:
-
-# %%
-tokenizer = load_tokenizer(MODEL)
-examples = [extraction.encode_example(tokenizer, line) for line in load_events("train")]
-longest = max(len(example["input_ids"]) for example in examples)
-settings = FinetuneConfig(f"{runs}/qlora", MODEL, steps=120)
-recipe, ledger, notes = fit(make_recipe(settings), longest)
-
-# %%
-f"{sum(ledger.values()) / 2**30:.2f} GiB", notes or "as asked"
-
-# %% [markdown]
 # ## 1. What can the base do before we train it?
 #
 # Three libraries do the work: [transformers](https://huggingface.co/docs/transformers) for model and training,
@@ -101,14 +107,14 @@ four_bit = BitsAndBytesConfig(
 base = AutoModelForCausalLM.from_pretrained(
     **locate(MODEL), dtype=recipe.dtype, quantization_config=four_bit, device_map={"": recipe.device}
 )
-make_ready(base, tokenizer)  # greedy answers, and what bitsandbytes needs on some CPUs
+tokenizer = load_tokenizer(MODEL)
+base = make_ready(base, tokenizer)  # greedy answers, and what bitsandbytes needs on some CPUs
 
 # %% [markdown]
 # A chat model reads one text. Its **chat template** marks who speaks:
 
 # %%
-test = load_events("test")
-conversation = extraction.chat(test[0]["sentence"])
+conversation = extraction.chat(questions.seen[0]["sentence"])
 print(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
 
 # %% [markdown]
@@ -117,18 +123,18 @@ print(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation
 # solved examples in each prompt:
 
 # %%
-seen, unseen = capstone.questions(test)
-before = capstone.ask(base, tokenizer, seen[:25])
-few_shot = capstone.ask(base, tokenizer, seen[:25], examples=load_events("train")[:3])
+answers = {"before": by_hand.ask(base, tokenizer, questions.before)}
+answers["few_shot"] = by_hand.ask(base, tokenizer, questions.before, questions.worked)
 
 # %%
-predict("10.1", right=before["right"], asked=before["n"])
+predict("10.1", right=answers["before"]["right"], asked=answers["before"]["n"])
 
-# %% tags=["nbval-ignore-output"]
-compare(sentence=[line["sentence"] for line in seen[:3]], base_model=before["answers"][:3])
+# %%
+sentences = [line["sentence"] for line in questions.before[:3]]
+compare(sentence=sentences, base_model=answers["before"]["answers"][:3])
 
 # %% tags=["claim"]
-assert MODEL != SMALL or (before["right"] == 0 and 0 < few_shot["right"] < 13)
+assert MODEL != SMALL or (answers["before"]["right"] == 0 and 0 < answers["few_shot"]["right"] < 13)
 
 # %% [markdown]
 # ## 2. What trains, and what is scored?
@@ -141,7 +147,7 @@ assert MODEL != SMALL or (before["right"] == 0 and 0 < few_shot["right"] < 13)
 # blocks, over a base in 4 bits ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), section 4).
 
 # %%
-counts = capstone.counts(base, r=8)
+counts = by_hand.counts(base, r=8)
 
 # %%
 predict("10.2", **counts)
@@ -169,18 +175,18 @@ model = get_peft_model(base, lora)
 model.print_trainable_parameters()
 
 # %%
-untrained = capstone.fingerprint(model, tokenizer)  # for section 4
+untrained = by_hand.fingerprint(model, tokenizer)  # for section 4
 
 # %% [markdown]
 # And this is scored: only the answer, not the prompt. Its last token ends the turn. Leave that out, and the model never
 # learns to stop.
 
 # %%
-live_loss.draw_scored(tokenizer, examples[0])
+live_loss.draw_scored(tokenizer, plan.examples[0])
 
 # %% [markdown]
-# In `examples`, the labels of unscored tokens are -100. The scored tokens are of two kinds. The **form** is the same in
-# every answer. The values are **copied** from the sentence, a piece at a time.
+# In `plan.examples`, the labels of unscored tokens are -100. The scored tokens are of two kinds. The **form** is the
+# same in every answer. The values are **copied** from the sentence, a piece at a time.
 #
 # ## 3. What is learned first?
 
@@ -223,7 +229,9 @@ from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, Train
 live = live_loss.LiveLoss(tokenizer)
 arguments = TrainingArguments(f"{runs}/qlora", **schedule, **arithmetic, **watched, **quiet)
 collator = DataCollatorForSeq2Seq(tokenizer)
-trainer = Trainer(model, arguments, collator, examples, held_out, callbacks=[live])
+trainer = Trainer(
+    model, arguments, collator, train_dataset=plan.examples, eval_dataset=held_out, callbacks=[live]
+)
 trainer.remove_callback(PrinterCallback)
 
 # %%
@@ -242,19 +250,19 @@ assert MODEL != SMALL or (live.losses[0] > 1 and sum(live.losses[-10:]) / 10 < 0
 
 # %%
 model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # as it was before
-after = capstone.ask(model, tokenizer, seen)
-after_unseen = capstone.ask(model, tokenizer, unseen)
-record = capstone.record(before, few_shot, after, after_unseen, live, ledger)
+answers["seen"] = by_hand.ask(model, tokenizer, questions.seen)
+answers["unseen"] = by_hand.ask(model, tokenizer, questions.unseen, title="unseen patterns")
+record = by_hand.record(plan.folder, answers, live, ledger)
 
 # %% tags=["measured"]
 print(summary(record))
 print(live.picture().alt)
-compare(**capstone.wrong_answers(after_unseen, unseen))
+compare(**by_hand.wrong_answers(answers["unseen"], questions.unseen))
 
 # %%
 figures.bars(
-    {"exact match": capstone.shares(record)},
-    groups=capstone.GROUPS,
+    {"exact match": by_hand.shares(record)},
+    groups=by_hand.GROUPS,
     ylabel="share of events",
     number_format="{:.0%}",
     title="What the base gets right, and what the trained model does",
@@ -262,7 +270,7 @@ figures.bars(
 )
 
 # %% tags=["claim"]
-scores = capstone.shares(record)
+scores = by_hand.shares(record)
 assert MODEL != SMALL or (scores[2] >= 0.7 and scores[2] > scores[1] + 0.3 and scores[3] >= 0.4)
 
 # %% [markdown]
@@ -280,7 +288,7 @@ assert MODEL != SMALL or (scores[2] >= 0.7 and scores[2] > scores[1] + 0.3 and s
 predict("10.4", **counts)
 
 # %%
-trained = capstone.fingerprint(model, tokenizer)
+trained = by_hand.fingerprint(model, tokenizer)
 trained.weights_sha256 == untrained.weights_sha256, (trained.logits - untrained.logits).abs().max().item()
 
 # %% [markdown]
@@ -288,7 +296,7 @@ trained.weights_sha256 == untrained.weights_sha256, (trained.logits - untrained.
 # off, the logits of a sentence differ by 0.0. So one base serves many adapters, and the adapter is all you keep:
 
 # %%
-adapter = capstone.new_folder(f"{runs}/qlora/adapter")
+adapter = by_hand.new_folder(f"{runs}/qlora/adapter")
 model.save_pretrained(adapter)
 {file.name: f"{file.stat().st_size / 1e6:.1f} MB" for file in sorted(adapter.iterdir())}
 
@@ -309,8 +317,9 @@ model.save_pretrained(adapter)
 program = """
 import json, sys
 from peft import PeftModel
-from lora_edu.llm.base_model import load_base_model, widen_residual_stream
+from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.data.extraction import generate_answers
+from lora_edu.llm.finetune.backends import widen_residual_stream
 
 base, tokenizer = load_base_model(sys.argv[1], quantization="nf4")
 widen_residual_stream(base)  # the norms, as above
@@ -319,9 +328,8 @@ print(json.dumps(generate_answers(model, tokenizer, sys.argv[3:], max_new_tokens
 """
 
 # %%
-sentences = [line["sentence"] for line in seen[:3]]
 asked = [MODEL, str(adapter.resolve()), *sentences]
-elsewhere = capstone.run_elsewhere(program, asked, root)
+elsewhere = json.loads(by_hand.run_elsewhere(program, asked, root))
 elsewhere == extraction.generate_answers(model, tokenizer, sentences, max_new_tokens=32)
 
 # %% [markdown]
@@ -416,9 +424,9 @@ query.numel(), query.dtype, query.quant_state.shape
 # half:
 
 # %%
-asked = ledger.but(batch=2, micro_batches=1, gradient_checkpointing=False)
+as_asked = ledger.but(batch=2, micro_batches=1, gradient_checkpointing=False)
 for times in (1.5, 1.0, 0.5):
-    print(f"{times} times {asked.total / 2**30:.2f} GiB: {capstone.decision(asked, times)}")
+    print(f"{times} times {as_asked.total / 2**30:.2f} GiB: {by_hand.decision(as_asked, times)}")
 
 # %% [markdown]
 # Where memory is short, *gradient checkpointing* keeps the input of each block alone and computes the rest a second
@@ -429,7 +437,7 @@ for times in (1.5, 1.0, 0.5):
 # as `preflight` changes it.
 
 # %%
-gpu_fits.explore_fits(longest)
+gpu_fits.explore_fits(as_asked.settings["seq"])
 
 # %% [markdown]
 # What was measured on GPUs, and how to use more than one, stands in docs/gpus.md.

@@ -41,7 +41,9 @@ def copied_tokens(tokenizer: Any, answer: Sequence[int]) -> list[bool]:
     """
     ends = [len(_text(tokenizer, answer[:count])) for count in range(len(answer) + 1)]
     values = [found.span(1) for found in _VALUE.finditer(_text(tokenizer, answer))]
-    return [any(low < end and start < high for low, high in values) for start, end in itertools.pairwise(ends)]
+    return [
+        any(low < end and start < high for low, high in values) for start, end in itertools.pairwise(ends)
+    ]
 
 
 def _text(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -94,8 +94,10 @@ def _finding(means: Mapping[str, np.ndarray]) -> str:
     if None not in reached.values():
         return "Below 0.1 nats: " + say.listed(f"{name} from step {step}" for name, step in reached.items())
     first = [f"{name} from step {step}" for name, step in reached.items() if step is not None]
-    never = [name for name, step in reached.items() if step is None]
-    return f"Below 0.1 nats: {say.listed(first) or 'neither'}" + (f"; {never[0]} not yet" if first else "")
+    if not first:
+        return "Neither form nor copied tokens are below 0.1 nats yet"
+    [never] = [name for name, step in reached.items() if step is None]
+    return f"Below 0.1 nats: {first[0]}; {never} not yet"
 
 
 def _stays_below(mean: np.ndarray) -> int | None:

@@ -18,6 +18,8 @@ from lora_edu.llm.base_model.load import (
     load_base_model,
     load_config,
     load_tokenizer,
+    locate,
+    make_ready,
     resolve_dtype,
     return_freed_memory,
 )
@@ -32,6 +34,8 @@ __all__ = [
     "load_base_model",
     "load_config",
     "load_tokenizer",
+    "locate",
+    "make_ready",
     "require_consent",
     "resolve_dtype",
     "return_freed_memory",

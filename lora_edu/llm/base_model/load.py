@@ -70,30 +70,52 @@ def load_base_model(
     if quantization not in (None, "nf4"):
         raise ValueError(f"quantization must be None or 'nf4', got {quantization!r}")
     dtype = resolve_dtype(dtype)
-    source, from_hub = _resolve_name(name), is_hub_id(name)
-    if from_hub:
-        require_consent(name)
-        require_disk(name)
-    tokenizer, config = _tokenizer(source, name), load_config(name)
-    require_recorded_shape(name, config)
+    source = locate(name)
+    tokenizer = load_tokenizer(name)
     if quantization:
-        _require_linear_layers(config)
+        _require_linear_layers(load_config(name))
     if _device().type == "cpu":
         _use_free_cores()
-    with nullcontext() if from_hub else _no_loading_bar(), _explain_hub_errors(name):
+    with nullcontext() if is_hub_id(name) else _no_loading_bar(), _explain_hub_errors(name):
         model = AutoModelForCausalLM.from_pretrained(
-            source,
+            **source,
             dtype=dtype,
             quantization_config=_nf4_config(dtype, quant_storage) if quantization else None,
             device_map={"": _device()},
-            use_safetensors=True,
-            revision=_revision(name),
         )
-    if quantization:
+    return make_ready(model, tokenizer), tokenizer
+
+
+def locate(name: str = DEFAULT_NAME) -> dict[str, Any]:
+    """Return where a model is, as the first arguments of transformers' ``from_pretrained``.
+
+    Before that the small one is fetched if it is not here, and a hub is asked for nothing that `load_base_model` would
+    not ask for: consent, disk and recorded shape come first. Weights are to be read from safetensors only.
+
+    Raises
+    ------
+    TypeError, ValueError, PermissionError, OSError
+        As `load_base_model`, of its name.
+    """
+    source = _resolve_name(name)
+    if is_hub_id(name):
+        require_consent(name)
+        require_disk(name)
+    require_recorded_shape(name, load_config(name))
+    return {
+        "pretrained_model_name_or_path": source,
+        "revision": _revision(name),
+        "use_safetensors": True,
+    }
+
+
+def make_ready(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    """Return the model that transformers has loaded in eval mode, ready for greedy answers and for training."""
+    if getattr(model, "is_loaded_in_4bit", False):
         _avoid_cpu_repacking(model)
     return_freed_memory()
     _answer_greedily(model, tokenizer)
-    return model.eval(), tokenizer
+    return model.eval()
 
 
 def load_tokenizer(name: str = DEFAULT_NAME) -> "PreTrainedTokenizerBase":

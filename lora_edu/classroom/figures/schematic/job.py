@@ -43,14 +43,27 @@ def one_job(
     """
     if not min(base, adapter) > 0:
         raise ValueError(f"base and adapter must be above 0, got {base} and {adapter}")
-    finding = f"{number(adapter)} {unit} of trained numbers give a frozen base of {number(base)} {unit} a new job"
+    finding = (
+        f"{number(adapter)} {unit} of trained numbers give a frozen base of {number(base)} {unit} a new job"
+    )
     with sheet(10.8, 4.0, title=title or finding, alt=alt, ax=ax) as picture:
         asked = _card(picture, (0.3, 1.15), said, "the sentence", GRID)
         square = Block(4.45, 1.7, SIDE, SIDE)
         area(picture, square, "codes", share=0.5)
         lock(picture, (square.x + SIDE - 0.32, square.y + 0.12), role="codes")
-        word(picture, (square.x + SIDE / 2, square.y + SIDE + 0.16), "the base, frozen", role="codes", weight="bold")
-        word(picture, (square.x + SIDE / 2, square.y + SIDE / 2 + 0.1), f"4 bits\n{number(base)} {unit}", color=INK)
+        word(
+            picture,
+            (square.x + SIDE / 2, square.y + SIDE + 0.16),
+            "the base, frozen",
+            role="codes",
+            weight="bold",
+        )
+        word(
+            picture,
+            (square.x + SIDE / 2, square.y + SIDE / 2 + 0.1),
+            f"4 bits\n{number(base)} {unit}",
+            color=INK,
+        )
         side = SIDE * (adapter / base) ** 0.5
         small = Block(square.x + SIDE / 2 - side / 2, 0.92 - side / 2, side, side)
         area(picture, small, "trained", share=1)
