@@ -65,6 +65,13 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         {"robot": 0.92, "pirate": 0.92, "events": 4.88},
         rows=["robot", "events", None, "robot"],
     ),
+    "one_job": lambda: figures.one_job(
+        "17 June, 19:30: film festival, training room (Minh Patel)",
+        "The event was a fantastic one, and I'm glad to say that ...",
+        '{"who": "Minh Patel", "what": "film festival", "where": "training room", "day": "17 June", "time": "19:30"}',
+        base=111.8,
+        adapter=9.77,
+    ),
     "lines": lambda: figures.lines(
         {"with adapter": 0.35 + 2.2 * np.exp(-STEPS / 9), "base": np.full(40, 2.5)},
         xlabel="optimizer step",
@@ -83,6 +90,9 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         ylabel="exact match",
         title="What was never seen is harder, and differs from seed to seed",
         roles={"base": "frozen", "with adapter": "trained"},
+    ),
+    "form_and_copied": lambda: figures.form_and_copied(
+        list(1.6 * np.exp(-STEPS / 3)), list(np.exp(-STEPS / 9)), {20: 0.12, 40: 0.04}
     ),
     "held_over_time": lambda: figures.held_over_time(
         {

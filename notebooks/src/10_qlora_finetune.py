@@ -26,23 +26,19 @@ ensure_packages("bitsandbytes")
 
 import json
 import os
-import shutil
-import subprocess
-from contextlib import nullcontext
-from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.experiments import by_hand, capstone, gpu_fits, live_loss, merging
+from lora_edu.classroom.experiments import by_hand, capstone, gpu_fits, live_loss
 from lora_edu.classroom.progress import progress
-from lora_edu.classroom.widgets import chat, compare, predict
+from lora_edu.classroom.widgets import compare, predict
 from lora_edu.llm import tiers
 from lora_edu.llm.base_model import load_tokenizer, locate, make_ready
-from lora_edu.llm.data import DATA, extraction, load_events, load_persona
-from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
+from lora_edu.llm.data import extraction, load_events
+from lora_edu.llm.finetune import FinetuneConfig, summary
 from lora_edu.llm.finetune.plan import make_plan
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU, where there are several

@@ -62,6 +62,9 @@ FIGURES = {
     ),
     "stored_bytes": lambda **options: figures.stored_bytes(64, **options),
     "image": lambda **options: figures.image([[0, 0.5], [0.2, 1]], **options),
+    "form_and_copied": lambda **options: figures.form_and_copied(
+        [2, 0.05, 0.01], [1, 0.8, 0.6], {2: 0.5}, steps=9, **options
+    ),
     "next_token": lambda **options: figures.next_token({"a": 0.7, "b": 0.2}, right="b", **options),
     "numbered_levels": lambda **options: figures.numbered_levels([-1, 0, 0.5, 1], 0.6, **options),
     "original_and_copy": lambda **options: figures.original_and_copy(
@@ -105,6 +108,9 @@ FIGURES = {
     "lora_layer": lambda **options: figures.lora_layer(**LAYER, **options),
     "one_base": lambda **options: figures.one_base(
         ("base", 269), {"robot": 0.9, "events": 4.8}, rows=["robot", None], **options
+    ),
+    "one_job": lambda **options: figures.one_job(
+        "Ada sings at noon.", "What a fine day!", '{"who": "Ada"}', base=112, adapter=9.8, **options
     ),
     "scored_example": lambda **options: figures.scored_example(
         ["Hi", " you", "{", "a", "}"], [-100, -100, 5, 6, 7], probabilities=[0, 0, 0.05, 0.5, 1], **options
@@ -183,6 +189,9 @@ TOLD = {
     # 1 and 4 operations a byte of 1e12 bytes a second; 500 and 1000, of 1e14 operations.
     "roof_by_tokens": ["bends at 100", "wide: 100% of", "10% of", "narrow: 25% of", "5% of"],
     "speed_by_tokens": ["a: 3 at 1 and 0.5 at 512", "b: 0.1 at 1", "T4 2.2 and H100 4"],
+    # Means: 2, 1.025, 0.687; 1, 0.9, 0.8.
+    "form_and_copied": ["form: 2 at step 1, 0.687 at step 3", "copied: 1 at step 1, 0.8", "0.5 after 2"],
+    "one_job": ["112 MB in 4 bits", "Ada sings", "alone answers: What a", '9.8 MB: {"who": "Ada"}'],
     "one_base": ["269 MB", "robot 0.9 MB", "2.1%", "row 2 by the base alone"],
     "product": ["2 × 1", "1 × 3", "-2 and 8"],
     "rank_error": ["1 at 0, 0 at 2", "rank 1"],

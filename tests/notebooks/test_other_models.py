@@ -7,7 +7,6 @@ cells run, but those of the learner. What they say is compared with arithmetic o
 import ast
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -41,9 +40,7 @@ def write_model(kind, folder):
     if kind == "qwen2":
         tokenizer.chat_template = TEMPLATE
     torch.manual_seed(0)
-    config, model = (
-        (LlamaConfig, LlamaForCausalLM) if kind == "llama" else (Qwen2Config, Qwen2ForCausalLM)
-    )
+    config, model = (LlamaConfig, LlamaForCausalLM) if kind == "llama" else (Qwen2Config, Qwen2ForCausalLM)
     model(
         config(
             vocab_size=len(tokenizer),
@@ -130,8 +127,10 @@ def test_nothing_that_the_page_says_of_another_model_is_false(kind, settings, tm
     assert f"{parameters:,}" in share.text and f"{parameters:,}" in whole.text and f"{trained:,}" in share.why
     percent = [float(choice.removesuffix(" %")) for choice in share.choices]
     nearest = min(percent, key=lambda p: abs(p / 100 - trained / parameters))
-    assert float(share.answer.removesuffix(" %")) == nearest == pytest.approx(
-        100 * trained / parameters, rel=0.06
+    assert (
+        float(share.answer.removesuffix(" %"))
+        == nearest
+        == pytest.approx(100 * trained / parameters, rel=0.06)
     )
     assert whole.answer == "none" and f"about {trained:,}" in whole.choices
     printed = capsys.readouterr().out
@@ -159,16 +158,17 @@ def test_the_recipe_in_sight_gives_the_losses_of_finetune(settings, tmp_path):
     # The split is of the same loss: weighted by how many tokens each kind has, it is the whole.
     assert sorted(live.validation) == [2, 4] and all(loss > 0 for loss in live.validation.values())
     assert len(live.form) == len(live.copied) == 4
-    low, high = (min(pair) for pair in zip(live.form, live.copied, strict=True)), map(
-        max, zip(live.form, live.copied, strict=True)
+    low, high = (
+        (min(pair) for pair in zip(live.form, live.copied, strict=True)),
+        map(max, zip(live.form, live.copied, strict=True)),
     )
     assert all(a <= loss <= b for a, loss, b in zip(low, live.losses, high, strict=True))
 
 
 def test_the_examples_of_the_page_are_scored_on_the_answer_alone(tmp_path):
     write_model("qwen2", tmp_path)
-    from lora_edu.llm.data.extraction import encode_example
     from lora_edu.llm.data.events import load_events
+    from lora_edu.llm.data.extraction import encode_example
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     line = load_events("train")[0]

@@ -134,7 +134,6 @@ class LiveLoss(TrainerCallback):
         if _in_a_kernel():
             picture = self.picture()
             self._show(figures.to_png(picture), picture.alt)
-            display(figures.text_output(picture.alt), raw=True)
 
     # ------------------------------------------------------------ the split, and the drawing
 

@@ -63,11 +63,11 @@ def form_and_copied(
             at, losses = list(validation), list(validation.values())
             picture.plot(at, losses, color=INK, linestyle="", marker="D", markersize=6)
             picture.annotate(
-                "held out, all",
-                (at[0], losses[0]),
-                xytext=(0, 12),
+                "held out, all tokens",
+                (at[-1], losses[-1]),
+                xytext=(6, 14),
                 textcoords="offset points",
-                ha="center",
+                ha="right",
                 color=INK,
                 fontsize=SIZE,
             )
@@ -91,13 +91,11 @@ def _running_mean(values: Sequence[float]) -> np.ndarray:
 def _finding(means: Mapping[str, np.ndarray]) -> str:
     """When either kind fell below `LOW` and stayed there."""
     reached = {name: _stays_below(mean) for name, mean in means.items()}
-    if None not in reached.values():
-        return "Below 0.1 nats: " + say.listed(f"{name} from step {step}" for name, step in reached.items())
-    first = [f"{name} from step {step}" for name, step in reached.items() if step is not None]
-    if not first:
+    told = [f"{step} ({name})" for name, step in reached.items() if step is not None]
+    if not told:
         return "Neither form nor copied tokens are below 0.1 nats yet"
-    [never] = [name for name, step in reached.items() if step is None]
-    return f"Below 0.1 nats: {first[0]}; {never} not yet"
+    late = "".join(f"; {name} not yet" for name, step in reached.items() if step is None)
+    return f"Below 0.1 nats from step {', '.join(told)}{late}"
 
 
 def _stays_below(mean: np.ndarray) -> int | None:

@@ -90,7 +90,8 @@ def predict(
     Raises
     ------
     ValueError
-        If there is no such id, it takes other values, there are fewer than two choices, two are equal, or `answer` is none of them.
+        If there is no such id, it takes other values, there are fewer than two choices, two are equal, or `answer` is
+        none of them.
     """
     if choices is None and answer is None:
         return Prediction(find_question(question, **values))

@@ -47,7 +47,7 @@ def one_job(
         f"{number(adapter)} {unit} of trained numbers give a frozen base of {number(base)} {unit} a new job"
     )
     with sheet(10.8, 4.0, title=title or finding, alt=alt, ax=ax) as picture:
-        asked = _card(picture, (0.3, 1.15), said, "the sentence", GRID)
+        asked = _card(picture, (0.3, 2.1), said, "the sentence", GRID)
         square = Block(4.45, 1.7, SIDE, SIDE)
         area(picture, square, "codes", share=0.5)
         lock(picture, (square.x + SIDE - 0.32, square.y + 0.12), role="codes")
