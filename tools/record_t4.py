@@ -10,7 +10,7 @@ published shapes, random weights and the course's tokenizer: they say nothing ab
 revision, is kept: so the models may be recorded in several calls.
 
 The keys of a model: ``model``, ``random_weights``; ``cells`` (code cells), ``ran``, ``errors`` (what each cell that
-failed raised, first line and last); ``seconds``; ``trainings``: for each, in order, ``steps``, ``step_seconds`` (median),
+failed raised, first line and last); ``seconds``; ``trainings``: each, in order, with ``steps``, ``step_seconds`` (median),
 ``batch``, ``seq``, ``gradient_checkpointing``, ``optimizer``, ``learning_rate``, first and last ``losses``,
 ``predicted_bytes`` (the ledger of that training), ``peak_allocated_bytes`` (PyTorch's, and bitsandbytes' paged state),
 ``peak_reserved_bytes``, ``ratio`` (predicted to allocated); ``runs``: the same of each run.json, answering included;
@@ -59,7 +59,7 @@ SHARD_BYTES = 2 * GIB
 
 
 def write_random_model(shape: str | Any, folder: Path, seed: int = 0) -> Path:
-    """Write a model of a recorded shape with random weights in float16, and the course's tokenizer, as a hub holds them.
+    """Write a model of a recorded shape with random float16 weights, and the course's tokenizer, as a hub holds them.
 
     Parameters
     ----------
