@@ -10,8 +10,8 @@ published shapes, random weights and the course's tokenizer: they say nothing ab
 revision, is kept: so the models may be recorded in several calls.
 
 The keys of a model: ``model``, ``random_weights``; ``cells`` (code cells), ``ran``, ``errors`` (what each cell that
-failed raised, first line and last); ``seconds``; ``trainings``: each, in order, with ``steps``, ``step_seconds`` (median),
-``batch``, ``seq``, ``gradient_checkpointing``, ``optimizer``, ``learning_rate``, first and last ``losses``,
+failed raised, first line and last); ``seconds``; ``trainings``: each, in order, with ``steps``, ``step_seconds``
+(median), ``batch``, ``seq``, ``gradient_checkpointing``, ``optimizer``, ``learning_rate``, first and last ``losses``,
 ``predicted_bytes`` (the ledger of that training), ``peak_allocated_bytes`` (PyTorch's, and bitsandbytes' paged state),
 ``peak_reserved_bytes``, ``ratio`` (predicted to allocated); ``runs``: the same of each run.json, answering included;
 ``peak_allocated_bytes`` and ``peak_reserved_bytes`` of the whole notebook, and the cell that they are of.
