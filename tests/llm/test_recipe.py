@@ -299,14 +299,14 @@ def test_a_base_that_is_loaded_does_not_count_as_used_by_another(gpu, folder):
 def test_many_answers_at_once_are_refused_where_few_fit(gpu, folder):
     gpu((7, 5))
     asked = recipe(model=folder(AutoConfig.for_model(**SHAPES["SmolLM2-1.7B"])))
-    many = Asking(25, 300, 64)
+    many = Asking(25, 100, 264)
     least = math.ceil(1.1 * predict_memory(asked, "SmolLM2-1.7B", 64, many).total)
     gpu((7, 5), least + 8)
     assert fit(asked, 64, many)[1]["key-value cache"] == 2 * 24 * 2048 * 4 * 25 * 364
     gpu((7, 5), least - GIB)
     with pytest.raises(MemoryError, match=r"12 answers at once \(eval_batch_size\)"):
         fit(asked, 64, many)
-    assert fit(asked, 64, Asking(8, 300, 64))[1] is not None
+    assert fit(asked, 64, Asking(8, 100, 264))[1] is not None
 
 
 @pytest.mark.parametrize(

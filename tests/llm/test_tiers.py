@@ -12,6 +12,7 @@ from lora_edu.llm import tiers
 from lora_edu.llm.base_model import SHAPES, TIERS, catalog, download, load, load_base_model, load_tokenizer
 from lora_edu.llm.base_model.download import YES, is_here, require_disk
 from lora_edu.llm.budget import memory_ledger
+from lora_edu.llm.budget.moments import FineTune
 from lora_edu.llm.data import extraction, load_events
 from lora_edu.llm.finetune import FinetuneConfig
 from lora_edu.llm.finetune.plan import make_plan
@@ -229,7 +230,7 @@ def test_the_cache_is_what_transformers_keeps(tiny):
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     ledger = memory_ledger(tiny.config, "qlora", 1, 1, 2, answers=3, prompt=7, new_tokens=0)
     by_hand = 2 * 2 * 2 * 16 * 4 * 3 * 7  # keys and values, layers, heads, features, bytes, rows, tokens
-    assert held == by_hand == ledger["key-value cache"]
+    assert held == by_hand == FineTune(**ledger.settings).cache(7)
 
 
 def test_the_peak_is_of_training_or_of_answering():
