@@ -24,7 +24,7 @@ GIB = 1024**3
 
 TIERS = {
     "cpu": "SmolLM2-135M is fine-tuned with QLoRA on the CPU in a few minutes. Every notebook runs.",
-    "t4": "T4-class: a 7B model fits when its weights are NF4.",
+    "t4": "T4-class: a model of 1.7 billion weights. In NF4 a 7B would fit too, but float16 is risky for it.",
     "large": "Larger than a T4: a 7B model with longer sequences and larger batches.",
 }
 
