@@ -31,6 +31,8 @@ from typing import Any
 import transformers
 
 from lora_edu.classroom.experiments import forgetting
+from lora_edu.classroom.experiments.forgetting import RATE
+from lora_edu.llm.base_model import DEFAULT_NAME
 from lora_edu.llm.data import load_events
 from lora_edu.llm.data.extraction import encode_example, evaluate, generate_turns
 from lora_edu.llm.files import write_json
@@ -40,11 +42,8 @@ from lora_edu.llm.finetune.recipe import Recipe, make_recipe
 from lora_edu.llm.finetune.trainer import make_trainer
 from lora_edu.llm.provenance import provenance
 
-BATCH_SIZE, STEPS, RATE = 2, 120, 1e-3  # as in notebook 10
+BATCH_SIZE, STEPS = 2, 120  # as in notebook 10
 SEEDS = (0, 1, 2)
-RATES = (1e-4, 3e-4, RATE, 3e-3)
-OTHER_STEPS = ((RATE, 30), (RATE, 60), (RATE, 240), (3e-4, 240))
-MIXED_IN = ((RATE, 30), (RATE, 60), (3e-3, 60))
 ENOUGH = 0.02  # a setting is as good as the best if so little of exact match is missing
 AT_ONCE = 100
 
@@ -72,6 +71,7 @@ class Job:
     most: int | None
     folder: str
     deadline: float
+    model: str = DEFAULT_NAME
 
     @property
     def adapter(self) -> Path:
@@ -85,18 +85,21 @@ def settings_of(tiny: bool) -> list[Setting]:
     if tiny:
         return [Setting(RATE, 2), Setting(3e-3, 2), Setting(RATE, 2, 2)]
     tried = [
-        *(Setting(rate) for rate in RATES),
-        *(Setting(rate, steps) for rate, steps in OTHER_STEPS),
-        *(Setting(rate, STEPS, lines) for rate, lines in MIXED_IN),
+        *(Setting(rate) for rate in forgetting.RATES),
+        *(Setting(RATE, steps) for steps in forgetting.STEPS),
+        *(Setting(RATE, STEPS, lines) for lines in forgetting.GENERAL),
+        Setting(3e-4, 240),  # lower and longer
+        Setting(3e-3, STEPS, 60),  # what the lines can do where much is forgotten
     ]
     return sorted(tried, key=lambda setting: -setting.steps)
 
 
-def recipe_of(setting: Setting, seed: int) -> Recipe:
+def recipe_of(setting: Setting, seed: int, model: str = DEFAULT_NAME) -> Recipe:
     # The optimizer and the dtype of the course on a CPU, on every machine.
     return make_recipe(
         FinetuneConfig(
             output="unused",
+            model=model,
             dtype="float32",
             optimizer="adamw",
             learning_rate=setting.learning_rate,
@@ -163,7 +166,7 @@ def ask_base(most: int | None) -> tuple[dict[str, list[dict[str, str]]], dict[st
 
 
 def attached(job: Job) -> tuple[Any, Any, Recipe]:
-    backend, recipe = PeftBackend(), recipe_of(job.setting, job.seed)
+    backend, recipe = PeftBackend(), recipe_of(job.setting, job.seed, job.model)
     model, tokenizer = backend.load(recipe)
     transformers.set_seed(job.seed)  # before the adapter draws its A
     model = backend.attach(model, recipe)
@@ -245,7 +248,7 @@ def main() -> None:
             for seed in seeds
         ]
         runs = list(pool.map(train, jobs))
-        chosen = chosen_of(runs)
+        chosen = chosen_of(runs) if any("failed" not in run for run in runs) else {}
         asked = [job for job in jobs if asdict(job.setting) in chosen.values() and job.adapter.exists()]
         tested = list(pool.map(test, asked))
     content = {

@@ -6,18 +6,32 @@ questions. The second kind can also be mixed into the training data, so that a m
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from lora_edu.classroom import records
 from lora_edu.llm.data import DATA
 from lora_edu.llm.data.extraction import IGNORE, encode_turn, generate_turns, parse_event
 
 LONGEST_ANSWER = 96
 """Tokens that an answer may take; one that is longer was cut, and is not used."""
 
+RATE = 1e-3
+RATES = (1e-4, 3e-4, RATE, 3e-3)
+STEPS = (30, 60, 240)
+GENERAL = (30, 60)
+"""What `tools/record_forgetting.py` has tried: rates at 120 steps, and at one rate other steps or general lines."""
+
 _IN_SHORT = "Answer in one sentence."
+
+
+class Glance(NamedTuple):
+    """Loss on general text, in nats a token, and answers to general questions."""
+
+    loss: float
+    answers: list[str]
 
 
 def load_prose() -> list[str]:
@@ -78,6 +92,15 @@ def mean_loss(model: nn.Module, examples: Sequence[dict[str, list[int]]]) -> flo
     return total / count
 
 
+def glance(
+    model: nn.Module, tokenizer: Any, questions: Sequence[str], paragraphs: int = 6, tokens: int = 24
+) -> Glance:
+    """Return what can be seen in seconds: the loss on the first paragraphs of the course, and the start of answers."""
+    prose = [encode_prose(tokenizer, text) for text in load_prose()[:paragraphs]]
+    turns = [asked(question) for question in questions]
+    return Glance(mean_loss(model, prose), generate_turns(model, tokenizer, turns, max_new_tokens=tokens))
+
+
 def share_of_events(answers: Sequence[str]) -> float:
     """Return the share (0 to 1) of answers that are written as an event is, as JSON."""
     return sum(isinstance(parse_event(answer), dict) for answer in answers) / len(answers)
@@ -89,3 +112,36 @@ def _device(model: nn.Module) -> torch.device:
 
 def _tokens(tokenizer: Any, text: str) -> int:
     return len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def trade_offs(text: str = "own_answers") -> tuple[dict[str, dict[str, list[list[float]]]], float]:
+    """Return what each recorded way to train costs and wins, and the base's loss, as `figures.trade_off` draws it.
+
+    Parameters
+    ----------
+    text
+        ``"prose"`` or ``"own_answers"``: on which of the two the loss is.
+
+    Returns
+    -------
+    series, before
+        Label to points: a name to the loss in nats a token and the exact match, a pair a seed.
+    """
+
+    def points(**setting: float) -> list[list[float]]:
+        found = records.runs("forgetting", **setting)
+        return [[run[text], (run["validation"] + run["validation_unseen"]) / 2] for run in found]
+
+    plain = {"general_lines": 0}
+    series = {
+        "learning rate, 120 steps": {
+            f"{rate:g}": points(learning_rate=rate, event_steps=120, **plain) for rate in RATES
+        },
+        f"steps, rate {RATE:g}": {
+            f"{steps}": points(learning_rate=RATE, event_steps=steps, **plain) for steps in STEPS
+        },
+        f"general lines, rate {RATE:g}": {
+            f"+{lines}": points(learning_rate=RATE, event_steps=120, general_lines=lines) for lines in GENERAL
+        },
+    }
+    return series, records.read("forgetting")["base"][text]

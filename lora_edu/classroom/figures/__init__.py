@@ -32,6 +32,7 @@ from lora_edu.classroom.figures.costs import break_even, log_log
 from lora_edu.classroom.figures.course_map import course_map
 from lora_edu.classroom.figures.drift import drift
 from lora_edu.classroom.figures.ellipse import circle_to_ellipse
+from lora_edu.classroom.figures.kept import kept_by_size
 from lora_edu.classroom.figures.language import next_token
 from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, number_lines
 from lora_edu.classroom.figures.matrices import image, product
