@@ -114,6 +114,56 @@ def _tokens(tokenizer: Any, text: str) -> int:
     return len(tokenizer.encode(text, add_special_tokens=False))
 
 
+def trade_offs(
+    text: str = "own_answers",
+) -> tuple[dict[str, dict[str, list[list[float]]]], tuple[float, float]]:
+    """Return what each recorded way to train costs and wins, and the base, as `figures.trade_off` draws it.
+
+    Parameters
+    ----------
+    text
+        ``"prose"`` or ``"own_answers"``: on which of the two the loss is.
+
+    Returns
+    -------
+    series, base
+        Label to points: a name to the loss in nats a token and the exact match, a pair a seed; and the base's pair.
+    """
+
+    def pair(run: dict[str, Any]) -> list[float]:
+        return [run[text], (run["validation"] + run["validation_unseen"]) / 2]
+
+    def points(**setting: float) -> list[list[float]]:
+        return [pair(run) for run in records.runs("forgetting", **setting)]
+
+    rates = {_short(rate): {"learning_rate": rate, "event_steps": 120} for rate in RATES}
+    steps = {f"{steps}": {"learning_rate": RATE, "event_steps": steps} for steps in STEPS}
+    series = {
+        "learning rate": {name: points(**setting, general_lines=0) for name, setting in rates.items()},
+        f"steps, at {_short(RATE)}": {
+            name: points(**setting, general_lines=0) for name, setting in steps.items()
+        },
+        f"general lines, at {_short(RATE)}": {
+            f"+{lines}": points(learning_rate=RATE, event_steps=120, general_lines=lines) for lines in GENERAL
+        },
+    }
+    loss, score = pair(records.read("forgetting")["base"])
+    return series, (loss, score)
+
+
+def _short(rate: float) -> str:
+    """1e-4, not 0.0001."""
+    return f"{rate:.0e}".replace("e-0", "e-")
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _tokens(tokenizer: Any, text: str) -> int:
+    return len(tokenizer.encode(text, add_special_tokens=False))
+
+
 def trade_offs(text: str = "own_answers") -> tuple[dict[str, dict[str, list[list[float]]]], float]:
     """Return what each recorded way to train costs and wins, and the base's loss, as `figures.trade_off` draws it.
 

@@ -12,15 +12,21 @@ from numpy.typing import ArrayLike
 from lora_edu.classroom.figures import _sentences as say
 from lora_edu.classroom.figures._canvas import Picture, drawing
 from lora_edu.classroom.figures._marks import SIZE, label, name_bars
-from lora_edu.classroom.figures.palette import COLORS, INK, MARKERS, SOFT, readable
+from lora_edu.classroom.figures.palette import COLORS, LINE_STYLES, MARKERS, ROLES, readable
 
 ROOM = 0.12  # of each axis, beside the outermost points
+# Where the names of a series' points stand: above, below, to the left of them.
+_SIDES: tuple[dict[str, Any], ...] = (
+    {"xytext": (0, 9), "ha": "center", "va": "bottom"},
+    {"xytext": (0, -9), "ha": "center", "va": "top"},
+    {"xytext": (-9, 0), "ha": "right", "va": "center"},
+)
 
 
 def trade_off(
     series: Mapping[str, Mapping[str, ArrayLike]],
     *,
-    before: float,
+    base: tuple[float, float],
     xlabel: str = "",
     ylabel: str = "",
     title: str = "",
@@ -33,17 +39,19 @@ def trade_off(
     ----------
     series : mapping of str to mapping of str to array
         Label to points, in the order in which they are joined: a short name to cost and score of each repeat,
-        (repeats, 2). The names of one series stand above its points, those of the next below, and so on.
-    before : float
-        The cost at the start, drawn as a line.
+        (repeats, 2); at most three series.
+    base : (float, float)
+        Cost and score at the start, before any training.
     xlabel, ylabel, title, alt, ax
         As in `lines`.
 
     Raises
     ------
     ValueError
-        If `alt` is empty or a shape does not fit.
+        If `alt` is empty, a shape does not fit, or there are more series than places for their names.
     """
+    if len(series) > len(_SIDES):
+        raise ValueError(f"series must be at most {len(_SIDES)}, got {len(series)}")
     points = {
         label_: {name: _repeats(values, name) for name, values in named.items()}
         for label_, named in series.items()
@@ -51,41 +59,22 @@ def trade_off(
     with drawing(alt, ax) as picture:
         told = []
         for index, (label_, named) in enumerate(points.items()):
-            style: dict[str, Any] = {
-                "color": COLORS[index % len(COLORS)],
-                "marker": MARKERS[index % len(MARKERS)],
-            }
+            color = COLORS[index]
             middles = np.array([np.median(values, axis=0) for values in named.values()])
-            picture.plot(*middles.T, markersize=9, linewidth=1.6, alpha=0.95, label=label_, **style)
-            above = index % 2 == 0
+            style = {"marker": MARKERS[index], "linestyle": LINE_STYLES[index]}
+            picture.plot(*middles.T, markersize=9, linewidth=1.6, label=label_, color=color, **style)
             for (name, values), (x, y) in zip(named.items(), middles, strict=True):
                 low, high = values.min(axis=0), values.max(axis=0)
-                picture.hlines(y, low[0], high[0], color=style["color"], linewidth=2)
-                picture.vlines(x, low[1], high[1], color=style["color"], linewidth=2)
-                picture.annotate(
-                    name,
-                    (x, high[1] if above else low[1]),
-                    (0, 8 if above else -8),
-                    textcoords="offset points",
-                    ha="center",
-                    va="bottom" if above else "top",
-                    fontsize=SIZE,
-                    color=readable(style["color"]),
-                )
-            ends = [
+                picture.hlines(y, low[0], high[0], color=color, linewidth=2)
+                picture.vlines(x, low[1], high[1], color=color, linewidth=2)
+                _name(picture, name, (x, y), color, _SIDES[index])
+            ends = (
                 f"{name} {say.percent(y)} at {x:.2f}" for name, (x, y) in zip(named, middles, strict=True)
-            ]
+            )
             told.append(f"{label_}: {say.listed(ends)}")
-        picture.axvline(before, color=INK, linestyle="--", linewidth=1.6)
-        picture.annotate(
-            "base",
-            (before, 0.02),
-            (6, 0),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            color=SOFT,
-            fontsize=SIZE,
-        )
+        picture.plot(*base, marker="s", markersize=11, linestyle="", color=ROLES["frozen"], clip_on=False)
+        _name(picture, "base", base, ROLES["frozen"], {"xytext": (11, 0), "ha": "left", "va": "center"})
+        picture.axvline(base[0], color=ROLES["frozen"], linestyle=":", linewidth=1.6)
         picture.margins(ROOM)
         label(picture, xlabel, ylabel, title)
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
@@ -94,9 +83,13 @@ def trade_off(
             title,
             f"{ylabel[:1].upper()}{ylabel[1:]} over {xlabel}, medians",
             *told,
-            f"The base is at {before:.2f}",
+            f"The base: {say.percent(base[1])} at {base[0]:.2f}",
         )
     return picture
+
+
+def _name(picture: Picture, name: str, place: tuple[float, float], color: str, side: dict[str, Any]) -> None:
+    picture.annotate(name, place, textcoords="offset points", fontsize=SIZE, color=readable(color), **side)
 
 
 def _repeats(values: ArrayLike, name: str) -> np.ndarray:
