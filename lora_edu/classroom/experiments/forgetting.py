@@ -162,36 +162,3 @@ def _device(model: nn.Module) -> torch.device:
 
 def _tokens(tokenizer: Any, text: str) -> int:
     return len(tokenizer.encode(text, add_special_tokens=False))
-
-
-def trade_offs(text: str = "own_answers") -> tuple[dict[str, dict[str, list[list[float]]]], float]:
-    """Return what each recorded way to train costs and wins, and the base's loss, as `figures.trade_off` draws it.
-
-    Parameters
-    ----------
-    text
-        ``"prose"`` or ``"own_answers"``: on which of the two the loss is.
-
-    Returns
-    -------
-    series, before
-        Label to points: a name to the loss in nats a token and the exact match, a pair a seed.
-    """
-
-    def points(**setting: float) -> list[list[float]]:
-        found = records.runs("forgetting", **setting)
-        return [[run[text], (run["validation"] + run["validation_unseen"]) / 2] for run in found]
-
-    plain = {"general_lines": 0}
-    series = {
-        "learning rate, 120 steps": {
-            f"{rate:g}": points(learning_rate=rate, event_steps=120, **plain) for rate in RATES
-        },
-        f"steps, rate {RATE:g}": {
-            f"{steps}": points(learning_rate=RATE, event_steps=steps, **plain) for steps in STEPS
-        },
-        f"general lines, rate {RATE:g}": {
-            f"+{lines}": points(learning_rate=RATE, event_steps=120, general_lines=lines) for lines in GENERAL
-        },
-    }
-    return series, records.read("forgetting")["base"][text]
