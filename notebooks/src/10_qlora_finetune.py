@@ -119,18 +119,18 @@ print(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation
 # solved examples in each prompt:
 
 # %%
-answers = {"before": by_hand.ask(base, tokenizer, questions.before)}
-answers["few_shot"] = by_hand.ask(base, tokenizer, questions.before, questions.worked)
+said = {"before": by_hand.ask(base, tokenizer, questions.before)}
+said["few_shot"] = by_hand.ask(base, tokenizer, questions.before, questions.worked)
 
 # %%
-predict("10.1", right=answers["before"]["right"], asked=answers["before"]["n"])
+predict("10.1", right=said["before"]["right"], asked=said["before"]["n"])
 
 # %%
 sentences = [line["sentence"] for line in questions.before[:3]]
-compare(sentence=sentences, base_model=answers["before"]["answers"][:3])
+compare(sentence=sentences, base_model=said["before"]["answers"][:3])
 
 # %% tags=["claim"]
-assert MODEL != SMALL or (answers["before"]["right"] == 0 and 0 < answers["few_shot"]["right"] < 13)
+assert MODEL != SMALL or (said["before"]["right"] == 0 and 0 < said["few_shot"]["right"] < 13)
 
 # %% [markdown]
 # ## 2. What trains, and what is scored?
@@ -246,14 +246,14 @@ assert MODEL != SMALL or (live.losses[0] > 1 and sum(live.losses[-10:]) / 10 < 0
 
 # %%
 model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # as it was before
-answers["seen"] = by_hand.ask(model, tokenizer, questions.seen)
-answers["unseen"] = by_hand.ask(model, tokenizer, questions.unseen, title="unseen patterns")
-record = by_hand.record(plan.folder, answers, live, ledger)
+said["seen"] = by_hand.ask(model, tokenizer, questions.seen)
+said["unseen"] = by_hand.ask(model, tokenizer, questions.unseen, title="unseen patterns")
+record = by_hand.record(plan.folder, said, live, ledger)
 
 # %% tags=["measured"]
 print(summary(record))
 print(live.picture().alt)
-compare(**by_hand.wrong_answers(answers["unseen"], questions.unseen))
+compare(**by_hand.wrong_answers(said["unseen"], questions.unseen))
 
 # %%
 figures.bars(
@@ -437,6 +437,156 @@ gpu_fits.explore_fits(as_asked.settings["seq"])
 
 # %% [markdown]
 # What was measured on GPUs, and how to use more than one, stands in docs/gpus.md.
+#
+# ## 5. Can the adapter be merged into the 4-bit base?
+#
+# *Deeper: nothing later needs this section.*
+#
+# To merge is to add the update to the weight once and for all, $W + \frac{\alpha}{r} B A$ (notebook 04). One weight is
+# left then, and whoever runs it needs no peft. But our $W$ lies in 4 bits. Let $W_4$ be what the model computes with:
+# the levels of NF4, times their scales. peft can merge into it. It adds, and rounds each sum to NF4 model. Let it
+# first merge an update of zero.
+
+# %%
+predict("10.5")
+
+# %%
+changed = {"your adapter": merging.changed_by_peft(model)}
+with merging.update_of_zero(model):
+    changed["nothing"] = merging.changed_by_peft(model)
+compare(merged=list(changed), weights_that_change=[f"{share:.0%}" for share in changed.values()])
+
+# %% tags=["claim"]
+assert min(changed.values()) > 0.8 and max(changed.values()) - min(changed.values()) < 0.05
+
+# %% [markdown]
+# Merge nothing at all, and most weights change. A scale is stored in 8 bits, as a part of the largest among 256 (double
+# quantization, notebook 08). Rounded a second time it comes out a little different, and with it all weights of its
+# block but the zeros. So the number of changed weights says nothing about the update. What counts is the movement along
+# it:
+#
+# $$\text{kept} = \frac{\langle W' - W_4,\, \Delta W \rangle}{\lVert \Delta W \rVert_F^2}$$
+#
+# Here $\langle X, Y \rangle$ multiplies two matrices number by number and sums. An update that arrives whole gives 1.
+#
+# ### Exercise 10.3 · How much arrived? (two stars, 6 minutes)
+#
+# Write `kept_share(before, after, update)` for a weight before and after a merge, and the update that was to be added.
+
+
+# %% tags=["exercise"]
+def kept_share(before: Tensor, after: Tensor, update: Tensor) -> float:
+    raise NotImplementedError
+
+
+# %% [markdown] tags=["hint"]
+# `(X * Y).sum().item()` is the product in angle brackets, as a float. The denominator is the same with `update` twice.
+
+
+# %% tags=["solution"]
+def kept_share(before: Tensor, after: Tensor, update: Tensor) -> float:
+    return ((after - before) * update).sum().item() / update.square().sum().item()
+
+
+# %%
+check("10.3", kept_share)
+
+# %% [markdown]
+# How large must an update be to arrive? The lines are random updates of rank 8 in three layers, three draws each. The
+# dots are yours: the update of each layer, merged into its weight.
+
+# %%
+updates = merging.trained_updates(model)
+figures.kept_by_size(merging.random_curves(model), sizes=merging.SIZES, updates=updates)
+
+# %% tags=["claim"]
+assert all(update.kept < 0.1 for update in updates if update.size < 0.01)
+
+# %% [markdown]
+# $W_4$ lies exactly on the levels. A weight leaves its level only when the update crosses half the gap to the next, and
+# an update of a few per cent hardly ever does.
+#
+# ### What does a merged model say?
+#
+# There are two other bases to merge into. `W16` is the weights as they came, which the adapter has never seen.
+# `dequant(W4)` is $W_4$ made wide, over which it was trained. *Logit gap* is the largest difference to the adapter
+# apart, over the tokens of three right answers. Ten test sentences are asked, too.
+
+# %%
+few = questions.seen[:10]
+sentences, events = ([line[key] for line in few] for key in ("sentence", "event"))
+apart = merging.answer_logits(model, tokenizer, few[:3])
+
+
+def measure(model):
+    gap = (merging.answer_logits(model, tokenizer, few[:3]) - apart).abs().max().item()
+    return merging.Measured(gap, extraction.generate_answers(model, tokenizer, sentences))
+
+
+# %% tags=["measured"]
+ways = merging.measure_ways(model, measure)
+compare(**merging.columns(ways, events))
+
+# %% tags=["claim"]
+gaps = {way: found.gap for way, found in ways.items() if isinstance(found, merging.Measured)}
+others = [gap for way, gap in gaps.items() if way not in ("not merged", "dequant(W4)")]
+assert model.dtype != torch.float32 or gaps["dequant(W4)"] < min(others)  # 16 bits round more
+
+# %% [markdown]
+# `dequant(W4)` is the model that was trained, up to rounding. `W16` is farther off, for NF4 had moved the weights
+# before the adapter saw them: count its answers anew. `NF4` is about the base alone. So keep the adapter apart, or merge
+# it into the widened weights and store 16 bits:
+
+# %%
+folder = save_merged(model, tokenizer, f"{runs}/merged", overwrite=True)
+f"{sum(file.stat().st_size for file in folder.iterdir()) / 2**30:.2f} GiB"
+
+# %% [markdown]
+# It is read here as anybody would read it, by transformers alone. Are the answers those of the adapter apart?
+
+# %%
+if merging.fits_beside(model, folder):  # or a line says why not
+    alone = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype, device_map=model.device)
+    again = extraction.generate_answers(alone, tokenizer, sentences)
+    print(
+        [a == b for a, b in zip(again, ways["not merged"].answers, strict=True)].count(True), "of", len(few)
+    )
+    del alone
+
+# %% [markdown]
+# **How sure is this?** Rounding to 16 bits moves each weight by up to 0.4 %, so now and then a close choice of a token
+# falls otherwise. Count a merged model's answers before you hand it on.
+#
+# ## Does it forget what it knew?
+#
+# *Deeper: nothing later needs this section.*
+#
+# The events say nothing about volcanoes. The base's weights have not moved, but the adapter acts in every answer. Here
+# are general questions without the instruction, and the loss on six paragraphs of this course.
+
+# %%
+asked = forgetting.load_questions()[:4]
+with model.disable_adapter():
+    before = forgetting.glance(model, tokenizer, asked)
+after = forgetting.glance(model, tokenizer, asked)
+
+# %% tags=["measured"]
+print(f"loss on general text: {before.loss:.2f} nats a token for the base, {after.loss:.2f} with the adapter")
+compare(question=asked, base=before.answers, with_adapter=after.answers)
+
+# %% tags=["claim"]
+assert before.loss > 0 and after.loss > 0
+
+# %% [markdown]
+# What decides how much is lost? On a GPU 33 small runs were recorded (`data/runs/forgetting.json`). The loss is that of
+# the base's own answers to 60 general questions: what it would have said. The score is exact match on validation lines,
+# seen and unseen patterns.
+
+# %%
+series, start = forgetting.trade_offs()
+figures.trade_off(series, base=start, xlabel="loss on general answers, nats a token", ylabel="exact match")
+
+# %% [markdown]
 
 # %%
 progress("10")

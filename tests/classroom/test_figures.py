@@ -101,6 +101,14 @@ FIGURES = {
     "score_by_step": lambda **options: figures.score_by_step(
         {"a": {"r = 1": (2, [0.5, 0.6, 0.7]), "r = 8": (16, 0.8)}, "b": {"r = 4": (16, 0.4)}}, **options
     ),
+    "kept_by_size": lambda **options: figures.kept_by_size(
+        {"a": [[0, 0.9], [0.1, 1]], "b": [0, 0.8]}, sizes=[0.01, 1], updates=[[0.02, 0.01]], **options
+    ),
+    "trade_off": lambda **options: figures.trade_off(
+        {"rates": {"low": [[1, 0.2], [1.1, 0.3]], "high": [[2, 0.9]]}, "steps": {"30": [[1.5, 0.4]]}},
+        base=(0.9, 0),
+        **options,
+    ),
     "stacked": lambda **options: figures.stacked({"a": {"b": 1}}, limit=("full", 2), largest=3, **options),
     "forward_backward": lambda **options: figures.forward_backward(
         **LAYER, grad_y=[1, -2, 0.5, -1], **options

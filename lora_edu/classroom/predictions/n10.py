@@ -53,10 +53,10 @@ PREDICTIONS = (
     ),
     QuestionAbout(_base_afterwards, {"parameters": 134_515_008, "trained": 2_442_240}),
     Question(
-        "The update is added to the 4-bit weight, and the sum is rounded to NF4 again. How much of the "
-        "update is left?",
-        ("nearly all", "about half", "almost nothing"),
-        answer="almost nothing",
-        why="It is less than a hundredth of W. The next level of NF4 is much farther away.",
+        "peft merges an update of zero: it adds nothing to each 4-bit weight, and rounds it to NF4 again. How many "
+        "weights change?",
+        ("none", "about a tenth", "nearly all"),
+        answer="nearly all",
+        why="Their codes stay. Their scales, which are stored in 8 bits, come out a little different.",
     ),
 )
