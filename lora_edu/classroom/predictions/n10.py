@@ -9,11 +9,15 @@ from lora_edu.classroom.predictions.question import Question, QuestionAbout
 def _base_is_asked(right: int, asked: int) -> Question:
     """How many of `asked` events the base got `right`."""
     half = (asked + 1) // 2
-    choices = ("none", f"1 to {half - 1}", f"{half} to {asked}") if half > 1 else ("none", f"1 to {asked}")
+    few, many = _span(1, half - 1), _span(half, asked)
+    choices = ("none", few, many) if half > 1 else ("none", many)
+    answer = choices[0] if right == 0 else few if right < half else many
     why = f"It got {right} of {asked}. Below you see what it says."
-    if not right:
-        return Question(_ASKED.format(asked), choices, answer=choices[0], why=why)
-    return Question(_ASKED.format(asked), choices, answer=choices[1 if right < half else -1], why=why)
+    return Question(_ASKED.format(asked), choices, answer=answer, why=why)
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low} to {high}" if low < high else str(low)
 
 
 _ASKED = "The base model has just answered {} test sentences. How many events are exactly right?"
