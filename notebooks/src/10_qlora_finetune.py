@@ -55,18 +55,19 @@ capstone.draw_job()
 # %% tags=["nbval-ignore-output"]
 proposal = tiers.propose()
 print(proposal.machine)
-compare(**proposal.columns())
+compare(name=[row.tier.name for row in proposal.rows], **proposal.columns())
 
 # %% tags=["claim"]
 assert "smollm2-135m" in tiers.TIERS and proposal.name in tiers.TIERS
 
 # %% [markdown]
-# Memory is predicted for the run below. Start with the small model. For a larger one on Colab, first choose *Runtime >
-# Change runtime type > T4 GPU*. The cells are the same for all. A number of the small model is called so.
+# Memory is predicted for the run below. *Risky*: of the QLoRA authors' 7B runs in float16,
+# [80 % finished](https://github.com/artidoro/qlora#known-issues-and-limitations). Start with the small model. For a
+# larger one on Colab, first choose *Runtime > Change runtime type > T4 GPU*. The cells stay the same.
 
 # %%
 SMALL = "smollm2-135m"
-MODEL = SMALL  # or another of the table
+MODEL = SMALL  # or another name of the table
 DOWNLOAD = False  # True: it may download more than 1 GB
 runs = os.environ.get("LORA_EDU_RUNS", "runs")  # the folder for what is trained
 
@@ -325,14 +326,12 @@ if my_sentence:
 program = """
 import json, sys
 from peft import PeftModel
-from lora_edu.llm.base_model import load_base_model
-from lora_edu.llm.data.extraction import generate_answers
-from lora_edu.llm.finetune.backends import widen_residual_stream
+from lora_edu.llm import base_model, data, finetune
 
-base, tokenizer = load_base_model(sys.argv[1], quantization="nf4")
-widen_residual_stream(base)  # the norms, as above
+base, tokenizer = base_model.load_base_model(sys.argv[1], quantization="nf4")
+finetune.backends.widen_residual_stream(base)  # the norms, as above
 model = PeftModel.from_pretrained(base, sys.argv[2])
-print(json.dumps(generate_answers(model, tokenizer, sys.argv[3:], max_new_tokens=32)))
+print(json.dumps(data.extraction.generate_answers(model, tokenizer, sys.argv[3:], max_new_tokens=32)))
 """
 
 # %%
