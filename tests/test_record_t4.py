@@ -62,6 +62,7 @@ def test_a_notebook_is_executed_to_its_end_and_its_trainings_are_noted(tmp_path,
     source = tmp_path / "notebooks" / "src" / "10_trial.py"
     source.parent.mkdir(parents=True)
     source.write_text(NOTEBOOK)
+    (tmp_path / "lora_edu").symlink_to(record_t4.ROOT / "lora_edu")  # the set-up looks for it
     entry = record_t4.record_model("SmolLM2-1.7B", tmp_path / "record", source)
     assert (entry["cells"], entry["ran"]) == (4, 3)
     [error] = entry["errors"]

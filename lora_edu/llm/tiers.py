@@ -141,7 +141,7 @@ def learning_rate(model: int | str | PretrainedConfig | nn.Module) -> float:
     -------
     float
         1e-3 below a billion parameters: tuned on this course's data (data/runs/events_gpu_tune.json). 2e-4 from there
-        on: what the QLoRA authors train 7B and 13B models with (Dettmers et al. 2023, arXiv 2305.14314, appendix B.2;
+        on: what the QLoRA authors train 7B and 13B models with (Dettmers et al. 2023, arXiv 2305.14314, appendix B;
         scripts/finetune_guanaco_7b.sh of their repository).
 
     Raises

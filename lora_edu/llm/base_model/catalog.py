@@ -130,8 +130,8 @@ TIERS: dict[str, Tier] = {
             "Qwen2.5-7B",
             # https://github.com/artidoro/qlora#known-issues-and-limitations, point 3;
             # https://github.com/QwenLM/Qwen3/issues/868, of Qwen2-7B-Instruct on a V100
-            "Risky: of the QLoRA authors' 7B runs in float16, 80 % finished, and Qwen's authors expect numerical "
-            "instabilities of a 7B in float16.",
+            "Risky: of the QLoRA authors' runs of a 7B LLaMA in float16, 80 % finished; Qwen's authors say of Qwen2-7B "
+            "that numerical instabilities are to be expected there.",
             True,
             "https://huggingface.co/Qwen/Qwen2.5-7B-Instruct",
         ),

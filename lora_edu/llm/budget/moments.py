@@ -11,11 +11,11 @@ a layer's backward
     All that the forward kept (with gradient checkpointing: that layer's share, computed again), the gradients that
     travel through its MLP, and the widest 4-bit weight made wide. Or the same in its attention, where a GPU without
     a fused kernel holds every score.
+the end of backward
+    All gradients. Of a head that shares the embedding's weight there are three: its own, the embedding's, their sum.
 answering
     No gradients, but the keys and values of every token so far, for each conversation that is answered at once. The
     fine-tune asks before and after it trains, and its optimizer is still there.
-the end of backward
-    All gradients. Of a head that shares the embedding's weight there are three: its own, the embedding's, their sum.
 
 Let ``h, q, k, m`` be the features of the residual stream, the queries, the keys, the MLP; ``H`` the query heads;
 ``e`` the bytes of a number that a product gives; ``s`` in the stream (4 in QLoRA, whose norms are float32, else
