@@ -105,16 +105,28 @@ def encode_turn(tokenizer: Any, messages: Messages, answer: str) -> dict[str, li
     if whole.startswith(prompt) and whole.endswith(after):
         # What the template strips from the answer, or writes before it, the model must learn to.
         written = whole[len(prompt) : len(whole) - len(after)].removesuffix(end) + end
-    before, labels = _tokens(tokenizer, prompt), _tokens(tokenizer, written)
-    together = _tokens(tokenizer, prompt + written)
-    if together[: len(before)] == before:
-        # Some tokenizers put a space before what they read first: an answer is not first.
-        labels = together[len(before) :]
-    return {
-        "input_ids": before + labels,
-        "attention_mask": [1] * len(before + labels),
-        "labels": [IGNORE] * len(before) + labels,
-    }
+    return encode_segments(tokenizer, [(prompt, False), (written, True)])
+
+
+def encode_segments(tokenizer: Any, segments: Sequence[tuple[str, bool]]) -> dict[str, list[int]]:
+    """Return pieces of one text as token ids, labels on those that are scored.
+
+    Parameters
+    ----------
+    segments
+        In their order: a piece, and whether it is scored. No token reaches over the end of a piece, since a prompt
+        ends there when the model is asked.
+    """
+    ids, labels, text = [], [], ""
+    for piece, scored in segments:
+        text += piece
+        together, new = _tokens(tokenizer, text), _tokens(tokenizer, piece)
+        if together[: len(ids)] == ids:
+            # Some tokenizers put a space before what they read first: an answer is not first.
+            new = together[len(ids) :]
+        ids = ids + new
+        labels += new if scored else [IGNORE] * len(new)
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
