@@ -1,4 +1,4 @@
-"""What is done to conversations before they are encoded: a system turn, rows kept back, rows that stand in two places."""
+"""What is done to conversations before they are encoded: a system turn, rows kept back, rows that stand twice."""
 
 import json
 import random

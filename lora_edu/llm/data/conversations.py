@@ -10,7 +10,7 @@ All rows have the same shape; other keys are passed over. A file whose columns h
 ``columns=["prompt=question", "completion=answer"]``. Only a file of the first shape is checked as strictly as the
 course's own data (`lora_edu.llm.data.load_events`) and may hold no keys that those do not.
 
-Each conversation goes through the model's chat template, whatever its shape. Of ``messages`` the last turn, which is the
+Each conversation goes through the model's chat template, whatever its shape. Of ``messages`` the last turn, the
 assistant's, is learned, and those before it are its context (``learn="last"``); or every turn of the assistant is
 (``learn="all"``).
 
@@ -184,7 +184,7 @@ def encode_conversations(
         most = int(min(max_length, context or math.inf))
         examples = [_fitted(e, most, over_length) for e in examples]
         examples = [e for e in examples if e["input_ids"]]
-        if not examples:
+        if conversations and not examples:
             raise ValueError(
                 f"max_length must leave something to learn, got {most}: all {len(conversations)} rows are longer"
             )

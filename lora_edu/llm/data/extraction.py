@@ -6,9 +6,10 @@ Two of them know nothing of events and serve any conversation: `encode_turn` and
 """
 
 import json
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -233,6 +234,66 @@ def generate_turns(
             bar.update(len(prompts))
     model.train(was_training)
     return turns
+
+
+@torch.no_grad()
+def stream_turn(
+    model: nn.Module, tokenizer: Any, messages: Messages, max_new_tokens: int = 256, at_once: int = 4
+) -> Iterator[str]:
+    """Yield the model's greedy next turn while it grows; at last the whole of it.
+
+    The text is that of `generate_turns`, which is asked for a few tokens at a time. No thread runs beside the reader:
+    who stops reading stops the model, and an error is raised where the text is read.
+
+    Parameters
+    ----------
+    model, tokenizer
+        A causal language model and its tokenizer.
+    messages
+        The conversation so far, as in `encode_turn`. The mark of a turn that was cut is not read to the model.
+    max_new_tokens
+        Length at which the turn is cut, in tokens, if the model's context does not end before. A turn that is cut
+        ends with ``... (cut at 256 tokens)``.
+    at_once
+        Tokens between two texts.
+
+    Raises
+    ------
+    ValueError
+        As in `generate_turns`.
+    """
+    turns = [turn | {"content": _CUT.sub("", turn["content"])} for turn in messages]
+    batch = tokenizer(
+        [render(tokenizer, turns, add_generation_prompt=True)], return_tensors="pt", add_special_tokens=False
+    ).to(model.device)
+    ids, prompt, cache = batch["input_ids"], batch["input_ids"].shape[1], None
+    most = min(max_new_tokens, _room(model, tokenizer, ids))
+    stops = stop_tokens(model, tokenizer, turns)
+    was_training = model.training
+    try:
+        while (written := ids.shape[1] - prompt) < most and not (written and int(ids[0, -1]) in stops):
+            model.eval()
+            output = cast(Any, model).generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                past_key_values=cache,
+                do_sample=False,
+                max_new_tokens=min(at_once, most - written),
+                eos_token_id=stops,
+                pad_token_id=tokenizer.pad_token_id,
+                use_cache=True,
+                return_dict_in_generate=True,
+            )
+            ids, cache = output.sequences, output.past_key_values
+            # Of a character that takes several tokens the first alone are no text yet.
+            yield tokenizer.decode(ids[0, prompt:], skip_special_tokens=True).removesuffix("\ufffd")
+    finally:
+        model.train(was_training)
+    text = tokenizer.decode(ids[0, prompt:], skip_special_tokens=True)
+    yield text if int(ids[0, -1]) in stops else f"{text} ... (cut at {most:,} tokens)"
+
+
+_CUT = re.compile(r" \.\.\. \(cut at [\d,]+ tokens\)$")
 
 
 def _room(model: Any, tokenizer: Any, input_ids: torch.Tensor) -> int:

@@ -51,7 +51,7 @@ class FinetuneConfig:
     train_file: str | None = _setting(None, "JSONL of sentence and event; default data/events/train.jsonl")
     dataset: str | None = _setting(
         None,
-        "your own data: .jsonl, .json or .csv of prompt and completion, or messages, or sentence and event; or a hub id",
+        "your own data: a .jsonl, .json or .csv of prompt and completion, messages, or sentence and event; or a hub id",
     )
     dataset_config: str | None = _setting(None, "configuration of the hub's data set; default its only one")
     split: str = _setting("train", "split of the hub's data set that is learned from, such as train[:500]")

@@ -46,10 +46,14 @@ class Plan:
         Encoded training examples: ``input_ids``, ``attention_mask``, ``labels``.
     validation
         Such examples whose loss is measured at each checkpoint; empty without validation data.
+    patience
+        After how many validation losses without a new best the run stops; None: never.
     ledger
         Predicted memory, bytes by term; None where nothing was predicted.
     notes
         What was chosen or changed, and why: one sentence each.
+    report_to
+        ``"none"`` or ``"tensorboard"``.
     identity
         What makes two runs the same run, so that one may go on as the other: settings, and the data by its content.
     """
@@ -59,9 +63,11 @@ class Plan:
     recipe: Recipe
     examples: list[dict[str, list[int]]]
     validation: list[dict[str, list[int]]]
+    patience: int | None
     questions: Questions
     ledger: Ledger | None
     notes: tuple[str, ...]
+    report_to: str
     identity: dict[str, Any]
 
 
@@ -78,6 +84,8 @@ def make_plan(config: FinetuneConfig) -> Plan:
     processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
     recipe = make_recipe(config, processes)
     material = read_material(config)
+    if recipe.sharded and material.validation:
+        raise ValueError("validation data must not be given with FSDP: a sharded run writes no checkpoints")
     notes = [] if recipe.device == "cuda" else [f"Computes with {use_free_cores()}."]
     notes += material.notes
     if recipe.model == AUTO:
@@ -98,7 +106,17 @@ def make_plan(config: FinetuneConfig) -> Plan:
         notes += changed
     folder = Path(config.output).expanduser().absolute()
     return Plan(
-        config, folder, recipe, examples, validation, material.questions, ledger, tuple(notes), identity
+        config,
+        folder,
+        recipe,
+        examples,
+        validation,
+        config.patience,
+        material.questions,
+        ledger,
+        tuple(notes),
+        config.report_to,
+        identity,
     )
 
 

@@ -75,7 +75,9 @@ def read_material(config: FinetuneConfig) -> Material:
     if validation:
         notes.append(f"{len(train)} rows are learned from, {len(validation)} are kept back for validation.")
     if repeated := also_in(validation, train):
-        notes.append(f"{len(repeated)} of {len(validation)} validation rows ask what a training row asks, too.")
+        notes.append(
+            f"{len(repeated)} of {len(validation)} validation rows ask what a training row asks, too."
+        )
     seen = [line for line in test if not line.get("unseen_pattern")][: config.test_events]
     unseen = [line for line in test if line.get("unseen_pattern")][: config.test_events]
     questions = Questions(seen[: config.before_events], worked, seen, unseen, config.eval_batch_size)
@@ -109,7 +111,11 @@ def _conversations(config: FinetuneConfig, source: str, split: str) -> list[Conv
 
 
 def encode_material(
-    config: FinetuneConfig, conversations: Sequence[Conversation], tokenizer: Any, model_config: Any, what: str
+    config: FinetuneConfig,
+    conversations: Sequence[Conversation],
+    tokenizer: Any,
+    model_config: Any,
+    what: str,
 ) -> tuple[list[dict[str, list[int]]], list[str]]:
     """Return conversations as examples, and in words how many were cut or dropped.
 
@@ -129,7 +135,9 @@ def encode_material(
     if not longer:
         return examples, []
     dropped = longer if config.over_length == "drop" else empty
-    note = f"{longer} of {len(conversations)} {what} rows are longer than {most} tokens: {dropped} were dropped"
+    note = (
+        f"{longer} of {len(conversations)} {what} rows are longer than {most} tokens: {dropped} were dropped"
+    )
     if config.over_length == "cut":
         note += f" (nothing scored was left), {longer - empty} were cut and teach no end of turn"
     return examples, [f"{note}."]

@@ -130,7 +130,10 @@ def build_record(
 
 def _settings_as_run(plan: Plan) -> dict[str, Any]:
     recipe = plan.recipe
-    became = {name: getattr(recipe, name) for name in ("model", "steps", "micro_batch_size", "gradient_checkpointing")}
+    became = {
+        name: getattr(recipe, name)
+        for name in ("model", "steps", "micro_batch_size", "gradient_checkpointing")
+    }
     return asdict(plan.config) | became
 
 
@@ -186,13 +189,12 @@ def summary(record: dict[str, Any]) -> str:
         if losses
         else []
     )
-    if record["eval_losses"]:
+    if record.get("eval_losses"):
         first, kept = record["eval_losses"][0], record["kept_step"]
         best = next(e["loss"] for e in record["eval_losses"] if e["step"] == kept)
         early = ", stopped early" if record["stopped_early"] else ""
-        lines.append(
-            f"validation loss {first['loss']:.3f} at step {first['step']}, {best:.3f} at step {kept}, which is kept{early}"
-        )
+        start = f"validation loss {first['loss']:.3f} at step {first['step']}"
+        lines.append(f"{start}, {best:.3f} at step {kept}, which is kept{early}")
     asked = f", answers {seconds['answers']:.0f} s" if len(lines) > 1 else ""
     kind, peak = "memory", record["peak_memory_bytes"]
     if record["peak_gpu_memory_bytes"]:
