@@ -247,14 +247,14 @@ def test_the_peak_is_of_training_or_of_answering():
 def test_answers_are_cut_by_one_setting(monkeypatch, tiny_folder):
     model, tokenizer = load_base_model(str(tiny_folder))
     lines = load_events("test")[:4]
-    monkeypatch.setenv(extraction.ANSWERS, "2x3")
+    monkeypatch.setenv(asking.ANSWERS, "2x3")
     result = extraction.evaluate(model, tokenizer, lines)
     assert result["n"] == len(result["answers"]) == 2
     assert all(len(tokenizer.encode(answer)) <= 4 for answer in result["answers"])
     for wrong in ("2", "0x3", "axb", "2x3x4"):
-        monkeypatch.setenv(extraction.ANSWERS, wrong)
+        monkeypatch.setenv(asking.ANSWERS, wrong)
         with pytest.raises(ValueError, match="LORA_EDU_ANSWERS must be answers x tokens"):
-            extraction.answers_cut()
+            asking.answers_cut()
 
 
 # --- revisions ----------------------------------------------------------------------------------------

@@ -6,18 +6,16 @@ Two of them know nothing of events and serve any conversation: `encode_turn` and
 """
 
 import json
-import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from lora_edu.llm.console import unfailing
+from lora_edu.llm.data.asking import NEW_TOKENS, answers_at_once, answers_cut, progress_bar
 from lora_edu.llm.data.chat_template import (
     Messages,
     context_length,
@@ -30,32 +28,9 @@ from lora_edu.llm.data.chat_template import (
 IGNORE = -100
 """The label that the loss passes over (PyTorch's ``cross_entropy(ignore_index=-100)``)."""
 
-NEW_TOKENS = 64
-"""Length at which an answer is cut off, in tokens; the longest answer of the data has 49."""
-
-ANSWERS = "LORA_EDU_ANSWERS"
-"""The environment variable, meant for tests and records, that cuts what is asked: ``8x32`` is 8 answers of 32 tokens.
-A model of random weights never ends an answer."""
-
 INSTRUCTION = """\
 Extract the event as JSON with the keys who, what, where, day and time. \
 Copy each value from the sentence."""
-
-
-def answers_cut() -> tuple[int, int] | None:
-    """Return the most answers of one evaluation and the most tokens of an answer that ``LORA_EDU_ANSWERS`` allows.
-
-    Raises
-    ------
-    ValueError
-        It is set and is not two whole numbers above 0 with an x between.
-    """
-    if not (text := os.environ.get(ANSWERS)):
-        return None
-    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
-        raise ValueError(f"{ANSWERS} must be answers x tokens, such as 8x32, got {text!r}")
-    answers, tokens = text.split("x")
-    return int(answers), int(tokens)
 
 
 def chat(sentence: str, examples: Sequence[dict] = ()) -> list[dict[str, str]]:
@@ -130,16 +105,28 @@ def encode_turn(tokenizer: Any, messages: Messages, answer: str) -> dict[str, li
     if whole.startswith(prompt) and whole.endswith(after):
         # What the template strips from the answer, or writes before it, the model must learn to.
         written = whole[len(prompt) : len(whole) - len(after)].removesuffix(end) + end
-    before, labels = _tokens(tokenizer, prompt), _tokens(tokenizer, written)
-    together = _tokens(tokenizer, prompt + written)
-    if together[: len(before)] == before:
-        # Some tokenizers put a space before what they read first: an answer is not first.
-        labels = together[len(before) :]
-    return {
-        "input_ids": before + labels,
-        "attention_mask": [1] * len(before + labels),
-        "labels": [IGNORE] * len(before) + labels,
-    }
+    return encode_segments(tokenizer, [(prompt, False), (written, True)])
+
+
+def encode_segments(tokenizer: Any, segments: Sequence[tuple[str, bool]]) -> dict[str, list[int]]:
+    """Return pieces of one text as token ids, labels on those that are scored.
+
+    Parameters
+    ----------
+    segments
+        In their order: a piece, and whether it is scored. No token reaches over the end of a piece, since a prompt
+        ends there when the model is asked.
+    """
+    ids, labels, text = [], [], ""
+    for piece, scored in segments:
+        text += piece
+        together, new = _tokens(tokenizer, text), _tokens(tokenizer, piece)
+        if together[: len(ids)] == ids:
+            # Some tokenizers put a space before what they read first: an answer is not first.
+            new = together[len(ids) :]
+        ids = ids + new
+        labels += new if scored else [IGNORE] * len(new)
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
 
 
 def longest_prompt(tokenizer: Any, sentences: Sequence[str], examples: Sequence[dict] = ()) -> int:
@@ -188,11 +175,6 @@ def generate_answers(
         max_new_tokens=max_new_tokens,
         progress=progress,
     )
-
-
-def answers_at_once(batch_size: int, examples: Sequence[dict] = ()) -> int:
-    """Return how many sentences are answered at once: with examples before each, about as many tokens as without."""
-    return max(1, batch_size // (1 + len(examples)))
 
 
 @torch.no_grad()
@@ -262,6 +244,66 @@ def generate_turns(
     return turns
 
 
+@torch.no_grad()
+def stream_turn(
+    model: nn.Module, tokenizer: Any, messages: Messages, max_new_tokens: int = 256, at_once: int = 4
+) -> Iterator[str]:
+    """Yield the model's greedy next turn while it grows; at last the whole of it.
+
+    The text is that of `generate_turns`, which is asked for a few tokens at a time. No thread runs beside the reader:
+    who stops reading stops the model, and an error is raised where the text is read.
+
+    Parameters
+    ----------
+    model, tokenizer
+        A causal language model and its tokenizer.
+    messages
+        The conversation so far, as in `encode_turn`. The mark of a turn that was cut is not read to the model.
+    max_new_tokens
+        Length at which the turn is cut, in tokens, if the model's context does not end before. A turn that is cut
+        ends with ``... (cut at 256 tokens)``.
+    at_once
+        Tokens between two texts.
+
+    Raises
+    ------
+    ValueError
+        As in `generate_turns`.
+    """
+    turns = [turn | {"content": _CUT.sub("", turn["content"])} for turn in messages]
+    batch = tokenizer(
+        [render(tokenizer, turns, add_generation_prompt=True)], return_tensors="pt", add_special_tokens=False
+    ).to(model.device)
+    ids, prompt, cache = batch["input_ids"], batch["input_ids"].shape[1], None
+    most = min(max_new_tokens, _room(model, tokenizer, ids))
+    stops = stop_tokens(model, tokenizer, turns)
+    was_training = model.training
+    try:
+        while (written := ids.shape[1] - prompt) < most and not (written and int(ids[0, -1]) in stops):
+            model.eval()
+            output = cast(Any, model).generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                past_key_values=cache,
+                do_sample=False,
+                max_new_tokens=min(at_once, most - written),
+                eos_token_id=stops,
+                pad_token_id=tokenizer.pad_token_id,
+                use_cache=True,
+                return_dict_in_generate=True,
+            )
+            ids, cache = output.sequences, output.past_key_values
+            # Of a character that takes several tokens the first alone are no text yet.
+            yield tokenizer.decode(ids[0, prompt:], skip_special_tokens=True).removesuffix("\ufffd")
+    finally:
+        model.train(was_training)
+    text = tokenizer.decode(ids[0, prompt:], skip_special_tokens=True)
+    yield text if int(ids[0, -1]) in stops else f"{text} ... (cut at {most:,} tokens)"
+
+
+_CUT = re.compile(r" \.\.\. \(cut at [\d,]+ tokens\)$")
+
+
 def _room(model: Any, tokenizer: Any, input_ids: torch.Tensor) -> int:
     """Return how many tokens the model can still write after these; refuse what it cannot read."""
     require_known_tokens(tokenizer, model.config, int(input_ids.max()))
@@ -271,13 +313,6 @@ def _room(model: Any, tokenizer: Any, input_ids: torch.Tensor) -> int:
             f"conversations must be shorter than the model's context of {context} tokens, got one of {length}"
         )
     return context - length
-
-
-def progress_bar(total: int, title: str | None, initial: int = 0) -> tqdm:
-    """Return a bar of plain text, the same in a terminal, a notebook and a log; no title, no bar."""
-    return tqdm(
-        total=total, desc=title, initial=initial, disable=title is None, file=unfailing(), ascii=" -#"
-    )
 
 
 def exact_match(answers: Sequence[str], events: Sequence[dict[str, str]]) -> float:

@@ -158,7 +158,7 @@ def make_recipe(config: FinetuneConfig, processes: int = 1) -> Recipe:
             config.use_rslora,
         ),
         optimizer=choose_optimizer(config),
-        steps=config.steps,
+        steps=config.steps or 0,  # of epochs the plan counts them, once it has the rows
         learning_rate=settle_rate(config, config.model),
         warmup_steps=config.warmup_steps,
         batch_size=config.batch_size,

@@ -10,6 +10,10 @@ the last two are None where the base was sharded over GPUs;
 ``notes``: what was chosen or changed to suit the machine, one sentence each;
 ``predicted_memory_bytes``: by term, before anything was loaded; None without a preflight;
 ``trainable_parameters``; ``losses`` (nats a label token, one an optimizer step); ``resumed_from_step``;
+``eval_losses``: with validation data, ``step`` and ``loss`` (nats a label token, averaged over each row, then over the
+rows) before the first step and at each checkpoint, else empty; ``kept_step``: whose weights were saved, with validation
+data those of the lowest loss after a step, else the last; ``stopped_early``: whether ``patience`` ended the run before
+its last step;
 ``exact_match_before`` and ``exact_match_before_few_shot`` (the base on the first seen-pattern events, without
 and with worked examples in its prompt), ``exact_match`` (seen patterns) and ``exact_match_unseen``: fractions
 0 to 1, None where nothing was asked (with ``dataset`` only a ``test_file`` is); ``n``: how many events stand
@@ -36,7 +40,8 @@ from torch import Tensor
 from lora_edu.llm import surgery
 from lora_edu.llm.data.extraction import parse_event
 from lora_edu.llm.finetune.backends import Backend
-from lora_edu.llm.finetune.plan import FEW_SHOT_EXAMPLES, Plan
+from lora_edu.llm.finetune.plan import Plan
+from lora_edu.llm.finetune.reading import FEW_SHOT_EXAMPLES
 from lora_edu.llm.provenance import provenance
 
 NOT_ASKED: dict[str, Any] = {"exact_match": None, "n": 0, "answers": [], "seconds": 0.0}
@@ -89,7 +94,8 @@ def build_record(
     base
         The entry of that name.
     training
-        ``trainable_parameters``, ``losses``, ``resumed_from_step``, and ``train`` and ``step`` in seconds.
+        ``trainable_parameters``, ``losses``, ``eval_losses``, ``kept_step``, ``stopped_early``,
+        ``resumed_from_step``, and ``train`` and ``step`` in seconds.
     peaks
         The entries ``peak_gpu_memory_bytes``, ``peak_gpu_reserved_bytes`` and ``training_peak_gpu_memory_bytes``.
     """
@@ -125,7 +131,7 @@ def build_record(
 
 def _settings_as_run(plan: Plan) -> dict[str, Any]:
     recipe = plan.recipe
-    settled = ("model", "learning_rate", "micro_batch_size", "gradient_checkpointing")
+    settled = ("model", "steps", "learning_rate", "micro_batch_size", "gradient_checkpointing")
     became = {name: getattr(recipe, name) for name in settled}
     return asdict(plan.config) | became
 
@@ -182,6 +188,12 @@ def summary(record: dict[str, Any]) -> str:
         if losses
         else []
     )
+    if record.get("eval_losses"):
+        first, kept = record["eval_losses"][0], record["kept_step"]
+        best = next(e["loss"] for e in record["eval_losses"] if e["step"] == kept)
+        early = ", stopped early" if record["stopped_early"] else ""
+        start = f"validation loss {first['loss']:.3f} at step {first['step']}"
+        lines.append(f"{start}, {best:.3f} at step {kept}, which is kept{early}")
     asked = f", answers {seconds['answers']:.0f} s" if len(lines) > 1 else ""
     return "\n".join([*lines, f"training {seconds['train']:.0f} s{asked}", *memory_lines(record)])
 

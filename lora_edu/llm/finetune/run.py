@@ -96,8 +96,18 @@ def _run(plan: Plan, folder: RunFolder | None, loaded: tuple[Any, Any] | None) -
         checkpoint = folder.newest_checkpoint()
     [checkpoint] = broadcast_object_list([checkpoint])
 
-    trainer = make_trainer(plan.recipe, backend, model, tokenizer, plan.examples, plan.folder)
-    seconds = _train(trainer, backend, checkpoint)
+    trainer = make_trainer(
+        plan.recipe,
+        backend,
+        model,
+        tokenizer,
+        plan.examples,
+        plan.folder,
+        plan.validation,
+        plan.patience,
+        plan.report_to,
+    )
+    seconds = _train(trainer, checkpoint)
     training_peaks = gather_object([trainer.gpu_peak.now()])
     # Asked without autocast afterwards, as it was before.
     model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
@@ -112,7 +122,7 @@ def _run(plan: Plan, folder: RunFolder | None, loaded: tuple[Any, Any] | None) -
             _ask_after(plan, before, model, tokenizer),
             {
                 "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-                "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+                **_losses(trainer),
                 "resumed_from_step": step_of(checkpoint) if checkpoint else None,
                 "train": seconds,
                 "step": trainer.progress.step_seconds(),
@@ -160,17 +170,28 @@ def _attach(model: Any, plan: Plan, backend: Backend) -> Any:
     return model
 
 
-def _train(trainer: CourseTrainer, backend: Backend, checkpoint: Path | None) -> float:
+def _train(trainer: CourseTrainer, checkpoint: Path | None) -> float:
     """Train from the beginning or from a checkpoint; return the seconds that it took."""
     start = time.perf_counter()
-    if checkpoint and step_of(checkpoint) == trainer.args.max_steps:
-        # Every step is done. Trainer would begin one more.
-        backend.restore(trainer.model, checkpoint)
-        trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    else:
+    # Where every step is done, Trainer would begin one more.
+    if checkpoint is None or not trainer.take_over(checkpoint):
+        trainer.args.eval_on_start = checkpoint is None and trainer.args.load_best_model_at_end
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.require_finite_weights()
     return time.perf_counter() - start
+
+
+def _losses(trainer: CourseTrainer) -> dict[str, Any]:
+    """Return the record's entries of the losses, and of what was kept."""
+    history = trainer.state.log_history
+    return {
+        "losses": [entry["loss"] for entry in history if "loss" in entry],
+        "eval_losses": [
+            {"step": entry["step"], "loss": entry["eval_loss"]} for entry in history if "eval_loss" in entry
+        ],
+        "kept_step": trainer.kept_step,
+        "stopped_early": trainer.state.global_step < trainer.args.max_steps,
+    }
 
 
 def _save(plan: Plan, backend: Backend, model: Any, tokenizer: Any) -> None:
