@@ -8,7 +8,6 @@ import ipywidgets
 
 from lora_edu.classroom.widgets._show import show, to_html
 
-
 Reply = Callable[[str, list[dict[str, str]]], str | Iterable[str]]
 """What answers: speaker and messages in, the next turn out, whole or while it grows."""
 
