@@ -14,17 +14,18 @@ Each conversation goes through the model's chat template, whatever its shape. Of
 assistant's, is learned, and those before it are its context (``learn="last"``); or every turn of the assistant is
 (``learn="all"``).
 
-Each example is a sequence of its own: nothing is packed. Packing joins examples so that no padding is computed. Here
-two examples stand in a micro-batch, so each is padded to the longer of two: of what is computed for the course's event
-sentences 3 % is padding, and of a persona's answers 11 % (`lora_edu.llm.data.doctor.padding_share`). That is the most
-that packing could save. It would need attention that keeps the examples of one sequence apart, which not every
-attention does on every device, and the optimizer would see another number of examples at each step.
+Each example is a sequence of its own: nothing is packed. Packing joins examples so that no padding is computed. Of two
+random examples the shorter is padded to the longer: 3 % of what is computed for the course's event sentences and for
+its personas (`lora_edu.llm.data.doctor.padding_share`; the doctor counts it for any file). That is the most that
+packing could save, and it needs attention that keeps the examples of one sequence apart: in TRL 1.12.0 FlashAttention 2
+or 3 (``padding_free``, which its packing switches on), and a T4 has neither.
 
-TRL's SFTTrainer reads the same keys otherwise (its documentation and source, version 0.21 to 1.0). ``prompt`` and
-``completion`` that are text are its standard format: joined as they stand, no chat template. Of ``messages`` it learns
-every token, the user's too, and with ``assistant_only_loss=True`` every turn of the assistant. Turns under ``prompt``
-and ``completion`` get the template, and by default (``completion_only_loss``) the completion alone is learned: that is
-``learn="last"``.
+TRL's SFTTrainer reads the same keys otherwise (https://huggingface.co/docs/trl/v1.12.0/en/sft_trainer). ``prompt`` and
+``completion`` that are text are its standard format: joined as they stand, without a chat template. Turns under these
+keys get the template. Of both the completion alone is learned (``completion_only_loss=None``). Of ``messages`` every
+token is, the user's too; with ``assistant_only_loss=True`` all turns of the assistant, as with ``learn="all"``, if the
+template marks them with ``{% generation %}``. What is longer than ``max_length`` (1,024 there) is cut at its end, as
+with ``over_length="cut"``.
 """
 
 import math

@@ -9,7 +9,8 @@ from lora_edu.llm.data.extraction import encode_segments
 def encode_dialogue(tokenizer: Any, messages: Messages, answer: str) -> dict[str, list[int]]:
     """Return a conversation as token ids, labels on every turn of the assistant, each to the token that ends it.
 
-    With one turn of the assistant it is `lora_edu.llm.data.extraction.encode_turn`.
+    Each turn is read as it is when the model is asked for it: no token reaches over the end of a prompt. With one turn
+    of the assistant it is `lora_edu.llm.data.extraction.encode_turn`.
 
     Parameters
     ----------

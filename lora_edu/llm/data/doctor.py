@@ -231,13 +231,22 @@ def _read(
     records = [row.record for row in rows if isinstance(row.record, dict)]
     read = set(names.values()) | {"prompt", "completion", "messages", "sentence", "event", "unseen_pattern"}
     unused = [key for key in dict.fromkeys(k for record in records for k in record) if key not in read]
-    try:
-        parsed = parse_rows(rows, columns, strict=Path(source).is_file())
-    except ValueError as error:  # the first row has no shape, so that there is none to hold the others to
-        parsed = [Parsed(row.place, None, row.fault) for row in rows if row.fault]
-        parsed.append(Parsed("", None, f"{error}; the rows of the same kind are not looked at"))
-        parsed += [Parsed(row.place, None, "") for row in rows if not row.fault][1:]
+    parsed = _parse_all(rows, columns, strict=Path(source).is_file())
     return parsed, sum(_says_nothing(row, names) for row in rows), tuple(unused)
+
+
+def _parse_all(rows: Sequence[Row], columns: Sequence[str], strict: bool) -> list[Parsed]:
+    """Return what `parse_rows` does, but hold the rows to the first that has one of the shapes."""
+    bad: list[Parsed] = []
+    while len(bad) < SHOWN_FAULTS:
+        try:
+            return bad + parse_rows(rows, columns, strict)
+        except ValueError as error:
+            place = next(i for i, row in enumerate(rows) if not row.fault)
+            bad += [Parsed(row.place, None, row.fault) for row in rows[:place]]
+            bad.append(Parsed(rows[place].place, None, str(error)))
+            rows = rows[place + 1 :]
+    return bad + [Parsed(row.place, None, f"{row.place}, as those before it") for row in rows]
 
 
 def _says_nothing(row: Row, names: dict[str, str]) -> bool:
