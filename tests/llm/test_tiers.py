@@ -13,7 +13,7 @@ from lora_edu.llm.base_model import SHAPES, TIERS, catalog, download, load, load
 from lora_edu.llm.base_model.download import YES, is_here, require_disk
 from lora_edu.llm.budget import memory_ledger
 from lora_edu.llm.budget.moments import FineTune
-from lora_edu.llm.data import extraction, load_events
+from lora_edu.llm.data import asking, extraction, load_events
 from lora_edu.llm.finetune import FinetuneConfig
 from lora_edu.llm.finetune.plan import make_plan
 from tools import pin_revisions

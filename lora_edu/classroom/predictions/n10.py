@@ -51,7 +51,7 @@ PREDICTIONS = (
     Question(
         "Some tokens of an answer belong to its form: braces, keys, quotes, the end. Others are copied from the "
         "sentence. Which does the model learn first?",
-        ("the copied ones", "both together", "the form"),
+        ("the copied ones", "the form", "both together"),
         answer="the form",
         why="The form is the same in every answer. Each value must be found anew.",
     ),
