@@ -38,7 +38,7 @@ from transformers import Trainer, TrainerCallback
 from lora_edu.llm.base_model import DEFAULT_NAME, fetch_base_model, load_tokenizer
 from lora_edu.llm.budget import memory_ledger, resolve_config
 from lora_edu.llm.budget.count import meta_model
-from lora_edu.llm.data.extraction import ANSWERS
+from lora_edu.llm.data.asking import ANSWERS
 from lora_edu.llm.files import write_json
 from lora_edu.llm.machine import CAPABILITY, GIB, MEMORY
 from lora_edu.llm.provenance import provenance

@@ -41,6 +41,7 @@ from lora_edu.llm.base_model import load_tokenizer, locate, make_ready
 from lora_edu.llm.data import DATA, doctor, extraction, load_events, load_persona
 from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
 from lora_edu.llm.finetune.plan import make_plan
+from lora_edu.llm.finetune.trainer import checkpointing_arguments
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU, where there are several
 
@@ -209,9 +210,8 @@ arithmetic = {
     "optim": "paged_adamw_8bit" if recipe.device == "cuda" else "adamw_torch_fused",
     "use_cpu": recipe.device == "cpu",
     "seed": 0,
+    **checkpointing_arguments(recipe),  # if memory is short
 }
-if recipe.gradient_checkpointing:
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 # %%
 watched = {"logging_steps": 1, "eval_strategy": "steps", "eval_steps": 20}

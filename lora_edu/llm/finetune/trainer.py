@@ -264,7 +264,7 @@ def make_trainer(
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # the base, whose 4-bit codes are buffers, is frozen and the same everywhere
         **({} if recipe.optimizer == "adamw" else {"optim": recipe.optimizer}),
-        **_checkpointing_arguments(recipe),
+        **checkpointing_arguments(recipe),
         **(_validation_arguments(recipe) if validation else {}),
     )
     # Several are accelerate's matter; Trainer would take nn.DataParallel.
@@ -303,7 +303,8 @@ def _validation_arguments(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _checkpointing_arguments(recipe: Recipe) -> dict[str, Any]:
+def checkpointing_arguments(recipe: Recipe) -> dict[str, Any]:
+    """Return the TrainingArguments that switch gradient checkpointing on, if the recipe says so."""
     if not recipe.gradient_checkpointing:
         return {}
     names = {f.name for f in fields(transformers.TrainingArguments)}
