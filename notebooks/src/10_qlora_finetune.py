@@ -415,10 +415,9 @@ if mine:
 #
 # ## 5. Can the adapter be merged into the 4-bit base?
 #
-# To merge is to add the update to the weight once and for all, $W + \frac{\alpha}{r} B A$ (notebook 04). One weight is
-# left then, and whoever runs it needs no peft. But our $W$ lies in 4 bits. Let $W_4$ be what the model computes with:
-# the levels of NF4, times their scales. peft can merge into it. It adds, and rounds each sum to NF4 again. Let it
-# first merge an update of zero.
+# To merge is to add the update to the weight for good, $W + \frac{\alpha}{r} B A$ (notebook 04). Whoever runs the
+# result needs no peft. But our $W$ lies in 4 bits. Let $W_4$ be what the model computes with: levels of NF4 times
+# scales. peft can merge into it: it adds, and rounds the sum to NF4 again.
 
 # %%
 predict("10.5")
@@ -433,10 +432,9 @@ compare(merged=list(changed), weights_that_change=[f"{share:.0%}" for share in c
 assert min(changed.values()) > 0.8 and max(changed.values()) - min(changed.values()) < 0.05
 
 # %% [markdown]
-# Merge nothing at all, and most weights change. A scale is stored in 8 bits, as a part of the largest among 256 (double
-# quantization, notebook 08). Rounded a second time it comes out a little different, and with it all weights of its
-# block but the zeros. So the number of changed weights says nothing about the update. What counts is the movement along
-# it:
+# Merge nothing at all, and most weights change. A scale is stored in 8 bits (double quantization, notebook 08). Rounded
+# a second time it comes out a little different, and with it all weights of its block but the zeros. So count not what
+# changes, but how far the weights move along the update:
 #
 # $$\text{kept} = \frac{\langle W' - W_4,\, \Delta W \rangle}{\lVert \Delta W \rVert_F^2}$$
 #
@@ -469,8 +467,8 @@ def kept_share(before: Tensor, after: Tensor, update: Tensor) -> float:
 check("10.3", kept_share)
 
 # %% [markdown]
-# How large must an update be to arrive? The lines are random updates of rank 8 in three layers, three draws each. The
-# dots are yours: the update of each layer, merged into its weight.
+# How large must an update be to arrive? The lines are random ones of rank 8, three draws in each of three layers. The
+# dots are yours, each merged into its own weight.
 
 # %%
 updates = merging.trained_updates(again)
@@ -480,14 +478,13 @@ figures.kept_by_size(merging.random_curves(again), sizes=merging.SIZES, updates=
 assert all(update.kept < 0.1 for update in updates if update.size < 0.01)
 
 # %% [markdown]
-# $W_4$ lies exactly on the levels. A weight leaves its level only when the update crosses half the gap to the next, and
-# an update of a few per cent hardly ever does.
+# $W_4$ lies on the levels, and a weight leaves its level only when the update crosses half the gap to the next. An
+# update of a few per cent hardly ever does.
 #
 # ### What does a merged model say?
 #
-# There are two other bases to merge into. `W16` is the weights as they came, which the adapter has never seen.
-# `dequant(W4)` is $W_4$ made wide, over which it was trained. *Logit gap* is the largest difference to the adapter
-# apart, over the tokens of three right answers. Ten held-out sentences are asked, too.
+# There are two other bases. `W16` is the weights as they came. `dequant(W4)` is $W_4$ made wide, over which the adapter
+# was trained. *Logit gap* is the largest difference to the adapter apart, over three right answers.
 
 # %%
 questions = record["answers"][:10]
@@ -510,16 +507,15 @@ others = [gap for way, gap in gaps.items() if way not in ("not merged", "dequant
 assert again.dtype != torch.float32 or gaps["dequant(W4)"] < min(others)  # 16 bits round more
 
 # %% [markdown]
-# `dequant(W4)` is the model that was trained, up to rounding. `W16` is farther off, for NF4 had moved the weights
-# before the adapter saw them: count its answers anew. `NF4` is about the base alone. So keep the adapter apart, or merge
-# it into the widened weights and store 16 bits:
+# `dequant(W4)` is the model that was trained, up to rounding. `W16` is not: the adapter never saw those weights. `NF4` is
+# about the base alone. So keep the adapter apart, or merge it into the widened weights and store 16 bits:
 
 # %%
 folder = save_merged(again, tokenizer, f"{runs}/merged", overwrite=True)
 f"{sum(file.stat().st_size for file in folder.iterdir()) / 2**30:.2f} GiB"
 
 # %% [markdown]
-# It is read here as anybody would read it, by transformers alone. Are the answers those of the adapter apart?
+# transformers reads this folder alone. Are the answers those of the adapter apart?
 
 # %%
 from transformers import AutoModelForCausalLM
@@ -531,8 +527,8 @@ if merging.fits_beside(again, folder):  # or a line says why not
     del alone
 
 # %% [markdown]
-# **How sure is this?** Rounding to 16 bits moves each weight by up to 0.4 %, so now and then a close choice of a token
-# falls otherwise. Count a merged model's answers before you hand it on.
+# **How sure is this?** Storing in 16 bits rounds each weight by up to 0.4 %, so a close choice of a token may fall
+# otherwise. Count a merged model's answers before you hand it on.
 #
 # ## Does it forget what it knew?
 #
