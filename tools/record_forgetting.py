@@ -88,9 +88,9 @@ def settings_of(tiny: bool) -> list[Setting]:
     tried = [
         *(Setting(rate) for rate in forgetting.RATES),
         *(Setting(RATE, steps) for steps in forgetting.STEPS),
-        *(Setting(RATE, STEPS, lines) for lines in forgetting.GENERAL),
+        *(Setting(rate, STEPS, 60) for rate in forgetting.REHEARSED),
+        Setting(RATE, STEPS, 30),
         Setting(3e-4, 240),  # lower and longer
-        Setting(3e-3, STEPS, 60),  # what the lines can do where much is forgotten
     ]
     return sorted(tried, key=lambda setting: -setting.steps)
 
