@@ -32,7 +32,6 @@ from typing import Any
 import transformers
 
 from lora_edu.classroom.experiments import forgetting
-from lora_edu.classroom.experiments.forgetting import RATE
 from lora_edu.llm.base_model import DEFAULT_NAME
 from lora_edu.llm.data import load_events
 from lora_edu.llm.data.extraction import encode_example, evaluate, generate_turns
@@ -43,7 +42,7 @@ from lora_edu.llm.finetune.recipe import Recipe, make_recipe
 from lora_edu.llm.finetune.trainer import make_trainer
 from lora_edu.llm.provenance import provenance
 
-BATCH_SIZE, STEPS = 2, 120  # as in notebook 10
+BATCH_SIZE, STEPS, RATE = 2, 120, 1e-3  # as in notebook 10
 SEEDS = (0, 1, 2)
 ENOUGH = 0.02  # a setting is as good as the best if so little of exact match is missing
 AT_ONCE = 100
@@ -87,10 +86,10 @@ def settings_of(tiny: bool) -> list[Setting]:
         return [Setting(RATE, 2), Setting(3e-3, 2), Setting(RATE, 2, 2)]
     tried = [
         *(Setting(rate) for rate in forgetting.RATES),
-        *(Setting(RATE, steps) for steps in forgetting.STEPS),
+        *(Setting(rate, 2 * STEPS) for rate in forgetting.LONGER),
         *(Setting(rate, STEPS, 60) for rate in forgetting.REHEARSED),
+        *(Setting(RATE, steps) for steps in (30, 60)),
         Setting(RATE, STEPS, 30),
-        Setting(3e-4, 240),  # lower and longer
     ]
     return sorted(tried, key=lambda setting: -setting.steps)
 
