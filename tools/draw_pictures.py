@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lora_edu.classroom import figures
+from lora_edu.classroom.experiments.forgetting import trade_offs
 from lora_edu.classroom.experiments.lloyd import Quotients, even_start, settle
 from lora_edu.methods.codebook import nf4_code, uniform_code
 
@@ -41,6 +42,28 @@ def settling() -> figures.Picture:
     options = {"target": goal, "target_error": least, "step": 60, "title": "The levels settle on NF4"}
     figures.settling(walk, error, codes, errors, **options)
     return walk
+
+
+def kept_by_size() -> figures.Picture:
+    """A layer whose random updates are kept as NF4 keeps them, and trained ones that are too small."""
+    trained = np.geomspace(0.0033, 0.025, 210)
+    return figures.kept_by_size(
+        {"15 q_proj": [0.004, 0.011, 0.093, 0.83, 0.99, 0.995]},
+        sizes=[0.003, 0.01, 0.03, 0.1, 0.3, 1],
+        updates=np.stack([trained, 1.6 * trained], axis=1),
+    )
+
+
+def trade_off() -> figures.Picture:
+    """What recorded ways to train win on events, and lose on general answers."""
+    series, base = trade_offs("own_answers")
+    return figures.trade_off(
+        series,
+        base=base,
+        xlabel="loss on the base's answers, nats a token",
+        ylabel="exact match",
+        title="General lines keep what a high rate loses",
+    )
 
 
 DRAWN: dict[str, Callable[[], figures.Picture]] = {
@@ -104,6 +127,8 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         now=1,
         title="W is made in 16 bits for one product, and dropped",
     ),
+    "kept_by_size": kept_by_size,
+    "trade_off": trade_off,
     "settling": lambda: settling(),
     "stored_bytes": lambda: figures.stored_bytes(
         64, title="Double quantization leaves a quarter of the scales' bytes"

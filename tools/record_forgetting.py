@@ -16,6 +16,7 @@ the others are mixed in. Runs share a GPU, several processes side by side: their
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import random
@@ -31,7 +32,6 @@ from typing import Any
 import transformers
 
 from lora_edu.classroom.experiments import forgetting
-from lora_edu.classroom.experiments.forgetting import RATE
 from lora_edu.llm.base_model import DEFAULT_NAME
 from lora_edu.llm.data import load_events
 from lora_edu.llm.data.extraction import encode_example, evaluate, generate_turns
@@ -42,7 +42,7 @@ from lora_edu.llm.finetune.recipe import Recipe, make_recipe
 from lora_edu.llm.finetune.trainer import make_trainer
 from lora_edu.llm.provenance import provenance
 
-BATCH_SIZE, STEPS = 2, 120  # as in notebook 10
+BATCH_SIZE, STEPS, RATE = 2, 120, 1e-3  # as in notebook 10
 SEEDS = (0, 1, 2)
 ENOUGH = 0.02  # a setting is as good as the best if so little of exact match is missing
 AT_ONCE = 100
@@ -86,10 +86,10 @@ def settings_of(tiny: bool) -> list[Setting]:
         return [Setting(RATE, 2), Setting(3e-3, 2), Setting(RATE, 2, 2)]
     tried = [
         *(Setting(rate) for rate in forgetting.RATES),
-        *(Setting(RATE, steps) for steps in forgetting.STEPS),
-        *(Setting(RATE, STEPS, lines) for lines in forgetting.GENERAL),
-        Setting(3e-4, 240),  # lower and longer
-        Setting(3e-3, STEPS, 60),  # what the lines can do where much is forgotten
+        *(Setting(rate, 2 * STEPS) for rate in forgetting.LONGER),
+        *(Setting(rate, STEPS, 60) for rate in forgetting.REHEARSED),
+        *(Setting(RATE, steps) for steps in (30, 60)),
+        Setting(RATE, STEPS, 30),
     ]
     return sorted(tried, key=lambda setting: -setting.steps)
 
@@ -226,6 +226,11 @@ def chosen_of(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {name: dict(zip(keys, group, strict=True)) for name, group in (("best", best), ("gentle", gentle))}
 
 
+def identity(run: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells a run from all others: its setting and its seed."""
+    return tuple(run[key] for key in (*asdict(Setting(RATE)), "seed"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
@@ -233,24 +238,33 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=11, help="runs side by side")
     parser.add_argument("--seconds", type=float, default=300, help="after which no run is begun")
     parser.add_argument("--tiny", action="store_true", help="2 steps and a few lines: does the script work?")
+    parser.add_argument("--complete", type=Path, help="an earlier record: only the runs that failed are made")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # for the processes: several of them share the cores
     deadline, most = time.time() + arguments.seconds, 2 if arguments.tiny else None
     seeds = SEEDS[:1] if arguments.tiny else SEEDS
+    earlier = (
+        json.loads(arguments.complete.read_text("utf-8")) if arguments.complete else {"runs": [], "test": []}
+    )
+    done = {identity(run): run for run in earlier["runs"] if "failed" not in run}
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(arguments.processes, multiprocessing.get_context("spawn")) as pool,
     ):
-        general, base = pool.submit(ask_base, most).result()
+        general, base = (
+            (earlier["general"], earlier["base"]) if done else pool.submit(ask_base, most).result()
+        )
         jobs = [
             Job(setting, seed, general, most, folder, deadline)
             for setting in settings_of(arguments.tiny)
             for seed in seeds
         ]
-        runs = list(pool.map(train, jobs))
+        missing = [job for job in jobs if identity(asdict(job.setting) | {"seed": job.seed}) not in done]
+        done |= {identity(run): run for run in pool.map(train, missing)}
+        runs = [done[identity(asdict(job.setting) | {"seed": job.seed})] for job in jobs]
         chosen = chosen_of(runs) if any("failed" not in run for run in runs) else {}
-        asked = [job for job in jobs if asdict(job.setting) in chosen.values() and job.adapter.exists()]
-        tested = list(pool.map(test, asked))
+        asked = [job for job in missing if asdict(job.setting) in chosen.values() and job.adapter.exists()]
+        tested = earlier["test"] + list(pool.map(test, asked))
     content = {
         "command": "python -m tools.record_forgetting",
         **provenance(),

@@ -5,6 +5,7 @@ questions. The second kind can also be mixed into the training data, so that a m
 """
 
 import json
+import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,14 +16,14 @@ from lora_edu.classroom import records
 from lora_edu.llm.data import DATA
 from lora_edu.llm.data.extraction import IGNORE, encode_turn, generate_turns, parse_event
 
+MEASURED = ("prose", "own_answers", "as_event", "validation", "validation_unseen")
 LONGEST_ANSWER = 96
 """Tokens that an answer may take; one that is longer was cut, and is not used."""
 
-RATE = 1e-3
-RATES = (1e-4, 3e-4, RATE, 3e-3)
-STEPS = (30, 60, 240)
-GENERAL = (30, 60)
-"""What `tools/record_forgetting.py` has tried: rates at 120 steps, and at one rate other steps or general lines."""
+RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+LONGER = (3e-4, 1e-3)
+REHEARSED = (1e-3, 3e-3)
+"""The rates that `tools/record_forgetting.py` tried, those with twice as many steps, those with general lines."""
 
 _IN_SHORT = "Answer in one sentence."
 
@@ -136,19 +137,23 @@ def trade_offs(
     def points(**setting: float) -> list[list[float]]:
         return [pair(run) for run in records.runs("forgetting", **setting)]
 
-    rates = {_short(rate): {"learning_rate": rate, "event_steps": 120} for rate in RATES}
-    steps = {f"{steps}": {"learning_rate": RATE, "event_steps": steps} for steps in STEPS}
+    def by_rate(rates: Sequence[float], **setting: float) -> dict[str, list[list[float]]]:
+        return {_short(rate): points(learning_rate=rate, **setting) for rate in rates}
+
     series = {
-        "learning rate": {name: points(**setting, general_lines=0) for name, setting in rates.items()},
-        f"steps, at {_short(RATE)}": {
-            name: points(**setting, general_lines=0) for name, setting in steps.items()
-        },
-        f"general lines, at {_short(RATE)}": {
-            f"+{lines}": points(learning_rate=RATE, event_steps=120, general_lines=lines) for lines in GENERAL
-        },
+        "120 steps": by_rate(RATES, event_steps=120, general_lines=0),
+        "240 steps": by_rate(LONGER, event_steps=240, general_lines=0),
+        "120 steps, 60 general lines": by_rate(REHEARSED, event_steps=120, general_lines=60),
     }
     loss, score = pair(records.read("forgetting")["base"])
     return series, (loss, score)
+
+
+def medians(learning_rate: float, event_steps: int = 120, general_lines: int = 0) -> dict[str, float]:
+    """Return the medians over the seeds of what was measured after a recorded way to train."""
+    setting = {"event_steps": event_steps, "general_lines": general_lines}
+    found = records.runs("forgetting", learning_rate=learning_rate, **setting)
+    return {key: statistics.median(run[key] for run in found) for key in MEASURED}
 
 
 def _short(rate: float) -> str:

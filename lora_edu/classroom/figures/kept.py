@@ -64,9 +64,9 @@ def kept_by_size(
         picture.scatter(*dots.T, s=22, color=ROLES["trained"], linewidths=0, zorder=4, alpha=0.7)
         picture.annotate(
             say.count_of(len(dots), "trained update"),
-            (0, float(dots[:, 1].max())),
-            (6, 10),
-            xycoords=("axes fraction", "data"),
+            (0, 0),
+            (6, 4),
+            xycoords="axes fraction",
             textcoords="offset points",
             color=readable(ROLES["trained"]),
             fontsize=SIZE,
@@ -76,7 +76,7 @@ def kept_by_size(
         picture.set_xticks(list(sizes), [f"{100 * size:g} %" for size in sizes])
         picture.minorticks_off()
         picture.margins(x=0.04)
-        picture.set_ylim(min(-0.1, float(dots[:, 1].min()) - 0.05), max(1.1, float(dots[:, 1].max()) + 0.2))
+        picture.set_ylim(min(-0.15, float(dots[:, 1].min()) - 0.12), max(1.1, float(dots[:, 1].max()) + 0.1))
         finding = title or f"{lost} of {say.count_of(len(dots), 'update')} keep less than a tenth"
         label(picture, "size of the update, in % of the weight's norm", "kept of the update", finding)
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
