@@ -38,7 +38,7 @@ from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import chat, compare, predict
 from lora_edu.llm import tiers
 from lora_edu.llm.base_model import load_tokenizer, locate, make_ready
-from lora_edu.llm.data import DATA, doctor, extraction, load_events, load_persona
+from lora_edu.llm.data import doctor, extraction, load_events, load_persona
 from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
 from lora_edu.llm.finetune.plan import make_plan
 from lora_edu.llm.finetune.trainer import checkpointing_arguments
@@ -403,7 +403,7 @@ def trainable_fraction(model: nn.Module) -> float:
 check("10.2", trainable_fraction)
 
 # %% [markdown]
-# Your function is right, and yet of a 4-bit model it says more than peft does. Look at one weight:
+# Your function is right, and yet of a 4-bit model it says more than peft does. One weight:
 
 # %%
 query = model.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight
@@ -417,8 +417,8 @@ query.numel(), query.dtype, query.quant_state.shape
 #
 # *Deeper: nothing later needs this section.*
 #
-# A run that does not fit dies in the middle. `preflight` asks before: it compares the prediction with the memory that
-# is there, less a reserve. Here with half as much again as is needed, with just as much, and with half:
+# `preflight` compares the prediction with the memory that is there, less a reserve. Here there is half as much again as
+# is needed, just as much, and half:
 
 # %%
 as_asked = ledger.but(batch=2, micro_batches=1, gradient_checkpointing=False)
@@ -427,8 +427,7 @@ for times in (1.5, 1.0, 0.5):
 
 # %% [markdown]
 # Where memory is short, *gradient checkpointing* keeps the input of each block alone and computes the rest twice. Then
-# fewer sentences are in memory at once. Both cost time and change no result but rounding. At last it refuses, and says
-# what else would help.
+# fewer sentences are in memory at once. Both cost time alone. At last it refuses, and says what else would help.
 #
 # Choose a model, a method and a GPU. The bars are our run in a T4's 16 bits (full fine-tuning: 32), as asked and as
 # `preflight` changes it.
@@ -673,7 +672,9 @@ def reply(speaker, messages):
 chat(reply, ["my adapter", "base"])
 
 # %% [markdown]
-# ### Recipes
+# ## Recipes
+#
+# *Deeper: nothing later needs this section.*
 #
 # Each setting is a flag of the command line, and `--help` lists them. A row over `--max-length` refuses the run, unless
 # `--over-length` says cut or drop.
@@ -693,15 +694,14 @@ chat(reply, ["my adapter", "base"])
 # ```
 #
 # In [TRL](https://huggingface.co/docs/trl/sft_trainer) the same file means something else. `prompt` and `completion` as
-# plain text get **no chat template**. Of `messages`, **every** token is scored, or with `assistant_only_loss=True` every
-# turn of the assistant: our `learn="all"`, where our default is the last turn. Packing, which it offers, saves padding.
-# The doctor counts it, and here there is little.
+# plain text get **no chat template**. Of `messages`, **every** token is scored, or with `assistant_only_loss=True`
+# every turn of the assistant. That is our `learn="all"`; our default is the last turn. We pack nothing: it would save
+# padding, and the doctor counts little.
 #
 # ### When not to use it
 #
-# On a model this small, 4 bits save little: a fifth of it is the embedding, which stays wide, and activations do not
-# shrink at all. They pay on billions of weights. And if three examples in the prompt had been enough, no training would
-# have been the better answer.
+# On a small model 4 bits save little: the embedding stays wide, and activations do not shrink. And if three examples in
+# the prompt are enough, train nothing.
 
 # %%
 progress("10")
