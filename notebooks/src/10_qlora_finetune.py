@@ -625,9 +625,8 @@ figures.trade_off(
 # %% [markdown]
 # ## Your own data
 #
-# A row of your file (`.jsonl`, `.json`, `.csv`) holds `prompt` and `completion`, or `messages`. Say that the 122 lines
-# of a robot are yours. Before a model sees a file, let the **doctor** look at it. It names each line that breaks a run,
-# and counts what spoils one.
+# A row of your file (`.jsonl`, `.json`, `.csv`) holds `prompt` and `completion`, or `messages`. Say that 122 lines of a
+# robot are yours. First let the **doctor** look at the file. It names what breaks a run, and counts what spoils one.
 
 # %%
 rows = [{"question": turn["user"], "answer": turn["reply"]} for turn in load_persona("robot")]
@@ -659,8 +658,8 @@ losses = {entry["step"]: entry["loss"] for entry in talker.record["eval_losses"]
 assert losses[talker.record["kept_step"]] == min(loss for step, loss in losses.items() if step)
 
 # %% [markdown]
-# Cut off? `replace(config, overwrite=False, resume=True)` goes on from the last checkpoint. Now talk to it (this needs a
-# running kernel):
+# Cut off? `replace(config, overwrite=False, resume=True)` goes on from the last checkpoint. Now talk to it, where a
+# kernel runs:
 
 
 # %%
@@ -712,7 +711,7 @@ progress("10")
 # - QLoRA here: a frozen NF4 base, and float32 adapters beside all linear layers of its blocks.
 # - Labels stand on the answer and its end of turn. The form is learned first, then the copying.
 # - Exact match on new sentences is the score, not the loss.
-# - The base stays the same, bit for bit. The adapter is a small file that any process can load.
+# - The base stays the same, bit for bit. The adapter is a small file.
 # - Limit: sentences built in new ways are much harder.
 #
 # **Next question:** one base, many adapters. Can one batch serve three tasks at once? (Notebook 11.)
