@@ -152,7 +152,7 @@ predict("10.2", **counts)
 # %% [markdown]
 # First a preparation. What flows between the blocks must be float32, for in 16 bits it may overflow. Norms with float32
 # weights see to that. (On a CPU all is float32 already. peft's `prepare_model_for_kbit_training` would widen embedding
-# and head too: 2 GiB more for a 7B.)
+# and head too: 2 GiB more for Qwen2.5-7B.)
 
 # %%
 for module in base.modules():
@@ -237,9 +237,9 @@ assert len(live.losses) == recipe.steps and sum(live.form[-10:]) < sum(live.copi
 assert MODEL != SMALL or (live.losses[0] > 1 and sum(live.losses[-10:]) / 10 < 0.15)
 
 # %% [markdown]
-# At 0.1 nats the right token has a probability of 90 %. Thick lines are means over ten steps. Soon the form costs
-# nothing, and the copying remains. The dots are 20 sentences that no step sees, half of them built as none that it
-# sees.
+# At 0.1 nats the right token has a probability of 90 %. Thick lines are means over ten steps. With the small model the
+# form soon costs nothing, and the copying remains. The dots are 20 sentences that no step sees, half of them of other
+# patterns.
 #
 # One wrong letter costs the loss little and the event everything. So we count.
 

@@ -10,11 +10,18 @@ import re
 
 import pytest
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from lora_edu.classroom.predictions import load_predictions
 from lora_edu.classroom.widgets import Prediction
-from lora_edu.llm.base_model import fetch_base_model
+from lora_edu.llm.base_model import SHAPES, fetch_base_model
 from lora_edu.llm.data.extraction import IGNORE
 from tools import build_notebooks
 from tools.reading_time import tags_of
@@ -163,6 +170,32 @@ def test_the_recipe_in_sight_gives_the_losses_of_finetune(settings, tmp_path):
         map(max, zip(live.form, live.copied, strict=True)),
     )
     assert all(a <= loss <= b for a, loss, b in zip(low, live.losses, high, strict=True))
+
+
+def test_no_text_gives_a_number_of_the_small_model_as_the_readers():
+    """Its sizes, counted here from its configuration: they stand in no Markdown cell, not even rounded."""
+    shape = SHAPES["SmolLM2-135M"]
+    config = AutoConfig.from_pretrained(fetch_base_model())
+    assert config.hidden_size == shape["hidden_size"]
+    d, mlp, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    keys = d * config.num_key_value_heads // config.num_attention_heads
+    shapes = [(d, d), (d, keys), (d, keys), (d, d), (d, mlp), (d, mlp), (mlp, d)]
+    linear, embedding = layers * sum(a * b for a, b in shapes), config.vocab_size * d
+    parameters = linear + embedding + (2 * layers + 1) * d
+    trained = 8 * layers * sum(a + b for a, b in shapes)
+    sizes = {
+        "hidden": f"{d}",
+        "million": f"{parameters / 1e6:.1f}",
+        "trained": f"{trained / 1e6:.1f} million",
+        "share": f"{100 * trained / parameters:.1f} %",
+        "adapter": f"{4 * trained / 1e6:.1f} MB",
+        "in 16 bits": f"{2 * parameters / 1e6:.0f} MB",
+        "in 4 bits": f"{(linear / 2 + 2 * embedding) / 1e6:.0f} MB",
+    }
+    text = "\n".join(cell.source for cell in build_notebooks.read_source(SOURCE) if cell.cell_type != "code")
+    assert {
+        name: size for name, size in sizes.items() if re.search(rf"(?<![\d.,]){re.escape(size)}", text)
+    } == {}
 
 
 def test_the_examples_of_the_page_are_scored_on_the_answer_alone(tmp_path):
