@@ -89,3 +89,11 @@ def accuracy(model: nn.Module, data: digits.Data) -> float:
     """The share, 0 to 1, of `data` that the model reads right, in the mode that it is in."""
     X, y = data
     return (model(X).argmax(dim=1) == y).double().mean().item()
+
+
+def flowing_back(model: nn.Sequential, data: digits.Data) -> torch.Tensor:
+    """The gradients of the loss by the input of the second hidden layer that are not zero, shape (n,)."""
+    hidden = model[:2](data[0]).detach().requires_grad_()
+    F.cross_entropy(model[2:](hidden), data[1]).backward()
+    assert hidden.grad is not None
+    return hidden.grad[hidden.grad != 0]
