@@ -31,7 +31,7 @@
 #
 # | you see | likely cause | cure | where |
 # |---|---|---|---|
-# | `Found an incompatible version of torchao` | Colab's is too old for peft | `pip install -U torchao` | [PR][torchao] |
+# | `Found an incompatible version of torchao` | Colab's is old | `pip install -U torchao` | [PR][torchao] |
 # | `401`, `gated repo` | licence not accepted, or no token | accept it on the Hub, then `login()` | [Hub][gated] |
 # | session and files are gone | idle machines are ended | copy to Drive; resume | [10], [FAQ][colab] |
 # | `CUDA out of memory`, or the kernel dies | too many tokens at once | fewer, checkpointing; then 4 bits | § 5, [09] |
@@ -703,7 +703,7 @@ check("12.4", which_knob)
 # | QLoRA: "[about 75% smaller peak GPU memory][google]" | 67 % for a 7B shape, 15 % for the 135M ([GPUs][gpus]) |
 # | "[LoRA is about 66% faster than QLoRA][google]" | 23 % for the 135M: 40 s against 50 ([GPUs][gpus]) |
 # | α "[should typically be set to dim][nemo]", the rank | the step grows with α: tune the rate again (§ 1) |
-# | prefix tuning learns "[only 0.1% of the parameters][prefix]" | 0.34 % for 40 tokens here: length decides ([11] § 5) |
+# | prefix tuning learns "[only 0.1% of the parameters][prefix]" | 0.34 % for 40 tokens: length decides ([11] § 5) |
 #
 # [01]: 01_rank_and_svd.ipynb
 # [04]: 04_lora_from_scratch.ipynb

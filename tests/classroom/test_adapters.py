@@ -83,12 +83,13 @@ def test_a_method_is_its_median_and_range():
     rates = {"prefix": (0, 0, 0.3), "full": (1,) * 3, "lora": (0.9, 0.5, 0.7), "bottleneck": (0.1,) * 3}
     runs = [
         {"method": name, "seed": seed, "exact_match": rate, "exact_match_unseen": rate / 2}
-        | {"trainable_parameters": 1000 + seed}
+        | {"trainable_parameters": 1000 + seed, "learning_rate": 0.002}
         for name, seeds in rates.items()
         for seed, rate in enumerate(seeds)
     ]
     columns = method_columns({"runs": runs}, dict(zip(METHODS, (2.4, 3, 4, 1), strict=True)))
     assert columns["method"] == list(METHODS.values())
+    assert columns["learning_rate"] == ["0.002"] * 4
     assert columns["ms_a_token"] == ["2", "3", "4", "1"]
     assert columns["seen_patterns"][::2] == ["70% (50% to 90%)", "0% (0% to 30%)"]
     assert columns["unseen_patterns"][0] == "35% (25% to 45%)"
@@ -96,15 +97,20 @@ def test_a_method_is_its_median_and_range():
     assert columns["merges_into_W"][:3] == ["yes", "no", "no"]
 
 
-def test_a_rate_that_was_not_tried_has_no_score():
+def test_rates_are_told_in_multiples_of_the_one_that_was_chosen():
+    tried = {"lora": {0.1: 0.5, 0.2: 0.6}, "full": {0.01: 0.9, 0.005: 0.8}}
     tuning = [
-        {"method": "lora", "learning_rate": 0.1, "exact_match": 0.5, "exact_match_unseen": 0.7},
-        {"method": "full", "learning_rate": 0.01, "exact_match": 1, "exact_match_unseen": 1},
+        {"method": method, "learning_rate": rate, "exact_match": right, "exact_match_unseen": right - 0.2}
+        for method, scores in tried.items()
+        for rate, right in scores.items()
     ]
-    rates, scores = scores_by_rate({"tuning": tuning})
-    assert rates == [0.01, 0.1]
-    assert math.isnan(scores["LoRA"][0]) and scores["LoRA"][1] == pytest.approx(0.6)
-    assert scores["full fine-tuning"][0] == 1 and all(map(math.isnan, scores["prefix"]))
+    runs = [{"method": "lora", "learning_rate": 0.2}, {"method": "full", "learning_rate": 0.01}]
+    multiples, scores = scores_by_rate({"tuning": tuning, "runs": runs})
+    assert multiples == [0.5, 1]
+    assert scores["LoRA"] == pytest.approx([0.4, 0.5]) and scores["full fine-tuning"] == pytest.approx(
+        [0.7, 0.8]
+    )
+    assert all(map(math.isnan, scores["prefix"]))
 
 
 def test_two_updates_one_after_the_other_are_their_sum():

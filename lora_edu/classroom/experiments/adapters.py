@@ -1,5 +1,6 @@
 """What notebook 11 reads from its records, what it times, and how far two ways to add adapters lie apart."""
 
+import math
 import re
 import statistics
 import time
@@ -47,7 +48,7 @@ def clear_questions(record: Mapping[str, Any]) -> list[str]:
 
 
 def scores_by_rate(record: Mapping[str, Any]) -> tuple[list[float], dict[str, list[float]]]:
-    """What each method got right on validation lines at each learning rate.
+    """What each method got right on validation lines, by learning rate in multiples of the one that was chosen.
 
     Parameters
     ----------
@@ -56,15 +57,20 @@ def scores_by_rate(record: Mapping[str, Any]) -> tuple[list[float], dict[str, li
 
     Returns
     -------
-    rates
-        All that were tried, rising.
+    multiples
+        All that were tried by some method, rising; dimensionless powers of 2.
     scores
-        A method's name to one share (0 to 1) a rate, nan where it was not tried.
+        A method's name to one share (0 to 1) a multiple, nan where it was not tried.
     """
-    found = {(run["method"], run["learning_rate"]): _share(run) for run in record["tuning"]}
-    rates = sorted({rate for _, rate in found})
-    return rates, {
-        name: [found.get((key, rate), float("nan")) for rate in rates] for key, name in METHODS.items()
+    chosen = {run["method"]: run["learning_rate"] for run in record["runs"]}
+    found = {
+        (run["method"], 2.0 ** round(math.log2(run["learning_rate"] / chosen[run["method"]]))): _share(run)
+        for run in record["tuning"]
+    }
+    multiples = sorted({multiple for _, multiple in found})
+    return multiples, {
+        name: [found.get((key, multiple), math.nan) for multiple in multiples]
+        for key, name in METHODS.items()
     }
 
 
@@ -86,13 +92,14 @@ def method_columns(record: Mapping[str, Any], milliseconds: Mapping[str, float])
     Returns
     -------
     dict
-        Names, numbers that train, milliseconds, the share of test sentences read right on patterns that were learned
+        Names, numbers that train, learning rate, milliseconds, the share of test sentences read right on patterns that were learned
         and on others (median, lowest and highest seed), and whether the method can be merged into W.
     """
     runs = {key: [run for run in record["runs"] if run["method"] == key] for key in milliseconds}
     return {
         "method": [METHODS[key] for key in milliseconds],
         "numbers_that_train": [f"{runs[key][0]['trainable_parameters']:,}" for key in milliseconds],
+        "learning_rate": [f"{runs[key][0]['learning_rate']:g}" for key in milliseconds],
         "ms_a_token": [f"{time:.0f}" for time in milliseconds.values()],
         "seen_patterns": [_spread(runs[key], "exact_match") for key in milliseconds],
         "unseen_patterns": [_spread(runs[key], "exact_match_unseen") for key in milliseconds],
