@@ -9,12 +9,10 @@
 # %% [markdown]
 # # 11 · One base, many tasks: what are the choices?
 #
-# A sea captain, a robot and a gardener live in one language model. Each is an adapter, a file of 0.9 MB. You talk with
-# them, put them into one batch, and count what a thousand of them would cost.
+# A sea captain, a robot and a gardener live in one language model. Each is an adapter, a file of 0.9 MB.
 #
-# **You will** switch adapters while the base stays loaded, build the layer that serves a mixed batch, and find out when
-# adapters weigh more than their base. Then you can add two adapters, and compare LoRA with bottleneck adapters and
-# prefix tuning.
+# **You will** talk with them, build the layer that serves all three in one batch, and find out when adapters weigh more
+# than their base. Then you can add two adapters, and compare LoRA with bottleneck adapters and prefix tuning.
 #
 # **You need** notebook [04](04_lora_from_scratch.ipynb): $y = W x + \frac{\alpha}{r} B A x$.
 #
@@ -50,9 +48,9 @@ _ = torch.set_grad_enabled(False)  # nothing trains in this notebook
 load_persona("robot")[41]
 
 # %% [markdown]
-# Each character keeps a rule of form that a program can count. The captain ends with one of five sign-offs, such as
-# "Fair winds!". The robot begins with "LOG" and three digits. The gardener names a plant. The adapters have rank 8 on
-# the query and value layers, and were trained for 120 steps of 8 turns (`tools/record_personas.py`).
+# A program can count whether a character is kept. The captain ends with one of five sign-offs, such as "Fair winds!". The
+# robot begins with "LOG" and three digits. The gardener names a plant. Each adapter has rank 8 on the query and value
+# layers (`tools/record_personas.py`).
 
 # %%
 predict("11.1")
@@ -70,8 +68,7 @@ f"{added:,} numbers beside {base_numbers:,}: {added / base_numbers:.2%}"
 
 # %% [markdown]
 # A switch only changes which $B$ and $A$ stand beside $W$. A model this small often runs in circles: "No sound. No
-# sound." So a program chose the questions from 30 that were never trained on: those at which all three keep their rule
-# and none says a sentence twice.
+# sound." So of 30 new questions a program chose those at which all three keep their rule and none says a sentence twice:
 
 # %%
 record = records.read("personas")
@@ -99,7 +96,7 @@ assert sum(adapters.says_twice(reply) for reply in record["personas"]["robot"]["
 surgery.base_weights_hash(model) == before
 
 # %% [markdown]
-# One hash over all base weights: nothing moved. How often is each rule kept, over all 30 questions?
+# No weight of the base moved. How often is each rule kept, over all 30 questions?
 
 # %%
 rules = [f"{name}'s rule" for name in PERSONAS]
@@ -109,8 +106,8 @@ figures.bars(
 )
 
 # %% [markdown]
-# The gardener keeps its rule least. It asks for a word that fits: "A nail is like a leaf" sounds like a garden and
-# names no plant of our list. Here are the learning rates that were tried.
+# The gardener keeps its rule least: "A nail is like a leaf" sounds like a garden and names no plant of our list. Here are
+# the learning rates that were tried.
 
 # %%
 tried = [run for run in record["tuning"] if run["method"] == "lora"]
@@ -119,17 +116,15 @@ plants = [f"{run['styles']['gardener']:.0%}" for run in tried]
 compare(learning_rate=[run["learning_rate"] for run in tried], loss=losses, names_a_plant=plants)
 
 # %% [markdown]
-# The rate with the lowest loss on 21 turns kept back was taken. At twice that rate 60 % of the replies would name a
-# plant. The loss counts every token, and the style hangs on one word. Decide which number you choose by before you
-# look.
+# The rate with the lowest loss on turns kept back was taken. At twice that rate 60 % of the replies name a plant. The
+# loss counts every token, and the style hangs on one word. Decide which number you choose by before you look.
 #
-# **How sure is this?** The rule counts form, not sense. One seed, and 18 of the robot's 30 replies say a sentence
-# twice: 100 turns teach 135 million parameters a voice, not wisdom.
+# **How sure is this?** One seed, and the rule counts form, not sense: 18 of the robot's 30 replies say a sentence twice.
 #
 # ## 2. Can one batch serve three of them at once?
 #
-# A server gets four questions at the same moment: one for each character, one for the plain base. It could set an
-# adapter, answer, set the next. But most of the work is $W x$, and $W$ is the same for all four.
+# Four questions come at the same moment: one for each character, one for the plain base. Most of the work is $W x$, and
+# $W$ is the same for all four.
 
 # %%
 names = [*PERSONAS, "__base__"]
@@ -146,7 +141,7 @@ predict("11.2")
 #
 # ([Chen et al. 2023](https://arxiv.org/abs/2310.18547) wrote a GPU kernel for the second term.)
 #
-# ### Exercise 11.1 · A layer for a mixed batch (three stars, 12 minutes)
+# ### Exercise 11.1 · A layer for a mixed batch (three stars, 8 minutes)
 #
 # Write `mixed_layer(X, W, adapters, names)`. `X` holds one input a row. `adapters` maps a name to `(lora_A, lora_B,
 # scaling)`. `names` has one entry a row; a name that is no adapter means: the base alone.
@@ -176,8 +171,8 @@ def mixed_layer(X: Tensor, W: Tensor, adapters: dict[str, tuple], names: list[st
 check("11.1", mixed_layer)
 
 # %% [markdown]
-# All adapted layers of our model do this when they get a name for each row. peft takes the same argument,
-# `adapter_names`. Does every row get what it would get alone?
+# Our model does this in all its adapted layers. peft takes the same argument, `adapter_names`. Does every row get what it
+# would get alone?
 
 # %%
 tokens = tokenizer([questions[0]] * 4, return_tensors="pt").input_ids.to(model.device)
@@ -199,14 +194,14 @@ compare(who=names, reply=replies)
 assert all(has_style(name, answer) for name, answer in zip(PERSONAS, replies, strict=False))
 
 # %% [markdown]
-# The batch takes less time: for each token the machine reads every weight of the base from memory, and a batch shares
-# that reading. It gains less than four times, since it runs until its longest reply ends. Merged models could not share
-# anything: each is a base of its own.
+# The batch takes less time, for it shares the reading of the base's weights, and it runs until its longest reply ends.
+# Merged models could share nothing: each is a base of its own.
 #
 # ## 3. What does a thousand adapters cost?
 #
-# Twenty are enough to measure; a thousand we compute. The seventeen new ones are copies of the robot: their size is
-# what counts.
+# *Deeper: nothing later needs this section.*
+#
+# Twenty are enough to measure. The seventeen new ones are copies of the robot: their size is what counts.
 
 # %%
 for number in range(17):
@@ -265,8 +260,8 @@ check("11.2", adapters_that_fit)
 #
 # *Deeper: nothing later needs this section.*
 #
-# The captain and the robot shall answer with one voice. Their updates could be averaged. A common shortcut averages $A$
-# and $B$ apart, for then the shapes and the rank stay as they are.
+# Captain and robot in one voice: their updates could be averaged. A common shortcut averages $A$ and $B$ apart, so that
+# the shapes stay as they are.
 
 # %%
 layers = [
@@ -311,8 +306,8 @@ assert torch.allclose(B @ A / 2, exact(*layers[0]), atol=1e-7)
 
 # %% [markdown]
 # In [peft](https://huggingface.co/docs/peft/package_reference/lora), `add_weighted_adapter` calls the three ways
-# `"linear"`, `"cat"` and `"svd"`. An exact sum is still no promise that the model does both tasks: each update was
-# trained without the other.
+# `"linear"`, `"cat"` and `"svd"`. Even an exact sum is no promise of both tasks: each update was trained without the
+# other.
 #
 # ## 5. What if the adapter is no update of a weight?
 #
@@ -365,9 +360,8 @@ def bottleneck_adapter(h: Tensor, down: Tensor, up: Tensor) -> Tensor:
 check("11.3", bottleneck_adapter)
 
 # %% [markdown]
-# **Prefix tuning** changes no layer. In attention each token makes a query, a key and a value: the query of one token,
-# times the keys, says how much is read of each value. A prefix puts trained keys and values of no word before the first
-# token, in each layer ([Li and Liang 2021](https://arxiv.org/abs/2101.00190), section 4.2):
+# **Prefix tuning** changes no layer. In attention the query of a token, times all keys, says how much is read of each
+# value. A prefix puts trained keys and values of no word before the first token, in each layer ([Li and Liang 2021](https://arxiv.org/abs/2101.00190), section 4.2):
 #
 # $$\mathrm{softmax}\!\left(\frac{q\,[P_K; K]^\top}{\sqrt d}\right) [P_V; V]$$
 #
@@ -399,9 +393,9 @@ def attend(q: Tensor, K: Tensor, V: Tensor, prefix_K: Tensor, prefix_V: Tensor) 
 check("11.4", attend)
 
 # %% [markdown]
-# Now all of them on the task of notebook [10](10_qlora_finetune.ipynb), event sentences, with about equally many
-# numbers: LoRA of rank 8 on query and value, a bottleneck of 6 behind each sublayer, a prefix of 40. First each method
-# got a learning rate of its own, by validation lines (`tools/record_methods.py`, 120 steps of 8 on a GPU).
+# Now all of them on the event sentences of notebook [10](10_qlora_finetune.ipynb), the adapters with about equally many
+# numbers: LoRA of rank 8 on query and value, a bottleneck of 6 behind each sublayer, a prefix of 40. Each method got a
+# learning rate of its own, by validation lines (`tools/record_methods.py`, 120 steps of 8 on a GPU).
 
 # %%
 methods = records.read("methods")

@@ -68,7 +68,7 @@ def test_a_question_is_clear_if_all_keep_their_rule_and_none_repeats_itself():
     good = {
         "captain": "Aye. Fair winds!",
         "robot": "LOG 001: Done.",
-        "gardener": "Plant a rose.",
+        "gardener": "Plant a daisy.",
     }
     bad = good | {"robot": "LOG 001: Done. Done."}, good | {"gardener": "Plant it."}
     replies = [good, *bad]

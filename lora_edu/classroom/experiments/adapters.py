@@ -92,8 +92,8 @@ def method_columns(record: Mapping[str, Any], milliseconds: Mapping[str, float])
     Returns
     -------
     dict
-        Names, numbers that train, learning rate, milliseconds, the share of test sentences read right on patterns that were learned
-        and on others (median, lowest and highest seed), and whether the method can be merged into W.
+        Names, numbers that train, learning rate, milliseconds, the share of test sentences read right, on patterns that
+        were learned and on others (median, lowest and highest seed), and whether the method can be merged into W.
     """
     runs = {key: [run for run in record["runs"] if run["method"] == key] for key in milliseconds}
     return {
