@@ -19,6 +19,7 @@
 # **Time:** {minutes}. The computer needs about two of them.
 
 # %%
+import math
 from statistics import median
 
 import torch
@@ -48,9 +49,9 @@ _ = torch.set_grad_enabled(False)  # nothing trains in this notebook
 load_persona("robot")[41]
 
 # %% [markdown]
-# A program can count whether a character is kept. The captain ends with one of five sign-offs, such as "Fair winds!". The
-# robot begins with "LOG" and three digits. The gardener names a plant. Each adapter has rank 8 on the query and value
-# layers (`tools/record_personas.py`).
+# A program can count whether a character is kept. The captain ends with one of five sign-offs, such as "Fair winds!".
+# The robot begins with "LOG" and three digits. The gardener names a plant. Each adapter has rank 8 on the query and
+# value layers (`tools/record_personas.py`).
 
 # %%
 predict("11.1")
@@ -68,7 +69,8 @@ f"{added:,} numbers beside {base_numbers:,}: {added / base_numbers:.2%}"
 
 # %% [markdown]
 # A switch only changes which $B$ and $A$ stand beside $W$. A model this small often runs in circles: "No sound. No
-# sound." So of 30 new questions a program chose those at which all three keep their rule and none says a sentence twice:
+# sound." So of 30 new questions a program chose those at which all three keep their rule and none says a sentence
+# twice:
 
 # %%
 record = records.read("personas")
@@ -106,8 +108,8 @@ figures.bars(
 )
 
 # %% [markdown]
-# The gardener keeps its rule least: "A nail is like a leaf" sounds like a garden and names no plant of our list. Here are
-# the learning rates that were tried.
+# The gardener keeps its rule least: "A nail is like a leaf" sounds like a garden and names no plant of our list. Here
+# are the learning rates that were tried.
 
 # %%
 tried = [run for run in record["tuning"] if run["method"] == "lora"]
@@ -119,7 +121,8 @@ compare(learning_rate=[run["learning_rate"] for run in tried], loss=losses, name
 # The rate with the lowest loss on turns kept back was taken. At twice that rate 60 % of the replies name a plant. The
 # loss counts every token, and the style hangs on one word. Decide which number you choose by before you look.
 #
-# **How sure is this?** One seed, and the rule counts form, not sense: 18 of the robot's 30 replies say a sentence twice.
+# **How sure is this?** One seed, and the rule counts form, not sense: 18 of the robot's 30 replies say a sentence
+# twice.
 #
 # ## 2. Can one batch serve three of them at once?
 #
@@ -171,8 +174,8 @@ def mixed_layer(X: Tensor, W: Tensor, adapters: dict[str, tuple], names: list[st
 check("11.1", mixed_layer)
 
 # %% [markdown]
-# Our model does this in all its adapted layers. peft takes the same argument, `adapter_names`. Does every row get what it
-# would get alone?
+# Our model does this in all its adapted layers. peft takes the same argument, `adapter_names`. Does every row get what
+# it would get alone?
 
 # %%
 tokens = tokenizer([questions[0]] * 4, return_tensors="pt").input_ids.to(model.device)
@@ -361,7 +364,8 @@ check("11.3", bottleneck_adapter)
 
 # %% [markdown]
 # **Prefix tuning** changes no layer. In attention the query of a token, times all keys, says how much is read of each
-# value. A prefix puts trained keys and values of no word before the first token, in each layer ([Li and Liang 2021](https://arxiv.org/abs/2101.00190), section 4.2):
+# value. A prefix puts trained keys and values of no word before the first token, in each layer ([Li and Liang
+# 2021](https://arxiv.org/abs/2101.00190), section 4.2):
 #
 # $$\mathrm{softmax}\!\left(\frac{q\,[P_K; K]^\top}{\sqrt d}\right) [P_V; V]$$
 #
@@ -422,9 +426,20 @@ numbers = {run["method"]: run["trainable_parameters"] for run in methods["runs"]
 assert all(
     sum(p.numel() for p in surgery.adapter_parameters(model, n)) == numbers[k] for k, n in kinds.items()
 )
+inside = [not math.isnan(values[i]) for values in scores.values() for i in map(multiples.index, (0.5, 2.0))]
+assert all(inside) and [f"{scores['prefix'][multiples.index(m)]:.0%}" for m in (0.5, 2.0)] == ["47%", "0%"]
+seen = {key: [run["exact_match"] for run in methods["runs"] if run["method"] == key] for key in numbers}
+others = [seen[key] for key in ("lora", "bottleneck", "full")]
+assert max(map(min, others)) < min(map(max, others)) and max(seen["prefix"]) < min(map(min, others))
 
 # %% [markdown]
-# RESULT
+# Three of the four do equally well on seen patterns, though the adapters train 0.3 % of the numbers: their ranges meet.
+# The prefix stays behind, and it is hard to tune: at half its rate it read 47 % of the validation lines, at twice its
+# rate none. Per token, LoRA and bottleneck add small products to many layers; LoRA can be merged when one adapter is
+# enough. A prefix adds no product, but 40 tokens to the cache of each row.
+#
+# **How sure is this?** Three seeds, one task, 120 steps. On unseen patterns the ranges of LoRA, bottleneck and full
+# fine-tuning meet too: read no ranking out of them.
 #
 # ### When not to use it
 #
