@@ -62,7 +62,7 @@
 # | it does not stop | end of turn has no label: pad = eos | a pad token of its own; own labels | § 2, [06] § 3 |
 # | it does not stop, Gemma | `<end_of_turn>` is not its `eos_token` | give both to `generate` | § 2 |
 # | two beginnings of text | template and tokenizer both write BOS | `add_special_tokens=False` | § 2 |
-# | worse in a batch than alone | padded on the right | `padding_side="left"` | § 2 |
+# | worse in a batch; `right-padding was detected` | padded on the right | `padding_side="left"` | § 2 |
 # | unsure answers in use | another template than in training | the tokenizer's own, in both | [06] § 3 |
 # | low loss, few right answers | the loss is a mean over tokens | score whole answers | [10] |
 # | those of the base | names differ; B zero; not active | measure each update | § 3, [11] |
@@ -230,7 +230,7 @@ def draw_scale(ax, log2_scale, steps):
     values = [share.double().mean().item() for share in shares]
     options = {"groups": ["become 0", "survive", "become infinite"], "number_format": "{:.0%}", "top": 1.15}
     title = f"Loss scale {2**log2_scale:,}, after {steps} steps"
-    figures.bars({"share": values}, **options, ylabel="share of the gradients", title=title, ax=ax)
+    figures.bars({title: values}, **options, ylabel="share of the gradients", title=title, ax=ax)
 
 
 # %%
@@ -345,7 +345,7 @@ labels = DataCollatorForLanguageModeling(tokenizer, mlm=False)([{"input_ids": id
 
 # %%
 figures.scored_example(
-    tokenizer.convert_ids_to_tokens(ids), labels.tolist(), title="The end of each turn is not scored"
+    [tokenizer.decode(token) for token in ids], labels.tolist(), title="The end of each turn is not scored"
 )
 
 # %% tags=["claim"]
@@ -395,10 +395,10 @@ prompts = [
     )
     for question in asked
 ]
-sides = {side: clinic.answer(model, tokenizer, prompts, padding_side=side)[0] for side in ("left", "right")}
 
 # %% tags=["nbval-ignore-output"]
 alone = clinic.answer(model, tokenizer, prompts[:1])[0]
+sides = {side: clinic.answer(model, tokenizer, prompts, padding_side=side)[0] for side in ("left", "right")}
 compare(short_question=["alone", *(f"padded {side}" for side in sides)], answer=[alone, *sides.values()])
 
 # %% tags=["claim"]
@@ -479,7 +479,7 @@ def draw_alpha(ax, lora_alpha):
     right = [digit_reader.accuracy(model, data) for data in (test, old)]
     options = {"groups": ["rotated (new)", "upright (old)"], "ylabel": "digits right", "top": 1.15}
     title = f"Trained with α 16, loaded with {lora_alpha}"
-    figures.bars({"right": right}, **options, number_format="{:.0%}", title=title, ax=ax)
+    figures.bars({title: right}, **options, number_format="{:.0%}", title=title, ax=ax)
 
 
 # %%
@@ -629,7 +629,10 @@ def draw_knob(ax, knob):
     verdict = "it fits" if 1.1 * after.total <= 14.56 * 2**30 else "it does not fit"
     bars = {"as asked": in_memory.gibibytes(asked), "with the knob": in_memory.gibibytes(after)}
     T4 = {"limit": ("T4: 14.56 GiB", 14.56), "largest": 42, "unit": "GiB"}
-    figures.stacked(bars, **T4, title=f"{knob}: {verdict}", ax=ax)
+    text = (
+        f"As asked {asked.total / 2**30:.1f} GiB. With {knob} {after.total / 2**30:.1f} GiB: {verdict} a T4."
+    )
+    figures.stacked(bars, **T4, title=f"{knob}: {verdict}", alt=text, ax=ax)
 
 
 # %%
