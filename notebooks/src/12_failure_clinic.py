@@ -9,8 +9,8 @@
 # %% [markdown]
 # # 12 · What goes wrong in practice?
 #
-# Eleven notebooks showed what works. Here we break things on purpose: each failure is made, recognised by what it
-# prints, explained, cured, and the cure is checked. Look up your own symptom in the index.
+# Here we break things on purpose: each failure is made, recognised by what it prints, explained and cured. Look up your
+# own symptom in the index.
 #
 # **You will** meet a loss that is `nan`, a model that cannot stop, an adapter that loads and does nothing, an
 # evaluation that changes the training, and a job that does not fit into memory.
@@ -108,8 +108,8 @@ from lora_edu.methods.lora import LoRALinear
 torch.set_num_threads(1)  # in networks this small a second thread only gets in the way
 
 # %% [markdown]
-# The patient of sections 1, 3 and 4 is the network of notebook 05. It reads upright digits, and LoRA teaches it digits
-# after a quarter turn. Healthy, it learns 200 of them in 60 steps:
+# The patient of sections 1, 3 and 4 is the network of notebook 05, which reads upright digits. LoRA teaches it digits
+# after a quarter turn:
 
 # %%
 base = digit_reader.base_network()
@@ -207,14 +207,13 @@ except ValueError as error:
     print("ValueError:", error)
 
 # %% [markdown]
-# Why is the loss *scaled*? In fp16, what lies below $2^{-25}$ becomes 0. Multiply the loss by $c$, and all gradients
-# grow by $c$; before the step, divide by $c$ in float32 ([Micikevicius et al. 2017](https://arxiv.org/abs/1710.03740),
+# Why is the loss *scaled*? In fp16, what lies below $2^{-25}$ becomes 0. So multiply the loss by $c$, and before the step
+# divide by $c$ in float32 ([Micikevicius et al. 2017](https://arxiv.org/abs/1710.03740),
 # section 3.2):
 #
 # $$g = \frac{1}{c} \cdot \frac{\partial (c L)}{\partial \theta}$$
 #
-# In danger are the gradients that flow back through the layers. Here are ours below layer 2, computed in 64 bits,
-# scaled, and stored in fp16.
+# Here are the gradients that flow back below layer 2, computed in 64 bits, scaled, and stored in fp16.
 
 # %%
 patients = {steps: copy.deepcopy(untrained) for steps in (0, 60, 600)}
@@ -239,7 +238,7 @@ explore(draw_scale, log2_scale=range(0, 41, 4), steps=list(found), start={"log2_
 # %% [markdown]
 # The better the model, the smaller its gradients: after 600 steps 69 % vanish without a scale, and 12 % at $2^{16}$,
 # where PyTorch's scaler begins. It halves the scale when a gradient overflows, skips that step, and doubles the scale
-# after 2,000 good ones. A few skipped steps at the start are no failure.
+# after 2,000 good ones.
 #
 # ### Exercise 12.1 · A step of a loss scaler (two stars, 7 minutes)
 #
@@ -319,8 +318,7 @@ assert medians["r 64, α 128"][2] < 0.8 and abs(results["r 64, α 128"][:, 3, 0]
 #
 # *Core: four mistakes with one template, each made and cured.*
 #
-# A chat template writes a conversation as one text, with special tokens between the turns (notebook
-# [06](06_lora_on_a_language_model.ipynb), section 3).
+# A chat template writes a conversation as one text (notebook [06](06_lora_on_a_language_model.ipynb), section 3).
 
 # %%
 model, tokenizer = load_base_model(dtype="float32")
@@ -373,8 +371,8 @@ compare(stops_at=list(ends), answer=answers)
 assert answers[0].count("<|im_end|>") == 1 and answers[1].count("<|im_end|>") > 1
 
 # %% [markdown]
-# **Two beginnings.** Templates of Llama and Gemma write the beginning of text, BOS, and so does the tokenizer. Do both,
-# and the model reads a text that it never saw in training. We give our tokenizer that habit:
+# **Two beginnings.** Templates of Llama and Gemma write the beginning of text, BOS, and so do their tokenizers. With
+# both, the model reads what it never saw in training. We give our tokenizer that habit:
 
 # %%
 twice = clinic.writes_bos(tokenizer)
@@ -407,8 +405,7 @@ del model  # room for what follows
 
 # %% [markdown]
 # On the left it answers as if alone. **Cure:** `padding_side="left"` to generate ([transformers, text
-# generation](https://huggingface.co/docs/transformers/llm_tutorial)). In training the side does not matter, since
-# filling is neither read nor scored.
+# generation](https://huggingface.co/docs/transformers/llm_tutorial)).
 #
 # ## 3. The adapter is loaded. Where is its effect?
 #
@@ -487,8 +484,7 @@ explore(draw_alpha, lora_alpha=[1, 2, 4, 8, 16, 32, 64, 256], start={"lora_alpha
 
 # %% [markdown]
 # The smaller $\alpha$, the more the model is its base again; the larger, the worse it reads both. Nothing raises an
-# error. An adapter that is *merged* and then without effect is another illness: notebook
-# [10](10_qlora_finetune.ipynb), section 5.
+# error. If an adapter loses its effect when *merged*, see notebook [10](10_qlora_finetune.ipynb), section 5.
 #
 # ## 4. Why did looking at it change the training?
 #
@@ -559,10 +555,10 @@ title = "Only the evaluation that gives the mode back leaves the losses alone"
 figures.lines(shown, xlabel="step", ylabel="difference of the loss", title=title)
 
 # %% [markdown]
-# `eval_for_good` is the sly one. Its training loss looks *better*, for dropout is off for the rest. `model.eval()`
-# changes behaviour; it freezes nothing. `in_training_mode` scores by luck and moves the random numbers, as does an
-# evaluation that samples text. `merge_and_subtract` leaves the losses alone, and not the base weights: rounding stays
-# behind, in 64 bits a little, in 16 much more (notebook [05b](05b_cost_and_shipping.ipynb)). The [first LoRA
+# `eval_for_good` is the sly one. Its training loss looks *better*, for dropout is off for the rest. `in_training_mode`
+# scores by luck and moves the random numbers, as does an evaluation that samples text. `merge_and_subtract` leaves the
+# losses alone, but rounding changes the base weights, in 16 bits much more (notebook
+# [05b](05b_cost_and_shipping.ipynb)). The [first LoRA
 # library](https://github.com/microsoft/LoRA/blob/main/loralib/layers.py) merges in `eval()` and subtracts in `train()`.
 #
 # ### Exercise 12.3 · Measure and leave no trace (two stars, 6 minutes)
@@ -639,9 +635,9 @@ def draw_knob(ax, knob):
 explore(draw_knob, knob=list(knobs))
 
 # %% [markdown]
-# The rank saves 1.1 of 38.3 GiB. What fills the memory are activations: they grow with the *tokens* at once, whatever
-# the rank. Knobs that cost no quality come first, and `preflight` turns them by itself. Checkpointing costs time. Fewer
-# sequences at once, with gradients summed over more of them, give the same step.
+# The rank saves 1.1 of 38.3 GiB. What fills the memory are activations: they grow with the *tokens* at once. Knobs that
+# cost no quality come first, and `preflight` turns them by itself. Checkpointing costs time. Fewer sequences at once,
+# with gradients summed over more of them, give the same step.
 
 # %%
 fitting = preflight(asked, "cuda", available=int(14.56 * 2**30))
