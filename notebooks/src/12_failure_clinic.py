@@ -207,8 +207,8 @@ except ValueError as error:
     print("ValueError:", error)
 
 # %% [markdown]
-# Why is the loss *scaled*? In fp16, what lies below $2^{-25}$ becomes 0. So multiply the loss by $c$, and before the step
-# divide by $c$ in float32 ([Micikevicius et al. 2017](https://arxiv.org/abs/1710.03740),
+# Why is the loss *scaled*? In fp16, what lies below $2^{-25}$ becomes 0. So multiply the loss by $c$, and before the
+# step divide by $c$ in float32 ([Micikevicius et al. 2017](https://arxiv.org/abs/1710.03740),
 # section 3.2):
 #
 # $$g = \frac{1}{c} \cdot \frac{\partial (c L)}{\partial \theta}$$
@@ -400,8 +400,8 @@ sides = {side: clinic.answer(model, tokenizer, prompts, padding_side=side)[0] fo
 compare(short_question=["alone", *(f"padded {side}" for side in sides)], answer=[alone, *sides.values()])
 
 # %% tags=["claim"]
-assert sides["left"] == alone != sides["right"]
 del model  # room for what follows
+assert sides["left"] == alone != sides["right"]
 
 # %% [markdown]
 # On the left it answers as if alone. **Cure:** `padding_side="left"` to generate ([transformers, text
