@@ -6,6 +6,7 @@ from statistics import median
 import pytest
 
 from lora_edu.classroom import records
+from lora_edu.classroom.experiments import gpu_fits
 from tools import draw_gpus
 from tools.draw_gpus import GIB, alone, scores, shared_gpu, times_as_fast
 
@@ -60,3 +61,19 @@ def test_the_speeds_are_kept_with_their_revision():
         assert re.search(rf"{small[way]:.2f} (?:times .* and|and) {large[way]:.2f}", TEXT), way
     for name in ("scaling_135m", "scaling_7b"):
         assert records.read(name)["revision"].startswith("2e0cc6c") and "revision `2e0cc6c`" in TEXT
+
+
+def test_what_notebook_12_says_of_gpus_is_in_the_records():
+    [source] = (draw_gpus.ROOT / "notebooks" / "src").glob("12_*.py")
+    text = source.read_text("utf-8")
+    full, lora, qlora = alone().values()
+    assert f"{lora['seconds']:.0f} s, full fine-tuning {full['seconds']:.0f} s" in text
+    faster = qlora["seconds"] / lora["seconds"] - 1
+    assert (
+        f"{100 * faster:.0f} % for the 135M: {lora['seconds']:.0f} s against {qlora['seconds']:.0f}" in text
+    )
+    columns = gpu_fits.measured_columns()
+    rows = zip(columns["model"], columns["method"], columns["measured_GiB"], strict=True)
+    held = {method: float(gib) for model, method, gib in rows if model == "Mistral-7B"}
+    large, small = 1 - held["qlora"] / held["lora"], 1 - qlora["GiB"] / lora["GiB"]
+    assert f"{100 * large:.0f} % for a 7B shape, {100 * small:.0f} % for the 135M" in text

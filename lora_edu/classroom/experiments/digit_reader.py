@@ -28,13 +28,11 @@ def base_network() -> nn.Sequential:
     return base.requires_grad_(False)
 
 
-def with_lora(
-    base: nn.Sequential, r: int, lora_alpha: float, lora_dropout: float = 0.0, use_rslora: bool = False
-) -> nn.Sequential:
+def with_lora(base: nn.Sequential, r: int, lora_alpha: float, lora_dropout: float = 0.0) -> nn.Sequential:
     """A copy of the network with a `LoRALinear` over each hidden layer; parameters as there."""
     model = copy.deepcopy(base)
     for layer in HIDDEN:
-        model[layer] = LoRALinear(model[layer], r, lora_alpha, lora_dropout, use_rslora)
+        model[layer] = LoRALinear(model[layer], r, lora_alpha, lora_dropout)
     return model.double()
 
 
@@ -48,7 +46,6 @@ def train(
     data: digits.Data,
     learning_rate: float,
     steps: int = 60,
-    eps: float = 1e-8,
     watch: Watch | None = None,
 ) -> list[float]:
     """Train with Adam whatever may train, on all of `data` at each step.
@@ -57,7 +54,7 @@ def train(
     ----------
     model, data
         A classifier; its inputs (n, features) and labels (n,).
-    learning_rate, eps
+    learning_rate
         Of Adam.
     steps
         How often the weights change.
@@ -71,7 +68,7 @@ def train(
     """
     X, y = data
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=learning_rate, eps=eps)
+    optimizer = torch.optim.Adam(trained, lr=learning_rate)
     losses = []
     for step in range(1, steps + 1):
         loss = F.cross_entropy(model(X), y)
