@@ -28,11 +28,13 @@ def base_network() -> nn.Sequential:
     return base.requires_grad_(False)
 
 
-def with_lora(base: nn.Sequential, r: int, lora_alpha: float, lora_dropout: float = 0.0) -> nn.Sequential:
+def with_lora(
+    base: nn.Sequential, r: int, lora_alpha: float, lora_dropout: float = 0.0, use_rslora: bool = False
+) -> nn.Sequential:
     """A copy of the network with a `LoRALinear` over each hidden layer; parameters as there."""
     model = copy.deepcopy(base)
     for layer in HIDDEN:
-        model[layer] = LoRALinear(model[layer], r, lora_alpha, lora_dropout)
+        model[layer] = LoRALinear(model[layer], r, lora_alpha, lora_dropout, use_rslora)
     return model.double()
 
 
