@@ -229,7 +229,7 @@ def draw_scale(ax, log2_scale, steps):
     values = [share.double().mean().item() for share in shares]
     options = {"groups": ["become 0", "survive", "become infinite"], "number_format": "{:.0%}", "top": 1.15}
     title = f"Loss scale {2**log2_scale:,}, after {steps} steps"
-    figures.bars({title: values}, **options, ylabel="share of the gradients", title=title, ax=ax)
+    figures.bars({title: values}, **options, ylabel="share", title=title, ax=ax)
 
 
 # %%
