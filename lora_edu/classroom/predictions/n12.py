@@ -17,7 +17,7 @@ PREDICTIONS = (
     ),
     Question(
         "Every name in the file now begins with `model.`. What does `load_state_dict(..., strict=False)` do?",
-        ("it raises an error", "it warns", "it loads nothing, and is silent"),
+        ("it loads nothing, and is silent", "it raises an error", "it warns"),
         answer="it loads nothing, and is silent",
         why="It returns the names that it did not use, and raises nothing.",
     ),
