@@ -260,7 +260,7 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
         run = json.loads(file.read_text("utf-8"))
         predicted = sum((run["predicted_memory_bytes"] or {}).values())
         sizes = (predicted, run["peak_gpu_memory_bytes"] or 0, run["peak_gpu_reserved_bytes"] or 0)
-        runs.append({"run": file.parent.name, "step_seconds": run["seconds"]["step"]} | _compared(*sizes))
+        runs.append({"run": file.parent.name, "step_seconds": run["seconds"].get("step")} | _compared(*sizes))
     return runs
 
 

@@ -38,9 +38,7 @@ NEEDED = {
         "model, tokenizer =",
         "for name in PERSONAS",
         "for number in",
-        "base_bytes =",
-        "def draw_storage",
-        "generator =",
+        "customers =",
     ),
 }
 
