@@ -97,7 +97,7 @@ def _silently(make: Callable[[Hashable], T], key: Hashable) -> dict[Hashable, T]
     with warnings.catch_warnings(record=True) as warned, redirect_stdout(said), redirect_stderr(said):
         try:
             made = make(key)
-        except Exception:  # noqa: BLE001 (the move makes it again, and raises what this was)
+        except Exception:  # the move makes it again, and raises what this was
             return {}
     return {} if warned or said.getvalue() else {key: made}
 
