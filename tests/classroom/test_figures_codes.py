@@ -33,6 +33,11 @@ def test_levels_walk_down_to_the_step_and_the_axes_stand_still():
     assert figures.to_png(settled(1, settled(4))[0]) == figures.to_png(settled(1)[0])
 
 
+def test_a_level_that_none_uses_is_no_times_rarer():
+    picture = figures.level_use([-1, 0, 1], [0.0, 0.5, 0.5], title="One lies idle")
+    assert "least -1, by none." in picture.alt and "inf" not in picture.alt
+
+
 def test_the_sentence_says_how_far_the_levels_are():
     [walk, _] = settled(4)
     assert walk.alt.startswith(
@@ -86,6 +91,10 @@ def test_nothing_collides(blocksize):
         (lambda: figures.level_use([0, 1], [1.0]), r"got \(2,\) and \(1,\)"),
         (lambda: figures.shaded_table({"g": {"a": [1.0]}}, **TABLE), "rows of 2 numbers"),
         (lambda: figures.shaded_table({}, **TABLE), "rows of 2 numbers"),
+        (
+            lambda: figures.shaded_table(ROWS, **TABLE | {"limits": [(0, 1), (2, 2)]}),
+            "limits must be pairs that ascend",
+        ),
         (lambda: figures.stored_bytes(130), "blocksize must be an even number from 16 to 128, got 130"),
         (lambda: figures.stored_bytes(17), "blocksize must be an even number from 16 to 128, got 17"),
     ],

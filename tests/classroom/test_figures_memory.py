@@ -62,6 +62,16 @@ def test_a_measured_sum_stands_beside_its_prediction_and_what_did_not_fit_says_s
     assert figures.collisions(picture) == [] and not figures.is_cut_off(picture)
 
 
+@pytest.mark.parametrize("room", [15.8, 16.5, 17.4, 18.4])
+def test_a_sum_never_stands_on_the_line_of_the_limit(room):
+    picture = peak(limit=("GPU", room), largest=16)
+    figures.to_png(picture)
+    line = picture.transData.transform((room, 0))[0]
+    [total] = [text.get_window_extent() for text in picture.texts if text.get_text() == "15.50 GiB"]
+    assert not total.x0 - 3 < line < total.x1 + 3
+    assert figures.collisions(picture) == [] and not figures.is_cut_off(picture)
+
+
 def test_an_axis_of_its_own_stands_still():
     assert peak(largest=40.0).get_xlim() == (0, pytest.approx(1.22 * 40))
     with pytest.raises(ValueError, match=r"largest must be at least the longest bar, 15.5, got 10"):

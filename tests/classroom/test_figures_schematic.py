@@ -108,6 +108,7 @@ def test_labels_are_shifted_by_one_and_shaded_by_probability():
     assert len(x["Q"]) == len(x["?"]) == 1
     framed = [p for p in picture.patches if to_hex(p.get_edgecolor()) == ROLES["gradients"].lower()]
     assert len(framed) == 1
+    assert any("label \N{MINUS SIGN}100" in text for text, _ in texts) and "the label -100" in picture.alt
 
 
 def test_a_long_example_takes_more_lines_and_collides_nowhere():

@@ -62,6 +62,14 @@ def test_a_way_at_the_roof_reaches_all_of_it_and_4_bits_stand_further_right():
     [
         (lambda: figures.speed_by_tokens({"a": [1, 2]}, tokens=TOKENS), "a must be 3 speeds above 0"),
         (lambda: figures.speed_by_tokens({"a": [1, 2, 0]}, tokens=TOKENS), "a must be 3 speeds above 0"),
+        (
+            lambda: figures.speed_by_tokens({"a": [1, 2]}, tokens=[8, 1]),
+            r"that ascend, the first 1 or more, got \[8, 1\]",
+        ),
+        (
+            lambda: figures.speed_by_tokens({"a": [1, 2]}, tokens=[8, 64], cited={"T4": 2}),
+            r"tokens must begin with 1 where speeds at one token are cited, got \[8, 64\]",
+        ),
         (lambda: figures.roof_by_tokens({"a": work(1, 1)}, **CHIP), "ways must be at least two"),
         (lambda: figures.roof_by_tokens({"a": work(1, 1), "b": [(1, 1, 1)]}, **CHIP), "b must be 3 triples"),
         (

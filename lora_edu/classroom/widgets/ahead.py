@@ -21,6 +21,8 @@ from typing import Generic, TypeVar
 
 from IPython.core.getipython import get_ipython
 
+SECONDS_BEFORE = 0.1
+"""For the picture that was asked for: the thread that sends it needs Python, too."""
 SECONDS_BETWEEN = 0.02
 """For what came in meanwhile."""
 
@@ -57,11 +59,11 @@ class Ahead(Generic[T]):
         is_waiting = bool(self._planned)
         self._planned = [key for key in keys if key not in self._made]
         if self._planned and not is_waiting:
-            self._wait()
+            self._wait(SECONDS_BEFORE)
 
-    def _wait(self) -> None:
+    def _wait(self, seconds: float) -> None:
         try:
-            asyncio.get_running_loop().call_later(SECONDS_BETWEEN, self._make_one)
+            asyncio.get_running_loop().call_later(seconds, self._make_one)
         except RuntimeError:  # no loop: no kernel
             self._planned = []
 
@@ -77,7 +79,7 @@ class Ahead(Generic[T]):
         if not made:
             self._planned = []
         if self._planned:
-            self._wait()
+            self._wait(SECONDS_BETWEEN)
 
     def _forget_what_is_old(self) -> None:
         if self._cells_run != cells_run():

@@ -158,9 +158,9 @@ def explore(
     Parameters
     ----------
     draw : callable
-        ``draw(ax, **values)`` draws with functions of `figures`, passing them ``ax``; the ``alt`` it gives
-        is the line of text below the picture, so it should state the numbers. With `panels` above 1, it
-        gets as many axes: ``draw(left, right, **values)``.
+        ``draw(ax, **values)`` draws with functions of `figures`, passing them ``ax``, and changes nothing else: after
+        a move the neighbours are drawn ahead (`ahead`). The ``alt`` it gives is the line of text below the picture,
+        so it should state the numbers. With `panels` above 1, it gets as many axes: ``draw(left, right, **values)``.
     start : mapping, optional
         Value that a control has at first, by name; its first one if left out.
     panels : int
