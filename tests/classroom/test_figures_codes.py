@@ -16,7 +16,7 @@ TABLE = {"columns": ["x", "y"], "limits": [(0, 0.2)] * 2, "formats": ["{:.2f}", 
 def settled(step, pictures=None, **options):
     pictures = pictures or figures.new_pictures(2)
     figures.settling(*pictures, CODES, ERRORS, step=step, title="They settle", **TARGET | options)
-    figures.to_png(pictures[0])
+    figures.to_quick_png(pictures[0])
     return pictures
 
 
@@ -79,7 +79,7 @@ def test_every_byte_has_the_same_area(blocksize):
 @pytest.mark.parametrize("blocksize", [16, 32, 64, 128])
 def test_nothing_collides(blocksize):
     for picture in (figures.stored_bytes(blocksize, title="Bytes"), settled(3)[0]):
-        figures.to_png(picture)
+        figures.to_quick_png(picture)
         assert figures.collisions(picture) == [] and not figures.is_cut_off(picture)
 
 

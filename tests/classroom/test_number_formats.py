@@ -91,7 +91,7 @@ def test_nine_digits_show_that_no_floating_point_format_holds_a_tenth():
 def test_every_bit_stands_in_the_box_of_its_field():
     rows = {"a": ({"sign": "1", "rest": "0110"}, "-6"), "b": ({"whole": "101"}, "5")}
     picture = figures.bit_fields(rows, alt=ALT)
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     widths = [box.get_width() for box in picture.patches]
     assert [width / widths[0] for width in widths] == pytest.approx([1, 4, 3])
     texts = {text.get_text(): text.get_window_extent() for text in picture.texts}
@@ -108,7 +108,7 @@ def test_no_bits_touch_and_boxes_stand_still(number):
     edges = []
     for drawn in (0.5, number):
         figures.bit_fields(number_formats.rows(drawn, largest=1), ax=used)
-        figures.to_png(used)
+        figures.to_quick_png(used)
         assert figures.collisions(used) == []
         edges.append([box.get_window_extent().extents.tolist() for box in used.patches])
     assert edges[0] == edges[1]
@@ -116,7 +116,7 @@ def test_no_bits_touch_and_boxes_stand_still(number):
 
 def test_the_longest_row_stays_on_the_canvas():
     picture = figures.bit_fields(number_formats.rows(-1.23456789e-30, largest=1), alt=ALT)
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     page = picture.get_figure().bbox
     boxes = [text.get_window_extent() for text in picture.texts]
     assert min(box.x0 for box in boxes) >= 0 and max(box.x1 for box in boxes) <= page.x1
@@ -127,7 +127,7 @@ def test_block_sizes_stand_along_the_marked_line_as_far_as_there_is_room():
     series = {f"{b} bits": ([b + 32 / size for size in sizes], np.geomspace(1, 0.6, 6) / b) for b in (3, 4)}
     bits, errors = series["4 bits"]
     picture = figures.error_budget(series, chosen=(bits[2], errors[2]), along=sizes, title="Blocks")
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     named = {
         text.get_text(): text.xy for text in picture.texts if text.get_text() in map("{:,}".format, sizes)
     }

@@ -101,11 +101,11 @@ def memory_at_peak(
 
 
 def _keep_off(picture: Picture, texts: Sequence[Text], line: float, gap: float) -> None:
-    """Move texts that stand on an upright line to the right of it."""
-    x = picture.transData.transform((line, 0))[0]
+    """Move texts that stand on an upright line to the right of it, if they have room there; else it is interrupted."""
+    x, beside = (picture.transData.transform((place, 0))[0] for place in (line, line + gap))
     for text in texts:
         box = text.get_window_extent()
-        if box.x0 - CLEAR < x < box.x1 + CLEAR:
+        if box.x0 - CLEAR < x < box.x1 + CLEAR and beside + box.width < picture.bbox.x1:
             text.set_x(line + gap)
 
 
