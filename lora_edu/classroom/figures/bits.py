@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -80,8 +81,8 @@ def bit_fields(
                         ha="center" if centred else "right",
                         va="bottom",
                     )
-                corner, style = (x, block.y), {"facecolor": (color, 0.22), "edgecolor": color}
-                picture.add_patch(Rectangle(corner, block.width, TALL, **style))
+                style: dict[str, Any] = {"facecolor": (color, 0.22), "edgecolor": color}
+                picture.add_patch(Rectangle((x, block.y), block.width, TALL, **style))
                 # One text a field: a text a bit would be too slow for a slider.
                 word(picture, (block.top[0], middle), bits, size=size, family="monospace")
                 x += block.width + GAP * unit
@@ -167,7 +168,13 @@ def _name_points(
         if all(abs(line[place][0] - line[other][0]) > ROOM * wide for other in shown):
             shown.append(place)
     for place in shown:
-        style = {"textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": SIZE, "zorder": 4}
+        style: dict[str, Any] = {
+            "textcoords": "offset points",
+            "ha": "center",
+            "va": "bottom",
+            "fontsize": SIZE,
+            "zorder": 4,
+        }
         box = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
         picture.annotate(f"{along[place]:,}", line[place], (0, 9), bbox=box, **style)
     picture.set_xlabel("bits per weight; along the marked line: block size")

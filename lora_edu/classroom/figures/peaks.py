@@ -77,7 +77,7 @@ def memory_at_peak(
                 picture.plot([found], [place], marker="D", color=INK, markersize=9, linestyle="")
             at = max(totals[place], found or 0.0) + end / 40
             box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}
-            style = {"va": "center", "fontweight": "bold", "fontsize": SIZE, "bbox": box}
+            style: dict[str, Any] = {"va": "center", "fontweight": "bold", "fontsize": SIZE, "bbox": box}
             texts.append(picture.text(at, place, text, **style))
         if limit is not None:
             ends = -0.6, len(bars) + 0.15

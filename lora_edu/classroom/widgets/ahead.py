@@ -26,10 +26,11 @@ SECONDS_BEFORE = 0.1
 SECONDS_BETWEEN = 0.02
 """For what came in meanwhile."""
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
+class Ahead(Generic[K, T]):
     """What `make` returns for a key, kept until another cell has run, and made before it is asked for.
 
     Parameters
@@ -40,20 +41,20 @@ class Ahead(Generic[T]):
         Whether nobody can ask any more: nothing is made ahead then.
     """
 
-    def __init__(self, make: Callable[[Hashable], T], is_over: Callable[[], bool]):
+    def __init__(self, make: Callable[[K], T], is_over: Callable[[], bool]):
         self._make, self._is_over = make, is_over
-        self._made: dict[Hashable, T] = {}
+        self._made: dict[K, T] = {}
         self._cells_run = cells_run()
-        self._planned: list[Hashable] = []
+        self._planned: list[K] = []
 
-    def __call__(self, key: Hashable) -> T:
+    def __call__(self, key: K) -> T:
         """What belongs to the key, made now if need be."""
         self._forget_what_is_old()
         if key not in self._made:
             self._made[key] = self._make(key)
         return self._made[key]
 
-    def plan(self, keys: Iterable[Hashable]) -> None:
+    def plan(self, keys: Iterable[K]) -> None:
         """Make these soon, the first one first, in place of what was planned until now."""
         self._forget_what_is_old()
         is_waiting = bool(self._planned)
@@ -93,7 +94,7 @@ def cells_run() -> int:
     return shell.execution_count if shell else 0
 
 
-def _silently(make: Callable[[Hashable], T], key: Hashable) -> dict[Hashable, T]:
+def _silently(make: Callable[[K], T], key: K) -> dict[K, T]:
     """What was made, by its key; nothing if it would have been seen: an error, a warning, a text."""
     said = io.StringIO()
     with warnings.catch_warnings(record=True) as warned, redirect_stdout(said), redirect_stderr(said):
