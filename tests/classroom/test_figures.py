@@ -233,7 +233,7 @@ def test_text_is_legible_on_a_projector_and_nothing_collides(name):
     picture = FIGURES[name](
         title="What a figure found out, in a sentence that takes more than a line of the card"
     )
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert figures.collisions(picture) == []
     texts = [picture.title, *picture.texts]
     if picture.axison:
@@ -261,10 +261,10 @@ def test_a_figure_shows_a_png_and_its_text(name):
 def test_redrawing_gives_the_picture_that_drawing_gives(name):
     [used] = figures.new_pictures()
     figures.lines({"old": [5, 4, 3]}, ax=used, alt=ALT, log_y=True)
-    figures.to_png(used)
+    figures.to_quick_png(used)
     redrawn = FIGURES[name](ax=used, alt=ALT)
     assert redrawn is used
-    assert figures.to_png(redrawn) == figures.to_png(FIGURES[name](alt=ALT))
+    assert figures.to_quick_png(redrawn) == figures.to_quick_png(FIGURES[name](alt=ALT))
 
 
 def test_series_differ_without_colour():
@@ -373,7 +373,7 @@ def test_labels_with_room_stand_where_their_lines_end():
 
 def test_a_number_stands_at_its_bar_and_not_at_its_whisker():
     picture = figures.bars({"a": [[0.5], [0.9], [0.1]]}, groups=["x"])
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     [number] = picture.texts
     assert number.get_text() == "0.5" and number.xy[1] == 0.5 and figures.collisions(picture) == []
 
@@ -383,7 +383,7 @@ def test_collisions_are_found():
     picture.text(0.5, 0.5, "one", transform=picture.transAxes)
     picture.text(0.5, 0.5, "two", transform=picture.transAxes)
     picture.text(1.2, 0.5, "three", transform=picture.transAxes, clip_on=False).set_in_layout(False)
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert figures.collisions(picture) == ["'one' meets 'two'", "'three' leaves the card"]
 
 
@@ -413,7 +413,7 @@ def test_a_label_stands_at_its_line_s_end_though_the_layout_is_kept():
     [picture] = figures.new_pictures()
     for steep in (1, 50):
         figures.lines({"steep": [0, steep], "flat": [0, 1 / 4]}, ax=picture)
-        figures.to_png(picture)
+        figures.to_quick_png(picture)
         figures.freeze_layout(picture)
     label = next(text for text in picture.texts if text.get_text() == "steep")
     box = label.get_window_extent()

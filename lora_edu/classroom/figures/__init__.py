@@ -43,6 +43,7 @@ from lora_edu.classroom.figures.numbered import numbered_levels
 from lora_edu.classroom.figures.overlaps import collisions
 from lora_edu.classroom.figures.palette import COLORS, HATCHES, LINE_STYLES, MARKERS, ROLES
 from lora_edu.classroom.figures.peaks import memory_at_peak
+from lora_edu.classroom.figures.quick_png import quick_png
 from lora_edu.classroom.figures.rank_panels import rank_panels
 from lora_edu.classroom.figures.ranks import energy_by_rank, share_by_rank
 from lora_edu.classroom.figures.rates import score_by_rate, score_by_step

@@ -16,6 +16,7 @@ from lora_edu.classroom.figures.schematic.sheet import SIZE, Block, sheet, word
 WIDTH, MARGIN, TILE = 10.8, 1.75, 0.4
 IGNORED = -100  # PyTorch's and transformers' label for "not scored"
 UNSURE = 0.1
+MINUS = "\N{MINUS SIGN}"
 
 
 def scored_example(
@@ -149,8 +150,11 @@ def _key(shades: Mapping[str, np.ndarray], copied: Sequence[bool] | None) -> str
     if copied is not None:
         return "with an edge: copied from the sentence · without: the form · grey: read, not scored"
     if any(np.isnan(values[1:]).all() for values in shades.values()):
-        return "grey: read, not scored · dot: nothing has to be said here"
-    return "shade: probability of the right token · framed: below 10 % · grey: read, not scored"
+        return f"grey: read, not scored · dot: nothing has to be said here, label {IGNORED:d}".replace(
+            "-", MINUS
+        )
+    right = "shade: probability of the right token · framed: below 10 %"
+    return f"{right} · grey: not scored · dot: label {IGNORED:d}".replace("-", MINUS)
 
 
 def _said(
@@ -162,7 +166,7 @@ def _said(
     answer = [i for i in range(1, len(shown)) if scored[i]]
     parts = [
         f"{len(shown)} tokens are read and {len(answer)} are scored, from {shown[answer[0]]} to {shown[answer[-1]]}",
-        "At each place the model must say the next one",
+        f"At each place the model must say the next one; what is not scored has the label {IGNORED}",
     ]
     if copied is not None:
         parts.append(f"{sum(copied)} of them are copied, the others are the form")
