@@ -300,8 +300,8 @@ def _shape(place: str, record: Any, names: dict[str, str]) -> tuple[str, ...]:
     if shape is None:
         allowed = "; or ".join(" and ".join(shape) for shape in _SHAPES)
         raise ValueError(
-            f"{place} must be a JSON object with the keys {allowed} (or columns must say which is which); got "
-            f"{shown(record)}"
+            f"{place} must be a JSON object with the keys {allowed}; got {shown(record)}. Where they have other names, "
+            "columns says which is which"
         )
     return shape
 
