@@ -301,6 +301,7 @@ model.save_pretrained(adapter)
 # On Colab, download it, or copy it to your Drive:
 #
 # ```python
+# import shutil
 # from google.colab import drive, files
 #
 # files.download(shutil.make_archive("adapter", "zip", adapter))
