@@ -47,7 +47,8 @@ def write_model(kind, folder):
     if kind == "qwen2":
         tokenizer.chat_template = TEMPLATE
     torch.manual_seed(0)
-    config, model = (LlamaConfig, LlamaForCausalLM) if kind == "llama" else (Qwen2Config, Qwen2ForCausalLM)
+    makers: Any = (LlamaConfig, LlamaForCausalLM) if kind == "llama" else (Qwen2Config, Qwen2ForCausalLM)
+    config, model = makers
     model(
         config(
             vocab_size=len(tokenizer),
