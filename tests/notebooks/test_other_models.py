@@ -37,6 +37,10 @@ FEW_STEPS = [
     ('"eval_steps": 20', '"eval_steps": 6'),
     ("[::10]", "[::50]"),
     ("steps=32, save_every=8", "steps=4, save_every=2"),
+    (
+        'as_asked.settings["seq"]',
+        "160",
+    ),  # the slider is of recorded shapes alone: counted once for both models
 ]
 TEMPLATE = (
     "{% for m in messages %}<|turn|>{{ m['role'] }}: {{ m['content'] }}<|over|>{% endfor %}"
