@@ -7,6 +7,7 @@ cells run, but those of the learner. What they say is compared with arithmetic o
 import ast
 import json
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,16 @@ SIZES = {
     "llama": {"hidden_size": 64, "intermediate_size": 192, "layers": 2, "heads": 4, "kv": 2, "more": 7},
     "qwen2": {"hidden_size": 128, "intermediate_size": 256, "layers": 3, "heads": 2, "kv": 1, "more": 40},
 }
-FEW_STEPS = [("recipe.steps", "12"), ('"eval_steps": 20', '"eval_steps": 6'), ("[::10]", "[::50]")]
+FEW_STEPS = [
+    ("recipe.steps", "12"),
+    ('"eval_steps": 20', '"eval_steps": 6'),
+    ("[::10]", "[::50]"),
+    ("steps=32, save_every=8", "steps=4, save_every=2"),
+    (
+        'as_asked.settings["seq"]',
+        "160",
+    ),  # the slider is of recorded shapes alone: counted once for both models
+]
 TEMPLATE = (
     "{% for m in messages %}<|turn|>{{ m['role'] }}: {{ m['content'] }}<|over|>{% endfor %}"
     "{% if add_generation_prompt %}<|turn|>assistant: {% endif %}"
@@ -47,7 +57,8 @@ def write_model(kind, folder):
     if kind == "qwen2":
         tokenizer.chat_template = TEMPLATE
     torch.manual_seed(0)
-    config, model = (LlamaConfig, LlamaForCausalLM) if kind == "llama" else (Qwen2Config, Qwen2ForCausalLM)
+    makers: Any = (LlamaConfig, LlamaForCausalLM) if kind == "llama" else (Qwen2Config, Qwen2ForCausalLM)
+    config, model = makers
     model(
         config(
             vocab_size=len(tokenizer),

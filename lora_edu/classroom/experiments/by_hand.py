@@ -123,7 +123,7 @@ def decision(asked: Ledger, times: float) -> str:
     try:
         fitting = preflight(asked, device, available=int(times * asked.total))
     except MemoryError as refusal:
-        return f"refused. {refusal}"
+        return f"refused: {refusal}"
     return changes(asked, fitting) or "as it is"
 
 

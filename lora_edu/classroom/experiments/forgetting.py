@@ -143,7 +143,7 @@ def trade_offs(
     series = {
         "120 steps": by_rate(RATES, event_steps=120, general_lines=0),
         "240 steps": by_rate(LONGER, event_steps=240, general_lines=0),
-        "with 60 general lines": by_rate(REHEARSED, event_steps=120, general_lines=60),
+        "+60 general": by_rate(REHEARSED, event_steps=120, general_lines=60),
     }
     loss, score = pair(records.read("forgetting")["base"])
     return series, (loss, score)

@@ -15,10 +15,11 @@ from lora_edu.classroom.figures._marks import SIZE, label, name_bars
 from lora_edu.classroom.figures.palette import COLORS, LINE_STYLES, MARKERS, PAPER, ROLES, readable
 
 ROOM = 0.12  # of each axis, beside the outermost points
-# Where the names of a series' points stand: to the right and below of them, or above.
+# Where the names of a series' points stand: to the right and below of them, left, or above.
 _BELOW = {"xytext": (7, -5), "ha": "left", "va": "top"}
 _ABOVE = {"xytext": (0, 9), "ha": "center", "va": "bottom"}
-_SIDES: tuple[dict[str, Any], ...] = (_BELOW, _ABOVE, _ABOVE)
+_LEFT = {"xytext": (-6, 5), "ha": "right", "va": "bottom"}
+_SIDES: tuple[dict[str, Any], ...] = (_BELOW, _LEFT, _ABOVE)
 _BOX = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5}  # no line strikes a name through
 
 
@@ -38,7 +39,7 @@ def trade_off(
     ----------
     series : mapping of str to mapping of str to array
         Label to points, in the order in which they are joined: a short name to cost and score of each repeat,
-        (repeats, 2); at most three series.
+        (repeats, 2); at most three series. Each has a place of its own for the names of its points.
     base : (float, float)
         Cost and score at the start, before any training.
     xlabel, ylabel, title, alt, ax
