@@ -224,6 +224,7 @@ def record_model(name: str, folder: Path, source: Path = SOURCE) -> dict[str, An
     """
     start, random = time.perf_counter(), name != REAL
     model = str(write_random_model(name, folder / "model")) if random else DEFAULT_NAME
+    folder.mkdir(parents=True, exist_ok=True)
     notes = folder / "notes.jsonl"
     environment = T4 | (CUT if random else {}) | {MODEL: model, "LORA_EDU_RUNS": str(folder / "runs")}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -254,13 +255,18 @@ def _noted(notes: Path, sources: list[str]) -> dict[str, Any]:
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:
-    """Each run of `finetune`: what was predicted and what it took, answering included."""
+    """Each run of `finetune`: what was predicted and what it took, answering included.
+
+    A run that the page itself recorded, cell by cell, is left out: its peak was reset at each cell.
+    """
     runs = []
     for file in sorted(folder.glob("*/run.json")):
         run = json.loads(file.read_text("utf-8"))
+        if "step" not in run["seconds"]:
+            continue
         predicted = sum((run["predicted_memory_bytes"] or {}).values())
         sizes = (predicted, run["peak_gpu_memory_bytes"] or 0, run["peak_gpu_reserved_bytes"] or 0)
-        runs.append({"run": file.parent.name, "step_seconds": run["seconds"].get("step")} | _compared(*sizes))
+        runs.append({"run": file.parent.name, "step_seconds": run["seconds"]["step"]} | _compared(*sizes))
     return runs
 
 

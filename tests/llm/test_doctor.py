@@ -51,7 +51,7 @@ def test_everything_that_is_wrong_is_found_at_once(tokenizer, file, tmp_path):
     text = str(report)
     for fault in report.faults:
         assert f"- {fault}" in text
-    assert text.count("[[") == text.count("<|im_end|>]]") >= 3
+    assert text.count("\n[[") == text.count("<|im_end|>]]") == 3
     assert re.search(r"prompt also in the test +3\n", text)
 
 

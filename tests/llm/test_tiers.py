@@ -199,9 +199,9 @@ def test_the_bars_of_a_hubs_model_are_shown_and_the_courses_are_not(monkeypatch,
     shown = []
     from_pretrained = AutoModelForCausalLM.from_pretrained
 
-    def loading(source, **settings):
+    def loading(**settings):
         shown.append((is_progress_bar_enabled(), not are_progress_bars_disabled()))
-        return from_pretrained(tiny_folder, **settings)
+        return from_pretrained(**settings | {"pretrained_model_name_or_path": tiny_folder})
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", loading)
     load_base_model(str(tiny_folder))
