@@ -463,7 +463,7 @@ predict("10.5")
 changed = {"your adapter": merging.changed_by_peft(model)}
 with merging.update_of_zero(model):
     changed["nothing"] = merging.changed_by_peft(model)
-compare(merged=list(changed), weights_that_change=[f"{share:.0%}" for share in changed.values()])
+compare(merged=list(changed), weights_that_change=[f"{round(share, 1):.0%}" for share in changed.values()])
 
 # %% tags=["claim"]
 assert min(changed.values()) > 0.8 and max(changed.values()) - min(changed.values()) < 0.05
@@ -503,7 +503,7 @@ check("10.3", kept_share)
 # How large must an update be to arrive? The lines are random ones of rank 8, three draws in each of three layers. The
 # dots are yours, each merged into its own weight.
 
-# %%
+# %% tags=["measured"]
 updates = merging.trained_updates(model)
 figures.kept_by_size(merging.random_curves(model), sizes=merging.SIZES, updates=updates)
 
@@ -555,7 +555,7 @@ if merging.fits_beside(model, folder):  # or a line says why not
     alone = AutoModelForCausalLM.from_pretrained(folder, dtype=model.dtype, device_map=model.device)
     again = extraction.generate_answers(alone, tokenizer, sentences)
     same = [one == other for one, other in zip(again, ways["not merged"].answers, strict=True)]
-    print(f"{sum(same)} of {len(same)}")
+    print(f"at least eight of ten: {sum(same) >= 8}")
     del alone
 
 # %% [markdown]
