@@ -17,7 +17,7 @@
 # **You need** Python. Notebooks 04 to 09 give the reasons. Until then: a *token* is a piece of text with a number. The
 # *base* is the model as it came. An *adapter* is two thin matrices $B$ and $A$ beside a weight; only they train.
 #
-# **Time:** {minutes}. Two CPU cores compute about ten of them. **Memory:** 2 GB.
+# **Time:** {minutes}. Two CPU cores compute for about ten of them. **Memory:** 2 GB.
 
 # %%
 ensure_packages("bitsandbytes")
@@ -62,15 +62,16 @@ compare(name=[row.tier.name for row in proposal.rows], **proposal.columns())
 assert "smollm2-135m" in tiers.TIERS and proposal.name in tiers.TIERS
 
 # %% [markdown]
-# Memory is predicted for the run below. *Risky*: of the QLoRA authors' 7B runs in float16,
-# [80 % finished](https://github.com/artidoro/qlora#known-issues-and-limitations). Start with the small model. For a
-# larger one on Colab, first choose *Runtime > Change runtime type > T4 GPU*. The cells stay the same.
+# Memory is predicted for the run below. *Risky*: of the QLoRA authors' 7B runs in float16, [80 %
+# finished](https://github.com/artidoro/qlora#known-issues-and-limitations). Start with the small model, whatever is
+# proposed: it takes minutes. The cells stay the same. Colab opens this page on a T4. If the line above says *no GPU*,
+# choose *Runtime > Change runtime type > T4 GPU*, then start at the top.
 
 # %%
 SMALL = "smollm2-135m"
-MODEL = SMALL  # or another name of the table
-DOWNLOAD = False  # True: it may download more than 1 GB
-runs = os.environ.get("LORA_EDU_RUNS", "runs")  # the folder for what is trained
+MODEL = SMALL  # or a name of the table, in quotes
+DOWNLOAD = False  # True: fetch it, even above 1 GB
+runs = os.environ.get("LORA_EDU_RUNS", "runs")  # or a folder on Drive, once mounted
 
 # %%
 MODEL = tiers.chosen(MODEL)
@@ -80,14 +81,14 @@ recipe, questions, ledger = plan.recipe, plan.questions, plan.ledger
 f"{ledger.total / 2**30:.2f} GiB, {recipe.micro_batch_size} sentences at once"
 
 # %% [markdown]
-# When Colab's machine goes, its files go too: section 4 says how to keep them.
+# When Colab's machine goes, its files go too: section 4 keeps them. *File > Save a copy in Drive* keeps what you write.
 #
 # ## 1. What can the base do before we train it?
 #
 # [transformers](https://huggingface.co/docs/transformers) brings model and training,
 # [bitsandbytes](https://huggingface.co/docs/bitsandbytes) the 4-bit weights, [peft](https://huggingface.co/docs/peft)
-# the adapter. In 4 bits (NF4: one of 16 values, notebook 08) are all linear layers of the model's blocks. Embedding,
-# head and norms stay wide.
+# the adapter. All linear layers of the blocks lie in 4 bits (NF4: one of 16 values, notebook 08). The first table
+# (*embedding*), the last layer (*head*) and the norms stay in 16 or 32.
 
 # %%
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -190,8 +191,8 @@ live_loss.draw_scored(tokenizer, plan.examples[0])
 predict("10.3")
 
 # %% [markdown]
-# A step sees two sentences. The rate rises over 5 steps, then falls to zero. Its peak is 1e-3, and 2e-4 from a billion
-# parameters on (QLoRA paper, appendix B).
+# A step sees two sentences. The rate rises over 5 steps, then falls to zero. Its peak is 1e-3. From a billion
+# parameters on it is 2e-4, the QLoRA paper's for 7B (appendix B).
 
 # %%
 schedule = {
@@ -237,11 +238,12 @@ assert len(live.losses) == recipe.steps and sum(live.form[-10:]) < sum(live.copi
 assert MODEL != SMALL or (live.losses[0] > 1 and sum(live.losses[-10:]) / 10 < 0.15)
 
 # %% [markdown]
-# At 0.1 nats the right token has a probability of 90 %. Thick lines are means over ten steps. With the small model the
-# form soon costs nothing, and the copying remains. The dots are 20 sentences that no step sees, half of them of other
-# patterns.
+# The loss is $-\ln$ of the right token's probability: 0.1 (in *nats*) is 90 %. Thick lines are means over ten steps.
+# With the small model the form soon costs nothing, and the copying remains. The diamonds are 20 sentences that no step
+# sees, half of them of other patterns.
 #
-# One wrong letter costs the loss little and the event everything. So we count.
+# One wrong letter costs the loss little and the event everything. So we count. (On a GPU *allocated* is the memory that
+# was predicted; *reserved* is what PyTorch holds for later.)
 
 # %%
 model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # as it was before
@@ -267,7 +269,8 @@ figures.bars(
     groups=by_hand.GROUPS,
     ylabel="share of events",
     number_format="{:.0%}",
-    title="What the base gets right, and what the trained model does",
+    top=1.1,
+    title="Events that are right, before and after training",
     alt="Exact match: the base without and with examples; then the trained model, on seen and on unseen patterns.",
 )
 
@@ -295,10 +298,10 @@ trained.weights_sha256 == untrained.weights_sha256, (trained.logits - untrained.
 # %%
 adapter = by_hand.new_folder(f"{runs}/qlora/adapter")
 model.save_pretrained(adapter)
-{file.name: f"{file.stat().st_size / 1e6:.1f} MB" for file in sorted(adapter.iterdir())}
+{file.name: f"{file.stat().st_size / 1e3:,.0f} kB" for file in sorted(adapter.iterdir())}
 
 # %% [markdown]
-# On Colab, download it, or copy it to your Drive:
+# On Colab, paste into a new cell what you want: the download, or the copy to your Drive.
 #
 # ```python
 # import shutil
@@ -306,7 +309,7 @@ model.save_pretrained(adapter)
 #
 # files.download(shutil.make_archive("adapter", "zip", adapter))
 # drive.mount(str(Path.cwd() / "drive"))
-# shutil.copytree(adapter, "drive/MyDrive/adapter")
+# shutil.copytree(adapter, "drive/MyDrive/adapter", dirs_exist_ok=True)
 # ```
 #
 # Now write a sentence between the quotes, and run the cell. Try to break it: two people, two days, no time.
@@ -351,7 +354,8 @@ elsewhere == extraction.generate_answers(model, tokenizer, sentences, max_new_to
 # ### Exercise 10.1 · Count what is right (two stars, 8 minutes)
 #
 # Write `exact_match(answers, references)`: the share, between 0 and 1, of answers that are JSON and equal their
-# reference. An answer that is no JSON at all is wrong, and must not stop the count.
+# reference. An answer that is not JSON alone is wrong, and must not stop the count. (Section 1 forgives words around
+# it.)
 
 
 # %% tags=["exercise"]
@@ -404,7 +408,7 @@ def trainable_fraction(model: nn.Module) -> float:
 check("10.2", trainable_fraction)
 
 # %% [markdown]
-# Your function is right, and yet of a 4-bit model it says more than peft does. One weight:
+# Of a 4-bit model, a right function still says more than peft does. One weight:
 
 # %%
 query = model.get_base_model().model.layers[0].self_attn.q_proj.base_layer.weight
@@ -427,8 +431,8 @@ for times in (1.5, 1.0, 0.5):
     print(f"{times} times {as_asked.total / 2**30:.2f} GiB: {by_hand.decision(as_asked, times)}")
 
 # %% [markdown]
-# Where memory is short, *gradient checkpointing* keeps the input of each block alone and computes the rest twice. Then
-# fewer sentences are in memory at once. Both cost time alone. At last it refuses, and says what else would help.
+# Where memory is short, *gradient checkpointing* keeps only each block's input and computes the rest twice. Then fewer
+# sentences are in memory at once. Both cost only time. In the end it refuses, and says what else would help.
 #
 # Choose a model, a method and a GPU. The bars are our run in a T4's 16 bits (full fine-tuning: 32), as asked and as
 # `preflight` changes it.
@@ -443,10 +447,10 @@ gpu_fits.explore_fits(as_asked.settings["seq"])
 compare(**gpu_fits.capped_columns())
 
 # %% [markdown]
-# Random weights have the published shapes. They measure memory and say nothing about answers. Two models shared the
-# GPU, so a step took longer than alone. No T4 itself was at hand: if you have one, `python -m tools.record_notebook`
-# records it. More stands [on a page of its own](https://github.com/OWNER/REPO/blob/main/docs/gpus.md), also how to use
-# several GPUs.
+# Random weights have the published shapes, and answered 8 sentences. So less memory is predicted than above, and
+# answers say nothing. Two models shared the GPU: alone, a step is faster. No T4 itself was at hand. If you have one,
+# [record it](https://github.com/OWNER/REPO/blob/main/CONTRIBUTING.md). More stands [on a page of its
+# own](https://github.com/OWNER/REPO/blob/main/docs/gpus.md), also how to use several GPUs.
 #
 # ## 5. Can the adapter be merged into the 4-bit base?
 #
@@ -512,7 +516,7 @@ assert all(update.kept < 0.1 for update in updates if update.size < 0.01)
 
 # %% [markdown]
 # $W_4$ lies on the levels, and a weight leaves its level only when the update crosses half the gap to the next. An
-# update of a few per cent hardly ever does.
+# update below one per cent hardly ever does.
 #
 # ### What does a merged model say?
 #
@@ -634,15 +638,18 @@ figures.trade_off(
 # ## Your own data
 #
 # A row of your file (`.jsonl`, `.json`, `.csv`) holds `prompt` and `completion`, or `messages`. Say that 122 lines of a
-# robot are yours. First let the **doctor** look at the file. It names what breaks a run, and counts what spoils one.
+# robot are yours. For a file of your own (Colab: drag it into the file panel), change `file` and `columns`. The
+# **doctor** names what breaks a run, and counts what spoils one.
 
 # %%
 rows = [{"question": turn["user"], "answer": turn["reply"]} for turn in load_persona("robot")]
-_ = Path(runs, "mine.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+robot = Path(runs, "robot.jsonl")
+_ = robot.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
 
 # %%
-columns = ["prompt=question", "completion=answer"]
-report = doctor.examine(f"{runs}/mine.jsonl", tokenizer, columns=columns)
+file = str(robot)  # or "my.jsonl"
+columns = ["prompt=question", "completion=answer"]  # [] if they have these names
+report = doctor.examine(file, tokenizer, columns=columns)
 print(str(report).partition("\n\n")[0])
 
 # %%
@@ -654,8 +661,9 @@ figures.scored_example(*report.examples[0])
 # (`loaded` hands over the base that is in memory. Leave it out, and it is loaded.)
 
 # %%
-mine = {"dataset": f"{runs}/mine.jsonl", "columns": columns, "validation_fraction": 0.1, "patience": 2}
-config = FinetuneConfig(f"{runs}/mine", MODEL, steps=32, save_every=8, overwrite=True, **mine)
+mine = {"dataset": file, "columns": columns, "validation_fraction": 0.1, "patience": 2}
+mine |= {"steps": 32}  # 64 rows; for your own file {"epochs": 3} instead
+config = FinetuneConfig(f"{runs}/mine", MODEL, save_every=8, overwrite=True, **mine)
 
 # %% tags=["measured"]
 talker = finetune(config, loaded=(model.unload(), tokenizer))
@@ -666,8 +674,9 @@ losses = {entry["step"]: entry["loss"] for entry in talker.record["eval_losses"]
 assert losses[talker.record["kept_step"]] == min(loss for step, loss in losses.items() if step)
 
 # %% [markdown]
-# Cut off? `replace(config, overwrite=False, resume=True)` goes on from the last checkpoint. Now talk to it, where a
-# kernel runs:
+# Cut off? Write `resume=True` in place of `overwrite=True`, and run on: it starts at the last checkpoint, if `runs` is
+# still there. To keep this adapter, set `adapter = talker.folder / "adapter"` and use section 4's lines. Now talk to
+# it, where a kernel runs:
 
 
 # %%
@@ -683,8 +692,8 @@ chat(reply, ["my adapter", "base"])
 #
 # *Deeper: nothing later needs this section.*
 #
-# Each setting is a flag of the command line, and `--help` lists them. A row over `--max-length` refuses the run, unless
-# `--over-length` says cut or drop.
+# Each setting is a flag of the command line, and `--help` lists them. (On Colab write `!cd {root} && ` before it.) A
+# row over `--max-length` refuses the run, unless `--over-length` says cut or drop.
 #
 # ```sh
 # python -m lora_edu.llm.finetune --output runs/hub --dataset owner/name --dataset-config en --split train \

@@ -47,7 +47,7 @@ def scores(runs: Sequence[Mapping[str, Any]]) -> list[list[float]]:
 
 
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[:width].rstrip()} …"
+    return text if len(text) <= width else f"{text[:width].rsplit(' ', 1)[0]} …"
 
 
 def draw_job() -> figures.Picture:

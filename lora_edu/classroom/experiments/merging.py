@@ -316,9 +316,9 @@ def _stored_weights(model: Any, names: Iterable[str]) -> dict[str, Tensor]:
 
 
 def _short(name: str) -> str:
-    """The block and the layer of a long name: ``"0 q_proj"`` of ``"model.layers.0.self_attn.q_proj"``."""
+    """Block and layer of a long name: ``"block 0, q_proj"`` of ``"model.layers.0.self_attn.q_proj"``."""
     parts = name.split(".")
-    return " ".join([*(part for part in parts if part.isdigit()), parts[-1]])
+    return ", ".join([*(f"block {part}" for part in parts if part.isdigit()), parts[-1]])
 
 
 def _numbers(layers: Mapping[str, Any]) -> int:

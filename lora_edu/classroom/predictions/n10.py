@@ -28,7 +28,8 @@ def _share_that_trains(parameters: int, trained: int) -> Question:
     share = 100 * trained / parameters
     choices = [f"{percent:.2g} %" for percent in (share / 100, share / 10, share)]
     return Question(
-        f"The model has {parameters:,} parameters. How many train, beside all linear layers of its blocks?",
+        f"The model has {parameters:,} parameters. An adapter of rank 8 stands beside all linear layers of its "
+        "blocks. How large is it, against these?",
         tuple(choices),
         answer=choices[2],
         why=f"Each layer adds r × (in + out) numbers, with r = 8: {trained:,} in all.",

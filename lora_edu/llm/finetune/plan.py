@@ -32,7 +32,7 @@ _NOT_IDENTITY = (
     *("train_file", "dataset", "dataset_config", "split", "columns", "test_file", "system", "learn"),
     *("max_length", "over_length", "validation_file", "validation_split", "validation_fraction"),
 )
-ALLOW_DOWNLOAD = "--allow-download (in Python: allow_download=True)"
+ALLOW_DOWNLOAD = "--allow-download (in Python: allow_download=True; in notebook 10: DOWNLOAD = True)"
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def one_job(
         after = _card(picture, (7.35, 0.5), tuned_answer, "with the adapter", ROLES["trained"])
         joined = plus(picture, (6.62, after.left[1]), radius=0.15)
         arrow(picture, asked.right, square.left, "activations")
+        arrow(picture, (asked.x + asked.width, asked.y + 0.1), small.left, "activations")
         arrow(picture, square.right, before.left, "activations")
         arrow(picture, (square.x + SIDE, square.y + 0.2), (6.53, joined.y + 0.25), "activations")
         arrow(picture, small.right, (joined.x, joined.y + 0.15), "trained")
