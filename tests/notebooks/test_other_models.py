@@ -36,7 +36,8 @@ FEW_STEPS = [
     ("recipe.steps", "12"),
     ('"eval_steps": 20', '"eval_steps": 6'),
     ("[::10]", "[::50]"),
-    ("steps=32, save_every=8", "steps=4, save_every=2"),
+    ('"steps": 32', '"steps": 4'),
+    ("save_every=8", "save_every=2"),
     (
         'as_asked.settings["seq"]',
         "160",
@@ -137,7 +138,7 @@ def test_nothing_that_the_page_says_of_another_model_is_false(kind, settings, tm
     first, share, _, whole, *_ = (prediction.question for prediction in asked)
     assert len(asked) == len(load_predictions("10"))
 
-    right = page.names["answers"]["before"]["right"]
+    right = page.names["said"]["before"]["right"]
     assert first.text.split(" test sentences")[0].endswith(" 4")
     low, *high = map(int, re.findall(r"\d+", first.answer.replace("none", "0")))
     assert low <= right <= (high or [low])[0]
