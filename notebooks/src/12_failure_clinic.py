@@ -60,7 +60,7 @@
 # | you see | likely cause | cure | where |
 # |---|---|---|---|
 # | it does not stop | end of turn has no label: pad = eos | a pad token of its own; own labels | § 2, [06] § 3 |
-# | it does not stop, Gemma | `<end_of_turn>` is not its `eos_token` | give both to `generate` | § 2 |
+# | it does not stop, Gemma | `<end_of_turn>` is not its `eos_token` | label it; give both to `generate` | § 2 |
 # | two beginnings of text | template and tokenizer both write BOS | `add_special_tokens=False` | § 2 |
 # | worse in a batch; `right-padding was detected` | padded on the right | `padding_side="left"` | § 2 |
 # | unsure answers in use | another template than in training | the tokenizer's own, in both | [06] § 3 |
@@ -299,13 +299,13 @@ figures.score_by_rate(scores, rates=rates, ylabel="rotated digits right", title=
 # %% tags=["claim"]
 medians = {name: score.median(dim=0).values for name, score in scores.items()}
 assert all(0.87 < score.max() < 0.93 for score in medians.values())
-assert medians["r 64, α 128"].argmax() == 1 and medians["r 64, α 16"].argmax() == 2
+assert medians["r 64, α 128"].argmax() in (0, 1) and medians["r 64, α 16"].argmax() == 2
 assert medians["r 64, α 128"][2] < 0.8 and abs(results["r 64, α 128"][:, 3, 0].median() - math.log(10)) < 0.02
 
 # %% [markdown]
-# With $\alpha = 2r$, three times as small a rate is best. At the old rate, 0.03, it falls to about 70 %. At 0.1 it is
-# dead: its loss stands at $\log(10) = 2.30$, where all ten digits get the same chance. And a run that learns too little
-# (r 8 at 0.003) is cured by the rate, not by the rank.
+# With $\alpha = 2r$, a rate three to ten times as small is best. At the old rate, 0.03, it falls to about 70 %. At 0.1
+# it is dead: its loss stands at $\log(10) = 2.30$, where all ten digits get the same chance. And a run that learns too
+# little (r 8 at 0.003) is cured by the rate or by $\alpha$, not by the rank alone.
 #
 # Adam's first step moves each number of $B$ by about the rate $\eta$, so with $s = \alpha / r$
 #
@@ -427,8 +427,8 @@ unused = loaded.load_state_dict(travelled, strict=False).unexpected_keys
 f"right: {digit_reader.accuracy(loaded, test):.0%}; not used: {len(unused)} of {len(travelled)} tensors"
 
 # %% [markdown]
-# The adapter is as it began, $B = 0$, and the answers are the base's. (A real case: [sentence-transformers, pull
-# request 3865](https://github.com/huggingface/sentence-transformers/pull/3865).) The cure is to look: at
+# The adapter is as it began, $B = 0$, and the answers are the base's. (A real case: [transformers, pull request
+# 46766](https://github.com/huggingface/transformers/pull/46766).) The cure is to look: at
 # `unexpected_keys`, and at the size of each update. With the right names:
 
 # %%
@@ -551,7 +551,7 @@ compare(
 
 # %%
 shown = {name: gaps[name] for name in ("eval_and_back", "in_training_mode", "eval_for_good")}
-title = "Only the evaluation that gives the mode back leaves the losses alone"
+title = "Give the mode back, and the losses stay"
 figures.lines(shown, xlabel="step", ylabel="difference of the loss", title=title)
 
 # %% [markdown]
@@ -700,8 +700,8 @@ check("12.4", which_knob)
 # | "[no additional inference latency][lora]" | after merging; side by side it costs ([04] § 2, [11]) |
 # | "[training with LoRA much faster][openvino]" | not for the 135M: 40 s, full fine-tuning 21 s ([GPUs][gpus]) |
 # | QLoRA: "[about 75% smaller peak GPU memory][google]" | 67 % for a 7B shape, 15 % for the 135M ([GPUs][gpus]) |
-# | "[LoRA is about 66% faster than QLoRA][google]" | 23 % for the 135M: 40 s against 50 ([GPUs][gpus]) |
-# | α "[should typically be set to dim][nemo]", the rank | the step grows with α: tune the rate again (§ 1) |
+# | "[LoRA is about 66% faster than QLoRA][google]" | 23 % for the 135M: 40.2 s against 49.5 ([GPUs][gpus]) |
+# | α "[should typically be set to dim or 0.5 ** dim][nemo]", the rank | the step grows with α: tune the rate (§ 1) |
 # | prefix tuning learns "[only 0.1% of the parameters][prefix]" | 0.34 % for 40 tokens: length decides ([11] § 5) |
 #
 # [01]: 01_rank_and_svd.ipynb
@@ -715,7 +715,7 @@ check("12.4", which_knob)
 # [nemo]: https://docs.nvidia.com/nemo/microservices/25.9.0/pysdk/types/shared/lora_finetuning_data.html
 # [prefix]: https://arxiv.org/abs/2101.00190
 #
-# None of them is wrong where it was measured. Each speaks of one model, one length of text, one GPU.
+# The numbers hold where they were measured: one model, one length of text, one GPU.
 #
 # More help: [peft's troubleshooting page](https://huggingface.co/docs/peft/developer_guides/troubleshooting), and
 # PyTorch on [mixed precision](https://docs.pytorch.org/docs/stable/notes/amp_examples.html) and on [CUDA
