@@ -243,7 +243,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # for the processes: several of them share the cores
     deadline, most = time.time() + arguments.seconds, 2 if arguments.tiny else None
     seeds = SEEDS[:1] if arguments.tiny else SEEDS
-    earlier = (
+    earlier: dict[str, Any] = (
         json.loads(arguments.complete.read_text("utf-8")) if arguments.complete else {"runs": [], "test": []}
     )
     done = {identity(run): run for run in earlier["runs"] if "failed" not in run}

@@ -70,7 +70,7 @@ def test_what_notebook_12_says_of_gpus_is_in_the_records():
     assert f"{lora['seconds']:.0f} s, full fine-tuning {full['seconds']:.0f} s" in text
     faster = qlora["seconds"] / lora["seconds"] - 1
     assert (
-        f"{100 * faster:.0f} % for the 135M: {lora['seconds']:.0f} s against {qlora['seconds']:.0f}" in text
+        f"{100 * faster:.0f} % for the 135M: {lora['seconds']:.1f} s against {qlora['seconds']:.1f}" in text
     )
     columns = gpu_fits.measured_columns()
     rows = zip(columns["model"], columns["method"], columns["measured_GiB"], strict=True)

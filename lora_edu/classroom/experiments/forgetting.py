@@ -107,14 +107,6 @@ def share_of_events(answers: Sequence[str]) -> float:
     return sum(isinstance(parse_event(answer), dict) for answer in answers) / len(answers)
 
 
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
-def _tokens(tokenizer: Any, text: str) -> int:
-    return len(tokenizer.encode(text, add_special_tokens=False))
-
-
 def trade_offs(
     text: str = "own_answers",
 ) -> tuple[dict[str, dict[str, list[list[float]]]], tuple[float, float]]:

@@ -144,13 +144,13 @@ def _shards(base: nn.Module, itemsize: int) -> list[list[tuple[str, str]]]:
 
 def _merged(base: nn.Module, path: str, adapter: str) -> Tensor:
     """One parameter of the base, made wide, with the update that belongs to it."""
-    weight = base.get_parameter(path)
+    weight: Any = base.get_parameter(path)
     state = getattr(weight, "quant_state", None)
     W = weight.data if state is None else dequantize_4bit(weight.data, state)
     owner, _, name = path.rpartition(".base_layer.")
-    layer = base.get_submodule(owner) if owner else None
+    layer: Any = base.get_submodule(owner) if owner else None
     if name == "weight" and isinstance(layer, LoraLayer) and adapter in layer.lora_A:
-        return W.float() + layer.get_delta_weight(adapter).float()  # pyright: ignore[reportAttributeAccessIssue]
+        return W.float() + layer.get_delta_weight(adapter).float()
     return W
 
 

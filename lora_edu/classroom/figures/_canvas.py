@@ -95,7 +95,7 @@ class Picture(Axes):
             self.title.set_visible(shown)
 
     def draw(self, renderer: Any) -> None:
-        self.get_xlim(), self.get_ylim()  # asking scales the axes to what was drawn since
+        _ = self.get_xlim(), self.get_ylim()  # asking scales the axes to what was drawn since
         for place in self.before_drawing:
             place()
         super().draw(renderer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter
@@ -56,7 +57,10 @@ def kept_by_size(
         ends, told = [], []
         for index, (name, values) in enumerate(curves.items()):
             middle, low, high = median_and_range(values, name, len(sizes))
-            style = {"linestyle": LINE_STYLES[index % 4], "marker": MARKERS[index % len(MARKERS)]}
+            style: dict[str, Any] = {
+                "linestyle": LINE_STYLES[index % 4],
+                "marker": MARKERS[index % len(MARKERS)],
+            }
             picture.plot(sizes, middle, color=COLORS[index % len(COLORS)], label=name, **style)
             picture.fill_between(sizes, low, high, color=COLORS[index % len(COLORS)], alpha=0.18, linewidth=0)
             ends.append(last_point(np.asarray(sizes), middle))

@@ -61,7 +61,7 @@ def trade_off(
         for index, (label_, named) in enumerate(points.items()):
             color = COLORS[index]
             middles = np.array([np.median(values, axis=0) for values in named.values()])
-            style = {"marker": MARKERS[index], "linestyle": LINE_STYLES[index]}
+            style: dict[str, Any] = {"marker": MARKERS[index], "linestyle": LINE_STYLES[index]}
             picture.plot(*middles.T, markersize=9, linewidth=1.6, label=label_, color=color, **style)
             for (name, values), (x, y) in zip(named.items(), middles, strict=True):
                 low, high = values.min(axis=0), values.max(axis=0)
