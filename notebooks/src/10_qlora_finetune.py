@@ -120,7 +120,7 @@ print(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation
 # JSON equals the event, letter by letter; words around it are forgiven. Then once more, with three solved examples in
 # each prompt:
 
-# %%
+# %% tags=["measured"]
 said = {"before": by_hand.ask(base, tokenizer, questions.before)}
 said["few_shot"] = by_hand.ask(base, tokenizer, questions.before, questions.worked)
 
@@ -247,7 +247,7 @@ assert MODEL != SMALL or (live.losses[0] > 1 and sum(live.losses[-10:]) / 10 < 0
 # One wrong letter costs the loss little and the event everything. So we count. (On a GPU *allocated* is the memory that
 # was predicted; *reserved* is all that PyTorch has taken.)
 
-# %%
+# %% tags=["measured"]
 model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # as it was before
 said["seen"] = by_hand.ask(model, tokenizer, questions.seen)
 said["unseen"] = by_hand.ask(model, tokenizer, questions.unseen, title="unseen patterns")
