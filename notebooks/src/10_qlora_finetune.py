@@ -124,15 +124,15 @@ print(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation
 said = {"before": by_hand.ask(base, tokenizer, questions.before)}
 said["few_shot"] = by_hand.ask(base, tokenizer, questions.before, questions.worked)
 
+# %% tags=["claim"]
+assert MODEL != SMALL or (said["before"]["right"] == 0 and 0 < said["few_shot"]["right"] < 13)
+
 # %%
 predict("10.1", right=said["before"]["right"], asked=said["before"]["n"])
 
 # %%
 sentences = [line["sentence"] for line in questions.before[:3]]
 compare(sentence=sentences, base_model=said["before"]["answers"][:3])
-
-# %% tags=["claim"]
-assert MODEL != SMALL or (said["before"]["right"] == 0 and 0 < said["few_shot"]["right"] < 13)
 
 # %% [markdown]
 # ## 2. What trains, and what is scored?
@@ -252,8 +252,6 @@ model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
 said["seen"] = by_hand.ask(model, tokenizer, questions.seen)
 said["unseen"] = by_hand.ask(model, tokenizer, questions.unseen, title="unseen patterns")
 record = by_hand.record(plan.folder, said, live, ledger)
-
-# %% tags=["measured"]
 print(summary(record))
 print(live.picture().alt)
 compare(**by_hand.wrong_answers(said["unseen"], questions.unseen))
@@ -696,8 +694,8 @@ chat(reply, ["my adapter", "base"])
 #
 # *Deeper: nothing later needs this section.*
 #
-# Each setting is a flag of the command line, and `--help` lists them. (On Colab write `!cd {root} && ` before it.) A
-# row over `--max-length` refuses the run, unless `--over-length` says cut or drop.
+# Each setting is a flag; `--help` lists them. (Colab: first `!cd {root} && `.) A row over `--max-length` refuses the
+# run, unless `--over-length` says cut or drop.
 #
 # ```sh
 # python -m lora_edu.llm.finetune --output runs/hub --dataset owner/name --dataset-config en --split train \
@@ -716,7 +714,7 @@ chat(reply, ["my adapter", "base"])
 # In [TRL](https://huggingface.co/docs/trl/sft_trainer) the same file means something else. `prompt` and `completion` as
 # plain text get **no chat template**. Of `messages`, **every** token is scored, or with `assistant_only_loss=True` the
 # assistant's turns, if the template marks them. That is our `learn="all"`; our default is the last turn. We pack
-# nothing: it would save padding, and the doctor counts little.
+# nothing: the doctor counts little padding.
 #
 # ### When not to use it
 #

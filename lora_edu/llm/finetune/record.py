@@ -203,7 +203,7 @@ def memory_lines(record: dict[str, Any]) -> list[str]:
 
     On a GPU the ledger speaks of the GPU's memory, and the host's stands on a line of its own.
     """
-    terms = record["predicted_memory_bytes"]
+    terms = record.get("predicted_memory_bytes")
     predicted = f"; {sum(terms.values()) / 2**30:.2f} GiB predicted" if terms else ""
     host = f"{record['peak_memory_bytes'] / 2**30:.2f} GiB"
     if not record["peak_gpu_memory_bytes"]:
