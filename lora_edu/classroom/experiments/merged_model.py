@@ -150,7 +150,7 @@ def _merged(base: nn.Module, path: str, adapter: str) -> Tensor:
     owner, _, name = path.rpartition(".base_layer.")
     layer: Any = base.get_submodule(owner) if owner else None
     if name == "weight" and isinstance(layer, LoraLayer) and adapter in layer.lora_A:
-        return W.float() + layer.get_delta_weight(adapter).float()
+        return W.float() + layer.get_delta_weight(adapter).float()  # pyright: ignore[reportAttributeAccessIssue]
     return W
 
 
