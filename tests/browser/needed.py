@@ -1,10 +1,12 @@
 """The code cells that a notebook's sliders and predictions need: only those have to run before one is moved.
 
 Going up from the last one, a cell is needed if it makes or changes a name that a needed cell below it reads. That is
-read off the code, so that nobody keeps a list.
+read off the code, so that nobody keeps a list. Random numbers are such a name: each draw changes the next ones, and a
+seed makes them anew.
 """
 
 import ast
+import re
 import symtable
 
 LOOK = {
@@ -23,6 +25,10 @@ LOOK = {
 }
 
 
+RANDOM = "<random numbers>"
+DRAWS = re.compile(r"\brand|manual_seed|randomized")
+
+
 def needed_cells(sources, is_wanted):
     """Places of the code cells that are wanted, or that a wanted one below needs.
 
@@ -36,8 +42,13 @@ def needed_cells(sources, is_wanted):
     needed, read = [], set()
     imported = set().union(*map(imports, sources))  # called, and not changed by that
     for place, source in reversed(list(enumerate(sources))):
-        if is_wanted(source) or (made(source) | changed(source) - imported) & read:
+        draws = {RANDOM} if DRAWS.search(source) else set()
+        if is_wanted(source) or (made(source) | changed(source) - imported | draws) & read:
             needed.append(place)
+            if "manual_seed" in source:
+                read -= draws
+            else:
+                read |= draws
             read |= names_read(symtable.symtable(source, "cell", "exec"))
     return needed[::-1]
 

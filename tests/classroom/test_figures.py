@@ -199,6 +199,8 @@ TOLD = {
     "speed_by_tokens": ["a: 3 at 1 and 0.5 at 512", "b: 0.1 at 1", "T4 2.2 and H100 4"],
     # Means: 2, 1.025, 0.687; 1, 0.9, 0.8.
     "form_and_copied": ["form: 2 at step 1, 0.687 at step 3", "copied: 1 at step 1, 0.8", "0.5 after 2"],
+    "kept_by_size": ["a: 5.0% at 1 %, 95% at 100 %", "b: 0% at 1 %, 80% at 100 %"],
+    "trade_off": ["low 25% at 1.05 and high 90% at 2.00", "30 40% at 1.50", "The base: 0% at 0.90"],
     "one_job": ["112 MB in 4 bits", "Ada sings", "alone answers: What a", '9.8 MB: {"who": "Ada"}'],
     "one_base": ["269 MB", "robot 0.9 MB", "2.1%", "row 2 by the base alone"],
     "product": ["2 × 1", "1 × 3", "-2 and 8"],
