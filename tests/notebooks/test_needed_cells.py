@@ -34,7 +34,7 @@ SLIDER = "def draw(ax, r):\n    return shown(ax, found[r])\n\nexplore(draw, r=ra
             ["torch.manual_seed(0)\nx = torch.rand(1)", "y = torch.rand(1)", "found = torch.rand(1)"],
             [0, 1, 2],
         ),
-        (["y = torch.rand(1)", "torch.manual_seed(0)\nfound = torch.rand(1)"], [1]),
+        (["import torch", "y = torch.rand(1)", "torch.manual_seed(0)\nfound = torch.rand(1)"], [0, 2]),
         (["def scaled(x):\n    return x", "def shown(ax, x):\n    x = scaled(x)", "x = 7"], [0, 1]),
     ],
 )
