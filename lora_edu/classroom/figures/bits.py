@@ -177,4 +177,6 @@ def _name_points(
         }
         box = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.5, "alpha": 0.85}
         picture.annotate(f"{along[place]:,}", line[place], (0, 9), bbox=box, **style)
+    low, high = picture.get_ylim()
+    picture.set_ylim(low, 1.35 * high)  # room above the highest line
     picture.set_xlabel("bits per weight; along the marked line: block size")
