@@ -25,11 +25,11 @@ from torch.nn.functional import linear
 from lora_edu.llm.base_model import return_freed_memory
 from lora_edu.llm.budget import available_bytes
 from lora_edu.llm.data.extraction import IGNORE, encode_example, exact_match
+from lora_edu.llm.machine import GIB
 from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4
 
 SIZES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 RANK = 8
-GIB = 2**30
 BFLOAT16, FLOAT32 = 2, 4  # bytes
 _Result = TypeVar("_Result")
 

@@ -7,10 +7,9 @@ from typing import Any
 import psutil
 
 from lora_edu.llm.budget.ledger import DEVICES, Ledger
-from lora_edu.llm.machine import free_gpu_bytes
+from lora_edu.llm.machine import GIB, free_gpu_bytes
 from lora_edu.methods import _validate
 
-GIB = 2**30
 MARGIN = {"cpu": 1.15, "cuda": 1.10}
 """What the ledger may be wrong by, and memory that an allocator holds without using it."""
 
