@@ -5,7 +5,10 @@ A loop is all that these need of a kernel. The file also runs under ipywidgets 7
 
 import asyncio
 import io
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -20,8 +23,9 @@ SECONDS = 20
 
 @pytest.fixture
 def cells(monkeypatch):
-    """A count of cells that have run, in a list of one number."""
+    """A count of cells that have run, in a list of one number; the loop of `in_a_kernel` is the kernel's."""
     count = [1]
+    monkeypatch.setattr(ahead, "kernel_loop", asyncio.get_running_loop)
     monkeypatch.setattr(ahead, "cells_run", lambda: count[0])
     return count
 
@@ -38,7 +42,9 @@ def in_a_kernel(steps):
             else:
                 raise AssertionError("it never came to hold")
 
-    asyncio.run(run())
+    # In a thread of its own: the browser's tests leave a loop running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, run()).result()
 
 
 def idle(made):
@@ -59,9 +65,9 @@ def counted_explorer(drawn):
 
 def test_what_the_reader_goes_to_next_is_ready(cells):
     drawn = []
-    ours = counted_explorer(drawn)
 
     def steps():
+        ours = counted_explorer(drawn)
         ours.sliders["rank"].value = 4
         assert drawn == [(3, 0), (4, 0)], "the move itself waits for one picture"
         yield idle(ours._live)
@@ -75,19 +81,18 @@ def test_what_the_reader_goes_to_next_is_ready(cells):
 
 
 def test_a_picture_drawn_ahead_is_the_one_that_a_move_draws(cells):
-    ahead_of, direct = counted_explorer([]), counted_explorer([])
-
     def steps():
+        ahead_of, direct = counted_explorer([]), counted_explorer([])
         ahead_of.sliders["rank"].value = 4
         yield idle(ahead_of._live)
         assert len(ahead_of._live._made) > 4
+        for rank, noise in [(5, 0.0), (7, 0.0), (4, 0.0), (4, 0.5)]:
+            for ours in (ahead_of, direct):
+                ours.sliders["noise"].value, ours.sliders["rank"].value = noise, rank
+            assert ahead_of.image.value == direct.image.value
+            assert ahead_of.caption.value == direct.caption.value
 
     in_a_kernel(steps())
-    for rank, noise in [(5, 0.0), (7, 0.0), (4, 0.0), (4, 0.5)]:
-        for ours in (ahead_of, direct):
-            ours.sliders["noise"].value, ours.sliders["rank"].value = noise, rank
-        assert ahead_of.image.value == direct.image.value
-        assert ahead_of.caption.value == direct.caption.value
 
 
 def test_nothing_is_drawn_ahead_where_no_loop_runs():
@@ -98,9 +103,11 @@ def test_nothing_is_drawn_ahead_where_no_loop_runs():
 
 def test_what_was_drawn_before_a_cell_ran_is_drawn_again(cells):
     height = [1.0]
-    ours = explore(lambda ax, x: figures.lines({"y": [0, x * height[0]]}, ax=ax, ylim=(0, 9)), x=[1, 2, 3, 4])
 
     def steps():
+        ours = explore(
+            lambda ax, x: figures.lines({"y": [0, x * height[0]]}, ax=ax, ylim=(0, 9)), x=[1, 2, 3, 4]
+        )
         ours.sliders["x"].value = 2
         yield idle(ours._live)
         height[0] = 2.0
@@ -116,9 +123,9 @@ def test_what_was_drawn_before_a_cell_ran_is_drawn_again(cells):
 @pytest.mark.parametrize("end", ["close", "cell"])
 def test_drawing_ahead_ends_with_the_widget_and_with_the_next_cell(cells, end):
     drawn = []
-    ours = counted_explorer(drawn)
 
     def steps():
+        ours = counted_explorer(drawn)
         ours.sliders["rank"].value = 4
         yield lambda: len(drawn) > 2
         if end == "close":
@@ -148,33 +155,60 @@ def fail(key):
 
 @pytest.mark.parametrize("make", [say, warn, fail])
 def test_what_a_reader_should_see_waits_for_the_move(make, capsys, cells, recwarn):
-    made = Ahead(make, is_over=lambda: False)
-
     def steps():
+        made = Ahead(make, is_over=lambda: False)
         made.plan([7, 8])
         yield idle(made)
+        assert not made._made and capsys.readouterr().out == "" and not recwarn.list
+        if make is fail:
+            with pytest.raises(ZeroDivisionError, match="7"):
+                made(7)
+        else:
+            assert made(7) == 7
+            assert capsys.readouterr().out + "".join(str(w.message) for w in recwarn.list)
 
     in_a_kernel(steps())
-    assert not made._made and capsys.readouterr().out == "" and not recwarn.list
-    if make is fail:
-        with pytest.raises(ZeroDivisionError, match="7"):
-            made(7)
-    else:
-        assert made(7) == 7
-        assert capsys.readouterr().out + "".join(str(w.message) for w in recwarn.list)
 
 
 def test_a_new_plan_takes_the_place_of_the_old_one(cells):
     asked = []
-    made = Ahead(asked.append, is_over=lambda: False)
 
     def steps():
+        made = Ahead(asked.append, is_over=lambda: False)
         made.plan(range(5))
         made.plan([7, 8])
         yield idle(made)
 
     in_a_kernel(steps())
     assert asked == [7, 8]
+
+
+def test_moves_in_another_thread_never_share_a_figure_with_what_is_drawn_ahead(cells):
+    drawing, together = threading.Lock(), []
+
+    def draw(ax, rank):
+        together.append(not drawing.acquire(blocking=False))
+        time.sleep(0.005)
+        picture = figures.lines({"error": [rank, rank + 1]}, ax=ax)
+        if not together[-1]:
+            drawing.release()
+        return picture
+
+    def move(ours):
+        for rank in [*range(2, 40), *range(39, 1, -1)]:
+            ours.sliders["rank"].value = rank
+            assert f"{rank + 1} at 2" in ours.caption.value
+            time.sleep(0.03 if rank % 5 == 0 else 0)
+
+    def steps():
+        ours = explore(draw, rank=range(1, 41))
+        with ThreadPoolExecutor(1) as thread:
+            moved = thread.submit(move, ours)
+            yield moved.done
+            moved.result()
+
+    in_a_kernel(steps())
+    assert not any(together)
 
 
 def test_neighbours_are_the_next_steps_inside_the_sliders():

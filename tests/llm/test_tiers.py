@@ -1,6 +1,7 @@
 """The models that the course proposes, what is asked before one is fetched, and what is checked when it comes."""
 
 import errno
+import importlib
 import json
 import shutil
 
@@ -191,16 +192,17 @@ def test_the_recorded_shape_is_required(name):
 
 
 def test_the_bars_of_a_hubs_model_are_shown_and_the_courses_are_not(monkeypatch, tiny_folder):
-    from huggingface_hub.utils import are_progress_bars_disabled
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import enable_progress_bar, is_progress_bar_enabled
 
+    hub_bars = importlib.import_module("huggingface_hub.utils.tqdm")  # the attribute of this name is a class
+    monkeypatch.setattr(hub_bars, "HF_HUB_DISABLE_PROGRESS_BARS", None)  # the tests' processes ask for none
     enable_progress_bar()
     shown = []
     from_pretrained = AutoModelForCausalLM.from_pretrained
 
     def loading(**settings):
-        shown.append((is_progress_bar_enabled(), not are_progress_bars_disabled()))
+        shown.append((is_progress_bar_enabled(), not hub_bars.are_progress_bars_disabled()))
         return from_pretrained(**settings | {"pretrained_model_name_or_path": tiny_folder})
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", loading)

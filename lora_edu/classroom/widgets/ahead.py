@@ -1,9 +1,12 @@
 """Pictures that a slider will probably show next, drawn while the kernel has nothing else to do.
 
 A picture takes a tenth of a second or more. A reader looks at one for longer than that and then moves on by a step, so
-the next ones can be ready. This begins with the first move of a slider, and only where a kernel's loop runs: a test, a
-script or a run of all cells draws nothing ahead. One picture is drawn at a time, and whatever came in meanwhile (the
-next move, the next cell) is served before the next picture.
+the next ones can be ready. This begins with the first move of a slider, and only in a kernel: a test or a script draws
+nothing ahead. One picture is drawn at a time, between two cells, and whatever came in meanwhile (the next move, the
+next cell) is served before the next picture.
+
+JupyterLab may serve the moves of sliders in a thread of their own, while cells run in the main one. So whatever draws
+for a widget holds `DRAWING`, and pictures are drawn ahead in the main thread alone.
 
 ``draw`` may look at names of the notebook, which a cell can change. So a picture is used only while no cell has run
 since it was drawn. Drawing ahead shows nothing: a ``draw`` that then fails, warns or prints is left to the move itself,
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -21,6 +25,8 @@ from typing import Generic, TypeVar
 
 from IPython.core.getipython import get_ipython
 
+DRAWING = threading.RLock()
+"""Held while a widget's picture is drawn: two threads would write into one figure."""
 SECONDS_BEFORE = 0.1
 """For the picture that was asked for: the thread that sends it needs Python, too."""
 SECONDS_BETWEEN = 0.02
@@ -42,50 +48,56 @@ class Ahead(Generic[K, T]):
     """
 
     def __init__(self, make: Callable[[K], T], is_over: Callable[[], bool]):
-        self._make, self._is_over = make, is_over
+        self._make, self._is_over, self._loop = make, is_over, kernel_loop()
         self._made: dict[K, T] = {}
         self._cells_run = cells_run()
         self._planned: list[K] = []
 
     def __call__(self, key: K) -> T:
         """What belongs to the key, made now if need be."""
-        self._forget_what_is_old()
-        if key not in self._made:
-            self._made[key] = self._make(key)
-        return self._made[key]
+        with DRAWING:
+            self._forget_what_is_old()
+            if key not in self._made:
+                self._made[key] = self._make(key)
+            return self._made[key]
 
     def plan(self, keys: Iterable[K]) -> None:
         """Make these soon, the first one first, in place of what was planned until now."""
-        self._forget_what_is_old()
-        is_waiting = bool(self._planned)
-        self._planned = [key for key in keys if key not in self._made]
-        if self._planned and not is_waiting:
-            self._wait(SECONDS_BEFORE)
-
-    def _wait(self, seconds: float) -> None:
-        try:
-            asyncio.get_running_loop().call_later(seconds, self._make_one)
-        except RuntimeError:  # no loop: no kernel
-            self._planned = []
+        if self._loop is None:
+            return
+        with DRAWING:
+            self._forget_what_is_old()
+            is_waiting = bool(self._planned)
+            self._planned = [key for key in keys if key not in self._made]
+            if self._planned and not is_waiting:
+                self._loop.call_soon_threadsafe(self._loop.call_later, SECONDS_BEFORE, self._make_one)
 
     def _make_one(self) -> None:
-        self._forget_what_is_old()
-        if self._is_over():
-            self._planned = []
-        if not self._planned:
-            return
-        key = self._planned.pop(0)
-        made = _silently(self._make, key)
-        self._made.update(made)
-        if not made:
-            self._planned = []
-        if self._planned:
-            self._wait(SECONDS_BETWEEN)
+        with DRAWING:
+            self._forget_what_is_old()
+            if self._is_over():
+                self._planned = []
+            if not self._planned:
+                return
+            made = _silently(self._make, self._planned.pop(0))
+            self._made.update(made)
+            if not made:
+                self._planned = []
+            if self._planned and self._loop:
+                self._loop.call_later(SECONDS_BETWEEN, self._make_one)
 
     def _forget_what_is_old(self) -> None:
         if self._cells_run != cells_run():
             self._cells_run = cells_run()
             self._made, self._planned = {}, []
+
+
+def kernel_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop between whose steps cells run; None outside a kernel."""
+    try:
+        return asyncio.get_running_loop() if hasattr(get_ipython(), "kernel") else None
+    except RuntimeError:
+        return None
 
 
 def cells_run() -> int:

@@ -12,7 +12,7 @@ import ipywidgets
 from lora_edu.classroom import figures
 from lora_edu.classroom.widgets import frames
 from lora_edu.classroom.widgets._show import show, to_html
-from lora_edu.classroom.widgets.ahead import Ahead, neighbours
+from lora_edu.classroom.widgets.ahead import DRAWING, Ahead, neighbours
 
 PLAY_MILLISECONDS = 700
 
@@ -83,9 +83,10 @@ class Explorer:
         return encode(pictures[0]), " ".join(picture.alt for picture in pictures)
 
     def _redraw(self, change: Mapping[str, Any]) -> None:
-        places = tuple(slider.index for slider in self.sliders.values())
-        png, text = self._live(places)
-        self.image.value, self.caption.value = png, to_html(text)
+        with DRAWING:  # to the end: a move that came in later, in another thread, is also shown later
+            places = tuple(slider.index for slider in self.sliders.values())
+            png, text = self._live(places)
+            self.image.value, self.caption.value = png, to_html(text)
         moved = list(self.sliders.values()).index(change["owner"])
         step = 1 if change["new"] > change["old"] else -1
         sizes = [len(values) for values in self.controls.values()]
