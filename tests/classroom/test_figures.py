@@ -80,7 +80,6 @@ FIGURES = {
     "speed_by_tokens": lambda **options: figures.speed_by_tokens(
         {"a": [3, 0.5], "b": [0.1, 0.2]}, tokens=[1, 512], cited={"T4": 2.2, "H100": 4.0}, **options
     ),
-    "number_lines": lambda **options: figures.number_lines({"a": [-1, 0, 1], "b": [0.5]}, **options),
     "product": lambda **options: figures.product([[1], [2]], [[3, 4, -1]], **options),
     "rank_error": lambda **options: figures.rank_error({"a": [1, 0.5, 0]}, rank=1, **options),
     "roofline": lambda **options: figures.roofline(
@@ -190,7 +189,6 @@ TOLD = {
     "image": ["2 × 2", "0 to 1"],
     "lora_layer": ["8, 3, 13, 11", "1, 3", "= 2", "2, 12, 4, 6", "10, 15, 17, 17", "18 numbers", "20"],
     "next_token": ["a 70.0% and b 20.0%", "number 2"],
-    "number_lines": ["a: 3 strokes, from -1 to 1", "b: 1 stroke"],
     "numbered_levels": ["4 levels, numbered 0 to 3", "0.6 is stored as 2", "off by 0.1", "gap is 0.25"],
     # Of the numbers from 0 to 1, 0.6 of 0.6 and 0.8 is lost.
     "original_and_copy": ["2 of 4 numbers are read back as 0", "largest is 9", "error of 60.0%"],
