@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from lora_edu.classroom.widgets import frames
 from tools import npm
-from tools.book import films, site, sources
+from tools.book import films, site, sources, tours
 
 SLUG = "ada/course"
 
@@ -42,6 +42,7 @@ LINKS = {
         "[s](https://github.com/ada/course/blob/main/notebooks/solutions/01.ipynb)",
     ),
     "a folder": ("[`runs`](../data/runs/)", "[`runs`](https://github.com/ada/course/blob/main/data/runs)"),
+    "by number": ("[1]: ../docs/speed.md", "[1]: speed.md"),
     "elsewhere": ("[p](https://arxiv.org/abs/1)", "[p](https://arxiv.org/abs/1)"),
     "here": ("[up](#head)", "[up](#head)"),
     "online, and a page": (
@@ -107,15 +108,43 @@ def test_no_cell_of_the_course_shows_two_pictures():  # myst-nb has one alt a ce
 # ---------------------------------------------------------------- the glossary
 
 
-def test_every_row_of_the_glossary_is_a_place():
-    rows = (sources.ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").count("\n| ") - 1
-    page = sources.document_page("glossary", SLUG)
-    places = re.findall(r'<span id="(term-[\w-]+)">', page)
-    assert len([line for line in page.splitlines() if line.startswith("| <span")]) == rows > 100
-    assert {place for place, _ in sources.glossary_terms().values()} == set(places)
-    assert (
-        len(places) - len(set(places)) == 3
-    )  # block, head and norm have two meanings each: the first is found
+def test_every_word_of_the_glossary_has_one_place():
+    text = (sources.ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    places = re.findall(r'<span id="(term-[\w-]+)">', sources.document_page("glossary", SLUG))
+    assert len(places) == len(set(places)) > 100
+    assert places == list(dict.fromkeys(place for place, _ in sources.glossary_terms().values()))
+    words = [
+        word
+        for row in text.split("|---|---|---|")[1].splitlines()[1:]
+        for word in sources.term_words(row.split(" | ")[0][2:])
+    ]
+    assert set(sources.glossary_terms()) == set(words)
+    assert len(words) - len(set(words)) == 3  # block, head and norm have two meanings each
+    assert re.match("One of the equal parts .* Or: Weights, often 64", sources.glossary_terms()["block"][1])
+
+
+# ---------------------------------------------------------------- tours
+
+FILM = {"labels": {"rank": ["1", "2", "4"], "alpha": ["1", "8"]}, "start": [1, 0]}
+
+
+def test_a_step_sets_what_it_names_and_leaves_the_rest_at_its_start():
+    assert tours.places_of(tours.Step("", {"alpha": "8"}), FILM) == [1, 1]
+    assert tours.places_of(tours.Step("", {"rank": "4"}), FILM) == [2, 0]
+    with pytest.raises(ValueError, match=r"a step sets \['r'\], which its film has not"):
+        tours.places_of(tours.Step("", {"r": "4"}), FILM)
+    with pytest.raises(ValueError, match="'3' is not in list"):
+        tours.places_of(tours.Step("", {"rank": "3"}), FILM)
+
+
+@pytest.mark.parametrize("name", tours.TOURS)
+def test_a_tour_asks_before_it_shows_and_can_be_read_without_its_pictures(name, tmp_path):
+    tour = tours.TOURS[name]
+    asked = [step.ask for step in tour.steps if step.ask]
+    assert len(asked) >= 2 and all(ask.answer in ask.choices for ask in asked)
+    text, pictures = tours.tour_page(tour, {}, tmp_path, "frames")
+    steps = BeautifulSoup(text, "html.parser").select(".lora-edu-tour > ol > li")
+    assert [step.p.text for step in steps] == [step.text for step in tour.steps] and pictures == set()
 
 
 # ---------------------------------------------------------------- films

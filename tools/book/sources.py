@@ -19,6 +19,7 @@ from nbformat.v4 import new_markdown_cell
 from lora_edu.classroom.widgets.pages import make_pages_live
 from lora_edu.llm.files import write_text
 from tools.book import landing
+from tools.book.tours import TOURS, tour_page
 from tools.reading_time import is_prediction, tags_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ NO_PYTHON = "This page runs no Python. To run the code: "
 """Before the links at the head of a notebook."""
 COLAB = "https://colab.research.google.com/github/{slug}/blob/main/notebooks/{name}.ipynb"
 CODE = re.compile(r"(```.*?```|``.*?``|`[^`\n]*`)", re.DOTALL)
-LINK = re.compile(r"(?<=\]\()[^)\s#]+")  # an address, up to its fragment
+LINK = re.compile(r"(?:(?<=\]\()|(?<=\]: ))[^)\s#]+")  # an address, up to its fragment
 GLOSSARY_ROW = re.compile(r"^\| (?!word \|)([^|]+?) \| (.+) \| \w+ \|$", re.MULTILINE)
 
 
@@ -131,7 +132,7 @@ def asks(cell: NotebookNode) -> bool:
 def document_page(name: str, slug: str) -> str:
     """A document of docs/ as Sphinx is to read it."""
     text = with_book_links((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"), "docs", slug)
-    return GLOSSARY_ROW.sub(with_place, text) if name == "glossary" else text
+    return with_places(text) if name == "glossary" else text
 
 
 # ---------------------------------------------------------------- the glossary
@@ -147,19 +148,27 @@ def term_place(word: str) -> str:
     return "term-" + re.sub(r"\W+", "-", word.lower()).strip("-")
 
 
-def with_place(row: re.Match[str]) -> str:
-    """A row of the glossary's table that links can lead to."""
-    places = "".join(f'<span id="{term_place(word)}"></span>' for word in term_words(row[1]))
-    return f"| {places}{row[0].removeprefix('| ')}"
+def with_places(text: str) -> str:
+    """The glossary, with a place at each row that links can lead to; an ambiguous word has one, at its first row."""
+    seen: set[str] = set()
+
+    def row(found: re.Match[str]) -> str:
+        places = [place for place in map(term_place, term_words(found[1])) if place not in seen]
+        seen.update(places)
+        spans = "".join(f'<span id="{place}"></span>' for place in places)
+        return f"| {spans}{found[0].removeprefix('| ')}"
+
+    return GLOSSARY_ROW.sub(row, text)
 
 
 def glossary_terms() -> dict[str, tuple[str, str]]:
-    """For each word of the glossary its place there and its meaning, of an ambiguous word the first one's."""
+    """For each word of the glossary its place there and its meaning; of an ambiguous word the first place, and both."""
     text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     terms: dict[str, tuple[str, str]] = {}
     for entry, meaning in GLOSSARY_ROW.findall(text):
         for word in term_words(entry):
-            terms.setdefault(word, (term_place(word), meaning))
+            before = f"{terms[word][1]} Or: " if word in terms else ""
+            terms[word] = term_place(word), before + meaning
     return terms
 
 
@@ -185,7 +194,12 @@ def write_sources(notebooks: Mapping[str, NotebookNode], frames: Path, folder: P
         The names of the sliders' pictures that the pages show.
     """
     shutil.copytree(BOOK, folder, dirs_exist_ok=True)
-    fill = {**landing.words(folder), "notebooks": "\n".join(notebooks), "slug": slug}
+    lists = {
+        "notebooks": notebooks,
+        "tour_pages": TOURS,
+        "tours": [f"- [{tour.title}]({name}.md) {tour.promise}" for name, tour in TOURS.items()],
+    }
+    fill = {**landing.words(folder), **{key: "\n".join(lines) for key, lines in lists.items()}, "slug": slug}
     for path in folder.glob("*.md"):
         text = re.sub(r"\{\{(\w+)\}\}", lambda found: fill[found[1]], path.read_text(encoding="utf-8"))
         write_text(path, with_book_links(text, "docs/book", slug))
@@ -197,5 +211,9 @@ def write_sources(notebooks: Mapping[str, NotebookNode], frames: Path, folder: P
     for name, notebook in notebooks.items():
         page, pictures = notebook_page(notebook, name, frames, slug)
         write_text(folder / f"{name}.ipynb", nbformat.writes(page))
+        shown |= pictures
+    for name, tour in TOURS.items():
+        text, pictures = tour_page(tour, notebooks, frames, FRAMES)
+        write_text(folder / f"{name}.md", text)
         shown |= pictures
     return shown

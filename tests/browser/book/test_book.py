@@ -15,18 +15,19 @@ import pytest
 from lora_edu.classroom.widgets.frames import read_film
 from lora_edu.classroom.widgets.pages import explorer_texts
 from tools import npm
+from tools.book.tours import TOURS
 
 ROOT = Path(__file__).resolve().parents[3]
 BOOK, FRAMES = ROOT / "build" / "book", ROOT / "build" / "frames"
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
-DOCUMENTS = ["index", "course", "notation", "glossary", "pictures", "speed"]
-PAGES = [*DOCUMENTS, *NOTEBOOKS, "search"]
+DOCUMENTS = ["index", "look", "course", "notation", "glossary", "pictures", "speed"]
+PAGES = [*DOCUMENTS, *TOURS, *NOTEBOOKS, "search"]
 WIDTHS = [390, 1280]  # a phone, a screen; CSS pixels
 TERMS = {"absmax": "07", "Eckart-Young": "01", "dropout": "04", "gradient checkpointing": "09", "GPTQ": "08"}
 
 # Dollars in what is read as text: code and the source beside a formula, which is out of sight, are left out.
 DOLLARS = """() => {
-    const walker = document.createTreeWalker(document.querySelector('article'), NodeFilter.SHOW_TEXT);
+    const walker = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
     const found = [];
     while (walker.nextNode()) {
         const text = walker.currentNode;
@@ -35,9 +36,11 @@ DOLLARS = """() => {
     return found;
 }"""
 # Of Markdown, what no reader sees as words: formulas, addresses, tags, the language of a block of code.
-NO_TEXT = re.compile(r"\$\$.*?\$\$|\$[^$]+\$|\]\([^)]*\)|<[^>]*>|```python", re.DOTALL)
+NO_TEXT = re.compile(
+    r"\$\$.*?\$\$|\$[^$]+\$|\]\([^)]*\)|^\[[^]]+\]: .*?$|<[^>]*>|```\w+", re.DOTALL | re.MULTILINE
+)
 SEEN_TEXT = """() => {
-    const page = document.querySelector('article').cloneNode(true);
+    const page = document.querySelector('main').cloneNode(true);
     for (const out of page.querySelectorAll('.katex, script, style')) out.remove();
     return page.textContent;
 }"""
@@ -124,11 +127,11 @@ def test_every_picture_is_loaded_and_described(opened):
 def test_every_slider_goes_to_both_ends_by_keyboard(opened):
     name, page, *_ = opened
     texts = explorer_texts(nbformat.read(NOTEBOOKS[name], as_version=4)) if name in NOTEBOOKS else []
-    figures = page.locator("figure.lora-edu-film").all()
+    figures = page.locator("figure.lora-edu-film").all() if name in NOTEBOOKS else []
     assert len(figures) == len(texts)
     for figure, text in zip(figures, texts, strict=True):
         film = read_film(FRAMES, text)
-        assert film is not None and figure.locator("figcaption").inner_text() == text
+        assert film is not None and figure.locator("figcaption").inner_text() == text.strip()
         for slider, labels in zip(figure.get_by_role("slider").all(), film["labels"].values(), strict=True):
             for key, label in (("End", labels[-1]), ("Home", labels[0])):
                 slider.press(key)
@@ -141,12 +144,31 @@ def test_every_slider_goes_to_both_ends_by_keyboard(opened):
 def test_predictions_answer_and_their_code_is_out_of_sight(opened):
     name, page, *_ = opened
     asked = [cell for cell in of(name) if "lora-edu-predict" in str(cell.get("outputs"))]
-    found = page.locator(".lora-edu-predict").all()
+    found = page.locator(".lora-edu-predict").all() if name in NOTEBOOKS else []
     assert len(found) == len(asked)
     for prediction in found:
         prediction.get_by_role("button").first.press("Enter")
         assert re.match("Right|You said", prediction.get_by_role("status").inner_text())
     assert page.get_by_text(re.compile(r'^predict\("\d')).count() == 0
+
+
+def test_a_tour_leads_through_its_pictures(opened):
+    name, page, *_ = opened
+    steps = TOURS[name].steps if name in TOURS else ()
+    for number, step in enumerate(steps, start=1):
+        shown = page.locator(".lora-edu-tour > ol > li:visible")
+        assert shown.locator("> p").inner_text() == step.text
+        assert page.get_by_text(f"Step {number} of {len(steps)}").is_visible()
+        if step.ask:
+            shown.get_by_role("button", name=step.ask.answer, exact=True).press("Enter")
+            assert shown.get_by_role("status").inner_text() == f"Right. {step.ask.why}"
+        figure = page.locator("figure:visible")
+        for slider, label in step.labels.items():
+            said = figure.locator("label", has_text=slider.replace("_", " ")).locator("output")
+            assert said.inner_text() == label
+        figure.locator("img").evaluate("image => image.decode()")
+        if number < len(steps):
+            page.get_by_role("button", name="Next").press("Enter")
 
 
 def test_links_lead_somewhere(opened):
