@@ -33,7 +33,7 @@ NO_PYTHON = "This page runs no Python. To run the code: "
 """Before the links at the head of a notebook."""
 COLAB = "https://colab.research.google.com/github/{slug}/blob/main/notebooks/{name}.ipynb"
 CODE = re.compile(r"(```.*?```|``.*?``|`[^`\n]*`)", re.DOTALL)
-LINK = re.compile(r"(?:(?<=\]\()|(?<=\]: ))[^)\s#]+")  # an address, up to its fragment
+LINK = re.compile(r"(\]\(|^\[[^]\n]+\]: )([^)\s#]+)", re.MULTILINE)  # up to an address' fragment
 GLOSSARY_ROW = re.compile(r"^\| (?!word \|)([^|]+?) \| (.+) \| \w+ \|$", re.MULTILINE)
 
 
@@ -59,8 +59,7 @@ def with_book_links(text: str, folder: str, slug: str) -> str:
     """
     online = f"https://github.com/{slug}/blob/main/"
 
-    def address(found: re.Match[str]) -> str:
-        target = found[0]
+    def address(target: str) -> str:
         if target.startswith(online):
             return page_of(target.removeprefix(online)) or target
         if re.match("[a-z]+:", target):
@@ -68,7 +67,10 @@ def with_book_links(text: str, folder: str, slug: str) -> str:
         path = posixpath.normpath(posixpath.join(folder, target))
         return page_of(path) or online + path
 
-    return outside_code(text, lambda part: LINK.sub(address, part))
+    def change(part: str) -> str:
+        return LINK.sub(lambda found: found[1] + address(found[2]), part)
+
+    return outside_code(text, change)
 
 
 def page_of(path: str) -> str | None:

@@ -40,9 +40,22 @@ def texts_of(document: nodes.document) -> Iterator[nodes.Text]:
     for paragraph in document.findall(nodes.paragraph):
         if _inside(paragraph, (nodes.table,)):
             continue
+        for element in paragraph.findall(nodes.Element):
+            join_lines(element)
         for text in list(paragraph.findall(nodes.Text)):
             if not _inside(text, NOT_IN):
                 yield text
+
+
+def join_lines(element: nodes.Element) -> None:
+    """Make one text, in place, of each row of texts: a line break of the source is a text of its own."""
+    joined: list[nodes.Node] = []
+    for child in element.children:
+        if isinstance(child, nodes.Text) and joined and isinstance(joined[-1], nodes.Text):
+            joined[-1] = nodes.Text(joined[-1].astext() + child.astext())
+        else:
+            joined.append(child)
+    element[:] = joined
 
 
 def _inside(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
@@ -71,7 +84,7 @@ def link_terms(app: Sphinx, document: nodes.document) -> None:
                 linked.add(place)
                 pieces += [nodes.Text(whole[done : found.start()]), _link(found[0], place, meaning)]
                 done = found.end()
-        if pieces:
+        if pieces and text.parent is not None:
             text.parent.replace(text, [*pieces, nodes.Text(whole[done:])])
 
 
