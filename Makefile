@@ -45,7 +45,7 @@ test: check ## everything CI runs: make check, the tests, every notebook compare
 		--nbval --nbval-current-env --nbval-cell-timeout=1800 --ignore=tests/browser/book $(NOTEBOOKS) $(SOLUTIONS) tests
 	$(PY) -m tests.films
 	$(PY) -m tools.book
-	$(TEST_ENV) $(PY) -m pytest -p tests.ci_guard tests/browser/book
+	$(TEST_ENV) $(PY) -m pytest -p tests.ci_guard -n $(WORKERS) --dist loadgroup tests/browser/book
 
 check: set-up-test ## style, types, and the direction of imports
 	.venv/bin/ruff check .
