@@ -1,6 +1,7 @@
 // Two names that the theme and myst-nb give for screen readers differ from what is written there.
 for (const named of document.querySelectorAll("button.search-button-field, details.hide > summary"))
-  named.removeAttribute("aria-label");
+  if (named.matches("summary")) named.removeAttribute("aria-label");
+  else named.setAttribute("aria-label", named.textContent.replace(/\s+/g, " ").trim()); // it hides its text on a phone
 
 // What scrolls by itself can be reached by keyboard.
 function reach() {
