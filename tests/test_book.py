@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import sys
 
 import nbformat
@@ -273,6 +274,16 @@ def test_the_first_page_shows_what_the_records_say(written):
 
 
 # ---------------------------------------------------------------- with and without node
+
+
+@pytest.mark.timeout(120)
+def test_nobody_waits_for_a_node_that_sphinx_leaves_behind(tmp_path):
+    """As KaTeX's server, when it did not start in time: it lives on, with all that Sphinx had open."""
+    leave = "import subprocess, sys; print(subprocess.Popen(['sleep', '1000']).pid); sys.exit('too late')"
+    with pytest.raises(site.BookFailed, match="too late") as failure:
+        site.run_sphinx([sys.executable, "-c", leave], tmp_path / "said")
+    left = next(int(line) for line in str(failure.value).splitlines() if line.isdigit())
+    os.kill(left, signal.SIGKILL)  # it is alive: else this fails
 
 
 def without_network(monkeypatch, folder):

@@ -44,9 +44,7 @@ def make(folder, *arguments):
 def named_in(folder):
     """Files that hold the present name, found without what finds it."""
     names = (SLUG.encode(), PAGES.encode())
-    return [
-        file for file, text in set_repo.text_files(folder).items() if any(name in text for name in names)
-    ]
+    return [file for file, text in set_repo.text_files(folder).items() if any(name in text for name in names)]
 
 
 def test_one_command_names_the_repository_everywhere(checkout):
@@ -173,7 +171,9 @@ def test_the_site_is_made_of_all_that_make_can_build_of_it():
     rules = (ROOT / "Makefile").read_text(encoding="utf-8")
     needs = set(re.search(r"^site:([^#\n]*)", rules, re.MULTILINE)[1].split())
     offered = {line.split()[0] for line in make(ROOT, "--silent", "help").stdout.splitlines()}
-    assert needs == {"book", "slides"} & offered  # the chat page weighs 100 MB: it is there if somebody built it
+    assert (
+        needs == {"book", "slides"} & offered
+    )  # the chat page weighs 100 MB: it is there if somebody built it
 
 
 # --- the site ------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ smartquotes = False  # -- begins the name of an option
 html_math_renderer = "source"
 if tags.has(FORMULAS):
     katex.NODEJS_BINARY = str(npm.node())
+    katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = 300  # seconds, not 5: on a busy machine node comes late
     extensions.append("sphinxcontrib.katex")
     html_math_renderer = "katex"
     katex_prerender = True
