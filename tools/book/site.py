@@ -64,7 +64,7 @@ def write_book(notebooks: Mapping[str, NotebookNode], frames: Path, output: Path
 def run_sphinx(command: Sequence[str], said: Path) -> None:
     """Run a command from the root of the repository; what it says goes to the file `said`.
 
-    To a file and not to a pipe: a node that the command leaves behind would keep the pipe open, and we would wait for it.
+    To a file and not to a pipe: a node that the command leaves behind would keep the pipe open, and this would wait.
 
     Raises
     ------
