@@ -167,7 +167,9 @@ def test_course_writes_a_book_of_what_it_executed_and_prints_before_and_after(tm
     first = write_notebook(tmp_path / "00_first.ipynb", "print('seen on ' + 'the page')")
     second = write_notebook(tmp_path / "01_second.ipynb", "6 * 7", FINE_TUNE)
     output = tmp_path / "course"
+    before = dict(os.environ)
     run_course.run_course([first, second], output)
+    assert dict(os.environ) == before  # its settings are the kernels' alone: other tests run in this process, too
 
     assert "seen on the page" in (output / "00_first.html").read_text()
     links = set(re.findall('href="([^"#]*)"', (output / "course.html").read_text()))
