@@ -142,6 +142,7 @@ def test_a_step_sets_what_it_names_and_leaves_the_rest_at_its_start():
 @pytest.mark.parametrize("name", tours.TOURS)
 def test_a_tour_asks_before_it_shows_and_can_be_read_without_its_pictures(name, tmp_path):
     tour = tours.TOURS[name]
+    assert (sources.ROOT / "notebooks" / f"{tour.notebook}.ipynb").is_file() and not tour.steps[0].ask
     asked = [step.ask for step in tour.steps if step.ask]
     assert len(asked) >= 2 and all(ask.answer in ask.choices for ask in asked)
     text, pictures = tours.tour_page(tour, {}, tmp_path, "frames")

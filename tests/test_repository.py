@@ -169,7 +169,7 @@ def test_course_writes_a_book_of_what_it_executed_and_prints_before_and_after(tm
     output = tmp_path / "course"
     before = dict(os.environ)
     run_course.run_course([first, second], output)
-    assert dict(os.environ) == before  # its settings are the kernels' alone: other tests run in this process, too
+    assert dict(os.environ) == before  # the kernels' settings are not ours
 
     assert "seen on the page" in (output / "00_first.html").read_text()
     links = set(re.findall('href="([^"#]*)"', (output / "course.html").read_text()))

@@ -27,7 +27,8 @@ for (const tour of document.querySelectorAll(".lora-edu-tour")) {
     next.disabled = at === steps.length - 1;
     where.textContent = `Step ${at + 1} of ${steps.length}`;
     const choices = [...steps[at].querySelectorAll("button")];
-    if (choices.every((choice) => choice.disabled)) move(steps[at]); // nothing is asked, or it was answered
+    const known = choices.every((choice) => choice.disabled); // nothing is asked, or it was answered
+    move(steps[known ? at : at - 1]);
   };
   for (const step of steps)
     for (const choice of step.querySelectorAll("button")) choice.addEventListener("click", () => move(step));
