@@ -56,7 +56,7 @@ TOURS = {
         (
             Step(
                 "A picture in grey is a table of numbers: here 192 rows and 288 columns, 55,296 numbers. On the left "
-                "it is built from 64 pieces. Each piece is one column of numbers times one row of numbers.",
+                "it is built from 64 pieces, called terms. Each is one column of numbers times one row of numbers.",
                 {"terms": "64"},
             ),
             Step(

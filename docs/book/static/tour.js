@@ -7,7 +7,7 @@ for (const tour of document.querySelectorAll(".lora-edu-tour")) {
     const places = JSON.parse(step.dataset.places);
     for (const other of films) other.hidden = other !== film;
     sliders.forEach((slider, k) => {
-      slider.closest("div").classList.toggle("moved", Number(slider.value) !== places[k]);
+      slider.closest("div").classList.toggle("moved", at > 0 && Number(slider.value) !== places[k]);
       slider.value = places[k];
     });
     sliders[0].dispatchEvent(new Event("input"));
