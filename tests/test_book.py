@@ -72,6 +72,19 @@ def test_pictures_of_documents_lie_beside_the_pages():
 # ---------------------------------------------------------------- cells
 
 
+def test_the_head_of_a_page_says_what_its_links_are_for():
+    links = [
+        f"[{name}](https://a.b/)" for name in ("Open in Colab", "Open in Binder", "Notation", "Glossary")
+    ]
+    notebook = new_notebook(cells=[new_markdown_cell(" · ".join(links))])
+    page, _ = sources.notebook_page(notebook, "01_page", sources.ROOT / "nowhere", SLUG)
+    first, second = f"{links[0]} · {links[1]}", f"{links[2]} · {links[3]}"
+    assert (
+        page.cells[0].source
+        == f"This page runs no Python. To run the code: {first}. To look things up: {second}"
+    )
+
+
 def test_code_that_is_not_to_be_read_is_out_of_sight():
     folded = {"jupyter": {"source_hidden": True}}
     cells = page_of(
