@@ -21,8 +21,8 @@ NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 SOLUTIONS := $(filter-out $(addprefix notebooks/solutions/,06_% 10_% 11_%),$(wildcard notebooks/solutions/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help course book lab test check test-colab test-gpu notebooks-gpu binder-limit bench notebooks constraints \
-	constraints-colab repo clean set-up-course set-up-book set-up-test
+.PHONY: help course book site publish-check lab test check test-colab test-gpu notebooks-gpu binder-limit bench \
+	notebooks constraints constraints-colab repo clean set-up-course set-up-book set-up-test
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 19
@@ -32,6 +32,12 @@ course: set-up-book ## run the whole course, fine-tune included; its book in bui
 
 book: set-up-book ## the book of the stored notebooks, read in a browser without Python, in build/book/
 	$(PY) -m tools.book
+
+site: book ## what GitHub Pages publishes, in build/site/: the book, and beside it what else is built
+	$(PY) -m tools.publish
+
+publish-check: ## say where the repository still has the name that the course comes with
+	@$(PYTHON) tools/set_repo.py --check
 
 # The root is the repository, not work/: a notebook's links to docs/ would lead out of it. The settings are for this
 # launch; those that you chose yourself come first.

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import sys
 
 import nbformat
@@ -69,6 +70,19 @@ def test_pictures_of_documents_lie_beside_the_pages():
 
 
 # ---------------------------------------------------------------- cells
+
+
+def test_the_head_of_a_page_says_what_its_links_are_for():
+    links = [
+        f"[{name}](https://a.b/)" for name in ("Open in Colab", "Open in Binder", "Notation", "Glossary")
+    ]
+    notebook = new_notebook(cells=[new_markdown_cell(" · ".join(links))])
+    page, _ = sources.notebook_page(notebook, "01_page", sources.ROOT / "nowhere", SLUG)
+    first, second = f"{links[0]} · {links[1]}", f"{links[2]} · {links[3]}"
+    assert (
+        page.cells[0].source
+        == f"This page runs no Python. To run the code: {first}. To look things up: {second}"
+    )
 
 
 def test_code_that_is_not_to_be_read_is_out_of_sight():
@@ -141,6 +155,7 @@ def test_a_step_sets_what_it_names_and_leaves_the_rest_at_its_start():
 @pytest.mark.parametrize("name", tours.TOURS)
 def test_a_tour_asks_before_it_shows_and_can_be_read_without_its_pictures(name, tmp_path):
     tour = tours.TOURS[name]
+    assert (sources.ROOT / "notebooks" / f"{tour.notebook}.ipynb").is_file() and not tour.steps[0].ask
     asked = [step.ask for step in tour.steps if step.ask]
     assert len(asked) >= 2 and all(ask.answer in ask.choices for ask in asked)
     text, pictures = tours.tour_page(tour, {}, tmp_path, "frames")
@@ -273,6 +288,16 @@ def test_the_first_page_shows_what_the_records_say(written):
 
 
 # ---------------------------------------------------------------- with and without node
+
+
+@pytest.mark.timeout(120)
+def test_nobody_waits_for_a_node_that_sphinx_leaves_behind(tmp_path):
+    """As KaTeX's server, when it did not start in time: it lives on, with all that Sphinx had open."""
+    leave = "import subprocess, sys; print(subprocess.Popen(['sleep', '1000']).pid); sys.exit('too late')"
+    with pytest.raises(site.BookFailed, match="too late") as failure:
+        site.run_sphinx([sys.executable, "-c", leave], tmp_path / "said")
+    left = next(int(line) for line in str(failure.value).splitlines() if line.isdigit())
+    os.kill(left, signal.SIGKILL)  # it is alive: else this fails
 
 
 def without_network(monkeypatch, folder):

@@ -167,7 +167,9 @@ def test_course_writes_a_book_of_what_it_executed_and_prints_before_and_after(tm
     first = write_notebook(tmp_path / "00_first.ipynb", "print('seen on ' + 'the page')")
     second = write_notebook(tmp_path / "01_second.ipynb", "6 * 7", FINE_TUNE)
     output = tmp_path / "course"
+    before = dict(os.environ)
     run_course.run_course([first, second], output)
+    assert dict(os.environ) == before  # the kernels' settings are not ours
 
     assert "seen on the page" in (output / "00_first.html").read_text()
     links = set(re.findall('href="([^"#]*)"', (output / "course.html").read_text()))
@@ -275,50 +277,6 @@ def test_make_lab_asks_nothing_and_opens_the_sheets_as_pages(monkeypatch, tmp_pa
         schema = json.loads((schemas / f"{plugin.replace(':', '/')}.json").read_text(encoding="utf-8"))
         assert set(values) <= set(schema["properties"])
     assert overrides["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
-
-
-# --- make repo -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """A copy of this repository's files under git."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.splitlines()):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    return tmp_path
-
-
-def test_one_command_names_the_repository_everywhere(checkout):
-    named = [file for file, text in set_repo.text_files(checkout).items() if SLUG.encode() in text]
-    assert {checkout / "README.md", checkout / "pyproject.toml", checkout / "CITATION.cff"} <= set(named)
-
-    assert sorted(set_repo.set_repo(checkout, "ada/new-course")) == sorted(named)
-    assert set_repo.present_slug(checkout) == "ada/new-course"
-    assert not [file for file, text in set_repo.text_files(checkout).items() if SLUG.encode() in text]
-
-    set_repo.set_repo(checkout, SLUG)
-    assert all(file.read_bytes() == (ROOT / file.relative_to(checkout)).read_bytes() for file in named)
-
-
-def test_a_longer_name_that_contains_the_slug_stays(checkout):
-    longer = f"{SLUG}-fork and another{SLUG}; but github.com/{SLUG}.git is ours"
-    (checkout / "note.md").write_text(longer)
-    set_repo.set_repo(checkout, "ada/new-course")
-    assert (checkout / "note.md").read_text() == longer.replace(f"com/{SLUG}", "com/ada/new-course")
-
-
-@pytest.mark.parametrize("slug", ["", "course", "a/b/c", "https://github.com/a/b", "a b/c"])
-def test_a_malformed_name_is_refused(checkout, slug):
-    with pytest.raises(ValueError, match="REPO must be of the form owner/name"):
-        set_repo.set_repo(checkout, slug)
 
 
 # --- CI=true -------------------------------------------------------------------------------------------

@@ -233,8 +233,8 @@ def sum_of(times: Iterable[Minutes]) -> Minutes:
 COURSE_PLACEHOLDERS = re.compile(r"\{(course map|course hours|core hours)\}")
 
 
-def with_course_times(text: str, folder: Path) -> str:
-    """Fill in the map of the course and its hours."""
+def course_times(folder: Path) -> dict[str, str]:
+    """The map of the course, as rows of a Markdown table, and its hours, by the names of their placeholders."""
     rows, times = [], []
     for source in sorted(folder.glob(SOURCES)):
         cells = read_source(source)
@@ -242,7 +242,12 @@ def with_course_times(text: str, folder: Path) -> str:
         number, title = cells[0].source.partition("\n")[0].removeprefix("# ").split(" · ", 1)
         rows.append(f"| [{number}]({source.stem}.ipynb) | {title} | {times[-1].total} | {times[-1].core} |")
     core, total = (f"{round(minutes / 30) / 2:g}" for minutes in sum_of(times))
-    values = {"course map": "\n".join(rows), "course hours": total, "core hours": core}
+    return {"course map": "\n".join(rows), "course hours": total, "core hours": core}
+
+
+def with_course_times(text: str, folder: Path) -> str:
+    """Fill in the map of the course and its hours."""
+    values = course_times(folder)
     return COURSE_PLACEHOLDERS.sub(lambda found: values[found[1]], text)
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
@@ -84,8 +85,15 @@ class NotebookFailed(Exception):
     """A cell raised, took too long, or lost its kernel; the message names notebook and cell."""
 
 
-def execute(path: Path, progress: Progress) -> NotebookNode:
+def execute(path: Path, progress: Progress, settings: Mapping[str, str]) -> NotebookNode:
     """Run a notebook in its own folder and return it with its outputs.
+
+    Parameters
+    ----------
+    path : Path
+    progress : Progress
+    settings : mapping
+        Environment variables of its kernel, beside those of this process.
 
     Raises
     ------
@@ -104,7 +112,7 @@ def execute(path: Path, progress: Progress) -> NotebookNode:
     )
     start = time.monotonic()
     try:
-        client.execute()
+        client.execute(env=os.environ | settings)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         raise NotebookFailed(f"{client.where()} failed:\n{error}") from error
     progress.finish(f"{client.where()}, {time.monotonic() - start:.0f} s")
@@ -132,9 +140,9 @@ def run_course(notebooks: list[Path], output: Path) -> None:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     frames = output.parent / "frames"
-    os.environ |= {"LORA_EDU_RUNS": str(output / "runs"), FOLDER_VARIABLE: str(frames)}
+    settings = {"LORA_EDU_RUNS": str(output / "runs"), FOLDER_VARIABLE: str(frames)}
     progress = Progress()
-    executed = {path.stem: execute(path, progress) for path in notebooks}
+    executed = {path.stem: execute(path, progress, settings) for path in notebooks}
     if warnings := write_book(executed, frames, output):
         say(warnings)
     say("\n".join(before_and_after(output / "runs")))

@@ -31,6 +31,7 @@ smartquotes = False  # -- begins the name of an option
 html_math_renderer = "source"
 if tags.has(FORMULAS):
     katex.NODEJS_BINARY = str(npm.node())
+    katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = 300  # seconds, not 5: on a busy machine node comes late
     extensions.append("sphinxcontrib.katex")
     html_math_renderer = "katex"
     katex_prerender = True
@@ -42,6 +43,7 @@ html_static_path = ["static"]
 html_css_files = ["page.css", "book.css"]
 html_js_files = [(name, {"defer": "defer"}) for name in ("page.js", "tour.js", "book.js")]
 html_copy_source = html_show_sourcelink = html_show_sphinx = html_show_copyright = False
+html_use_index = False  # it would be empty
 html_show_search_summary = False  # it would be read over a network, which a file has none of
 html_scaled_image_link = False
 html_context = {"default_mode": "auto"}

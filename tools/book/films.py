@@ -1,6 +1,5 @@
 """Which sliders of the stored notebooks have no film, or an old one; and the run that draws it."""
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,9 +38,9 @@ def draw_films(notebooks: Iterable[Path], frames: Path) -> None:
     """Run the notebooks for the films of their sliders alone. One that fails is named, and its sliders stay still."""
     progress = Progress()
     with TemporaryDirectory() as runs:
-        os.environ |= {FOLDER_VARIABLE: str(frames), "LORA_EDU_RUNS": runs}
+        settings = {FOLDER_VARIABLE: str(frames), "LORA_EDU_RUNS": runs}
         for path in notebooks:
             try:
-                execute(path, progress)
+                execute(path, progress, settings)
             except NotebookFailed as error:
                 say(f"The sliders of {path.name} stay still: {str(error).splitlines()[-1]}")

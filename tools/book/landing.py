@@ -15,10 +15,7 @@ EXAMPLE = 1
 def words(folder: Path) -> dict[str, str]:
     """What takes the place of ``{{key}}`` on those pages; their pictures are written to `folder`."""
     runs = [records.read(name) for name in RUNS]
-    times = build_notebooks.with_course_times(
-        "{course map}\x00{course hours}\x00{core hours}", build_notebooks.ROOT / "notebooks" / "src"
-    )
-    course_map, hours, core_hours = times.split("\x00")
+    times = build_notebooks.course_times(build_notebooks.ROOT / "notebooks" / "src")
     result = figures.bars(
         {"exactly right": capstone.scores(runs)},
         groups=capstone.GROUPS,
@@ -30,10 +27,10 @@ def words(folder: Path) -> dict[str, str]:
         "result": picture(result, folder / "result.png"),
         "example": example(capstone.before_and_after(runs[0], [EXAMPLE], width=106)),
         "map": picture(figures.course_map(), folder / "map.png"),
-        "rows": course_map,
-        "hours": hours,
-        "core_hours": core_hours,
-        "count": str(len(course_map.splitlines())),
+        "rows": times["course map"],
+        "hours": times["course hours"],
+        "core_hours": times["core hours"],
+        "count": str(len(times["course map"].splitlines())),
     }
 
 

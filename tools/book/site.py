@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,18 +53,37 @@ def write_book(notebooks: Mapping[str, NotebookNode], frames: Path, output: Path
         tags = ["-t", FORMULAS] if copy_styles(sources / "static") else []
         options = ["-q", *tags, "-d", str(rest / "doctrees"), "-w", str(rest / "warnings")]
         command = [sys.executable, "-m", "sphinx", *options, str(sources), str(output)]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        }
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8")
-        if done.returncode:
-            raise BookFailed(done.stderr.strip())
+        run_sphinx(command, rest / "said")
         warnings = (rest / "warnings").read_text(encoding="utf-8").replace(f"{sources}{os.sep}", "")
     (output / FRAMES).mkdir(exist_ok=True)
     for name in pictures:
         shutil.copy(frames / name, output / FRAMES)
     return warnings.strip()
+
+
+def run_sphinx(command: Sequence[str], said: Path) -> None:
+    """Run a command from the root of the repository; what it says goes to the file `said`.
+
+    To a file and not to a pipe: a node that the command leaves behind would keep the pipe open, and this would wait.
+
+    Raises
+    ------
+    BookFailed
+        If it ends with an error.
+    """
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    with said.open("wb") as file:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    if done.returncode:
+        raise BookFailed(said.read_text(encoding="utf-8", errors="replace").strip())
 
 
 def copy_styles(static: Path) -> bool:

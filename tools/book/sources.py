@@ -29,8 +29,11 @@ DOCUMENTS = ("notation", "glossary", "pictures", "speed")
 """Of docs/, in the order of the book."""
 FRAMES = "frames"
 """Folder of the sliders' pictures, beside the pages."""
-NO_PYTHON = "This page runs no Python. To run the code: "
-"""Before the links at the head of a notebook."""
+HEAD_LINKS = {
+    "[Open in Colab]": "This page runs no Python. To run the code: [Open in Colab]",
+    " · [Notation]": ". To look things up: [Notation]",
+}
+"""What the row of links at the head of a notebook says on its page."""
 COLAB = "https://colab.research.google.com/github/{slug}/blob/main/notebooks/{name}.ipynb"
 CODE = re.compile(r"(```.*?```|``.*?``|`[^`\n]*`)", re.DOTALL)
 LINK = re.compile(r"(\]\(|^\[[^]\n]+\]: )([^)\s#]+)", re.MULTILINE)  # up to an address' fragment
@@ -92,7 +95,8 @@ def notebook_page(
     """A notebook as Sphinx is to read it, and the names of the sliders' pictures that its page shows."""
     page = copy.deepcopy(notebook)
     pictures = make_pages_live(page, frames, FRAMES)
-    page.cells[0].source = page.cells[0].source.replace("[Open in Colab]", f"{NO_PYTHON}[Open in Colab]", 1)
+    for link, words in HEAD_LINKS.items():
+        page.cells[0].source = page.cells[0].source.replace(link, words, 1)
     cells = []
     for cell in page.cells:
         if cell.cell_type == "markdown":

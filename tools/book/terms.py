@@ -24,7 +24,7 @@ EVERYDAY = {"code", "down", "gate", "head", "kernel", "label", "level", "term", 
 
 
 def pattern_of(words: list[str]) -> re.Pattern[str]:
-    """Finds any of the words, the longest first, in the singular or the plural; capitals count in short ones."""
+    """Finds any of the words, the longest first, singular or plural; capitals count in words that are all capitals."""
     longest_first = sorted(words, key=len, reverse=True)
     forms = [form_of(word) if word.isupper() else f"(?i:{form_of(word)})" for word in longest_first]
     return re.compile(rf"(?<![\w-])({'|'.join(forms)})(?:s|es)?(?![\w-])")

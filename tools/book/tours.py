@@ -40,21 +40,23 @@ class Tour(NamedTuple):
 
     title: str
     promise: str
-    films: tuple[tuple[str, int], ...]
-    """Notebook and place of each slider among its sliders."""
+    notebook: str
+    """Whose sliders it sets."""
+    films: tuple[int, ...]
+    """Which of them, counted from 0."""
     steps: tuple[Step, ...]
 
 
-HOUSE, SCALE, LEVELS, MEMORY, LIFE = "01_rank", "03_parameter", "07_quantization", "03_parameter", "09_qlora"
 TOURS = {
     "look_rank": Tour(
         "How much of a picture is there?",
         "A house, drawn from fewer and fewer numbers.",
-        ((HOUSE, 0),),
+        "01_rank_and_svd",
+        (0,),
         (
             Step(
                 "A picture in grey is a table of numbers: here 192 rows and 288 columns, 55,296 numbers. On the left "
-                "it is built from 64 pieces. Each piece is one column of numbers times one row of numbers.",
+                "it is built from 64 pieces, called terms. Each is one column of numbers times one row of numbers.",
                 {"terms": "64"},
             ),
             Step(
@@ -88,7 +90,8 @@ TOURS = {
     "look_scale": Tour(
         "How thin is the update?",
         "What LoRA trains, drawn to scale beside what it leaves alone.",
-        ((SCALE, 0),),
+        "03_parameter_budget",
+        (0,),
         (
             Step(
                 "The square is one weight of a small language model: 576 × 576 numbers, which stay. Left of "
@@ -128,7 +131,8 @@ TOURS = {
     "look_levels": Tour(
         "What do 4 bits keep?",
         "Sixteen levels for all numbers, and what one large number does to the rest.",
-        ((LEVELS, 1), (LEVELS, 2)),
+        "07_quantization",
+        (1, 2),
         (
             Step(
                 "4 bits can name 16 things. Here they name 16 levels from -1 to 1. A number is stored as the number of "
@@ -183,7 +187,8 @@ TOURS = {
     "look_memory": Tour(
         "Where does the memory go?",
         "Three ways to train the same model, part by part.",
-        ((MEMORY, 1),),
+        "03_parameter_budget",
+        (1,),
         (
             Step(
                 "This is what it takes to train a small model, of 135 million numbers, on 512 pieces of words at once. "
@@ -217,7 +222,8 @@ TOURS = {
     "look_life": Tour(
         "How does a 4-bit weight train?",
         "One weight at a time is made wide, used and dropped.",
-        ((LIFE, 0),),
+        "09_qlora_from_scratch",
+        (0,),
         (
             Step(
                 "A model is a row of blocks. Their weights lie stored in 4 bits. To be multiplied, the weight that is "
@@ -260,31 +266,29 @@ TOURS = {
 def tour_page(
     tour: Tour, notebooks: Mapping[str, NotebookNode], frames: Path, address: str
 ) -> tuple[str, set[str]]:
-    """A tour's page in Markdown, and the names of the pictures that it shows."""
-    names = [next((name for name in notebooks if name.startswith(start)), None) for start, _ in tour.films]
-    films = [
-        _film(notebooks, name, place, frames) for name, (_, place) in zip(names, tour.films, strict=True)
-    ]
+    """A tour's page in Markdown, and the names of the pictures that it shows.
+
+    Parameters
+    ----------
+    tour : Tour
+    notebooks : mapping
+        Executed, by name. Where the tour's own is missing, the steps stand alone.
+    frames : Path
+        Where the films of their sliders lie.
+    address : str
+        Of that folder or a copy, seen from the page.
+    """
+    notebook = notebooks.get(tour.notebook)
+    texts = explorer_texts(notebook) if notebook else []
+    films = [read_film(frames, texts[place]) if place < len(texts) else None for place in tour.films]
     shown = [film for film in films if film is not None]
     steps = "".join(_step_html(step, films[step.film]) for step in tour.steps)
     sliders = "".join(static_slider(film, address) for film in shown)
-    source = next((name for name in names if name), None)
-    more = (
-        f"\n\nMore of this, and the code: [notebook {source.split('_')[0]}]({source}.ipynb)."
-        if source
-        else ""
-    )
     body = f'<div class="lora-edu-tour"><ol>{steps}</ol>{sliders}</div>'
-    return f"# {tour.title}\n\n{tour.promise}\n\n{body}{more}\n", {
-        name for film in shown for name, _ in film["frames"]
-    }
-
-
-def _film(
-    notebooks: Mapping[str, NotebookNode], name: str | None, place: int, frames: Path
-) -> dict[str, Any] | None:
-    texts = explorer_texts(notebooks[name]) if name else []
-    return read_film(frames, texts[place]) if place < len(texts) else None
+    number = tour.notebook.partition("_")[0]
+    more = f"More of this, and the code: [notebook {number}]({tour.notebook}.ipynb).\n" if notebook else ""
+    pictures = {name for film in shown for name, _ in film["frames"]}
+    return f"# {tour.title}\n\n{tour.promise}\n\n{body}\n\n{more}", pictures
 
 
 def _step_html(step: Step, film: dict[str, Any] | None) -> str:

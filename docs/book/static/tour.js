@@ -7,7 +7,7 @@ for (const tour of document.querySelectorAll(".lora-edu-tour")) {
     const places = JSON.parse(step.dataset.places);
     for (const other of films) other.hidden = other !== film;
     sliders.forEach((slider, k) => {
-      slider.closest("div").classList.toggle("moved", Number(slider.value) !== places[k]);
+      slider.closest("div").classList.toggle("moved", at > 0 && Number(slider.value) !== places[k]);
       slider.value = places[k];
     });
     sliders[0].dispatchEvent(new Event("input"));
@@ -27,7 +27,8 @@ for (const tour of document.querySelectorAll(".lora-edu-tour")) {
     next.disabled = at === steps.length - 1;
     where.textContent = `Step ${at + 1} of ${steps.length}`;
     const choices = [...steps[at].querySelectorAll("button")];
-    if (choices.every((choice) => choice.disabled)) move(steps[at]); // nothing is asked, or it was answered
+    const known = choices.every((choice) => choice.disabled); // nothing is asked, or it was answered
+    move(steps[known ? at : at - 1]);
   };
   for (const step of steps)
     for (const choice of step.querySelectorAll("button")) choice.addEventListener("click", () => move(step));
