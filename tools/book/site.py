@@ -73,14 +73,23 @@ def copy_styles(static: Path) -> bool:
         shutil.copy(file, static)
     try:
         npm.node()
-        katex = npm.install() / "katex" / "dist"
+        packages = npm.install()
     except npm.NodeMissing as error:
         say(f"Formulas on the pages stay as they are in the source: {error}.")
         return False
-    (static / "katex").mkdir()
-    shutil.copy(katex / "katex.min.css", static / "katex")
+    copy_katex(packages, static)
+    return True
+
+
+def copy_katex(packages: Path, folder: Path) -> None:
+    """Put the style and the letters of KaTeX' formulas into `folder`."""
+    katex = packages / "katex" / "dist"
+    (folder / "katex").mkdir(exist_ok=True)
+    shutil.copy(katex / "katex.min.css", folder / "katex")
     # Of its three formats, the one that every browser takes first.
     shutil.copytree(
-        katex / "fonts", static / "katex" / "fonts", ignore=shutil.ignore_patterns("*.woff", "*.ttf")
+        katex / "fonts",
+        folder / "katex" / "fonts",
+        ignore=shutil.ignore_patterns("*.woff", "*.ttf"),
+        dirs_exist_ok=True,
     )
-    return True

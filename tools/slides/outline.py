@@ -1,0 +1,344 @@
+"""From a notebook to its slides: what stands on each, and what the speaker says.
+
+A slide has one thing to look at: a picture, a slider, a question, an exercise, a table, a formula, or a few lines of code
+with what they print. Text goes to the notes of the slide before it, which it explains. Three kinds of sentences are shown:
+the first ones of a section, the last ones before code, and the first ones after a formula.
+"""
+
+import ast
+import html
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from nbformat import NotebookNode
+
+from tools.reading_time import MARKER, tags_of
+from tools.slides import markup
+from tools.slides.markup import GAP, Block, Markup
+
+ROOM = 520
+"""Pixels of a slide below its heading."""
+MOST_CODE_LINES = MOST_PRINTED_LINES = 12
+FEW_CODE_LINES = 3
+"""So many may stand above a picture."""
+LEAD_WORDS, CODE_WORDS, FORMULA_WORDS = 45, 40, 35
+"""Of the sentences that are shown."""
+FORMULA_HEIGHT = 110
+IN_NOTES = "Left out here, and in the notebook"
+NOT_SHOWN = re.compile(r"(check|progress|forget_progress)\(|%%|#@title")
+FOLDED = re.compile(r"\A<details>\s*<summary>(\w+)</summary>\s*(.*?)\s*</details>\s*\Z", re.DOTALL)
+SOURCE = re.compile(r"\A\(((?:[^()]|\([^()]*\))*)\)\s*")
+"""Where a formula is from: what stands in brackets right after it."""
+
+
+@dataclass
+class Slide:
+    """HTML of a slide and of its notes."""
+
+    heading: str = ""
+    section: str = ""
+    """The section's heading, on slides after its first."""
+    kind: str = "plain"
+    lead: str = ""
+    lead_height: int = 0
+    body: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    height: int = 0
+    """Of the body, without the lead."""
+    full: bool = False
+    """What comes next stands on another slide."""
+
+    def holds(self, height: int) -> bool:
+        """Whether so much more fits."""
+        return not self.full and (not self.body or self.lead_height + self.height + height <= ROOM)
+
+
+class Outline:
+    """Fills slides, one cell of a notebook after the other; `slides` are its result."""
+
+    def __init__(self, reader: Markup, with_links: Callable[[str], str]) -> None:
+        self._reader, self._with_links = reader, with_links
+        self.slides: list[Slide] = []
+        self._section = ""
+        self._waiting: list[str] = []  # notes for the next slide
+        self._between = False  # whether what is said belongs to the next slide
+        self._said: Block | None = None  # the last paragraph, not yet in any notes
+
+    # ---- slides
+
+    def start(self, heading: str = "", kind: str = "plain") -> Slide:
+        """Begin a slide."""
+        section = "" if kind in ("title", "section", "end") else self._section
+        self.slides.append(Slide(heading, section, kind, notes=self._waiting))
+        self._waiting, self._between = [], False
+        return self.slides[-1]
+
+    def place(self, shown: str, height: int) -> Slide:
+        """Put something on this slide, or else on a new one."""
+        slide = self.slides[-1] if self.slides[-1].holds(height + GAP) else self.start()
+        slide.body.append(shown)
+        slide.height += height + GAP
+        return slide
+
+    def place_large(self, shown: str, kind: str) -> Slide:
+        """Put a picture or a question on a slide that holds little else."""
+        slide = self.slides[-1]
+        few = FEW_CODE_LINES * markup.CODE_LINE + 3 * GAP if kind == "picture" else 0
+        if slide.full or slide.height > few or slide.kind in ("exercise", "end", "title"):
+            slide = self.start()
+        if kind == "picture":
+            slide.lead = ""
+        slide.kind += f" {kind}"
+        slide.body.append(shown)
+        slide.full = True
+        return slide
+
+    def note(self, said: str) -> None:
+        """Add to the notes of this slide, or of the next one where this one is done."""
+        (self._waiting if self._between else self.slides[-1].notes).append(said)
+
+    # ---- cells
+
+    def add(self, cell: NotebookNode) -> None:
+        """Go on with a cell."""
+        tags = tags_of(cell)
+        if "slide-skip" in tags:
+            return
+        if "slide-split" in tags and self.slides:
+            self.say_rest()
+            self.slides[-1].full = True
+        if cell.cell_type == "markdown":
+            self.text(self._with_links(cell.source))
+        elif not cell.metadata.get("jupyter", {}).get("source_hidden"):
+            self.code(cell)
+
+    def text(self, source: str) -> None:
+        """Go on with a cell of text."""
+        if folded := FOLDED.match(source):
+            if folded[1] == "Hint":
+                self.note(f"<p><strong>Hint</strong></p>{self._reader.html(folded[2])}")
+            return
+        before: Block | None = None
+        for block in self._reader.blocks(source):
+            self.say_rest()
+            self._block(block, before)
+            before = block
+
+    def say_rest(self) -> None:
+        """A paragraph that no code has taken to its slide is said on the slide before."""
+        if self._said:
+            self.note(self._said.html)
+        self._said = None
+
+    def _block(self, block: Block, before: Block | None) -> None:
+        slide = self.slides[-1] if self.slides else Slide()
+        if block.kind == "heading":
+            self._heading(block)
+        elif slide.kind in ("title", "end") or ("exercise" in slide.kind and not self._between):
+            self._shown_whole(slide, block)
+        elif block.kind == "paragraph":
+            self._paragraph(slide, block, before)
+        elif block.kind == "table":
+            self._table(block)
+        elif block.kind == "math_block":
+            self.place(f'<div class="formula">{block.html}</div>', FORMULA_HEIGHT)
+        elif block.kind in ("bullet_list", "ordered_list", "fence"):
+            self._list(block, before)
+        else:
+            self.note(block.html)
+
+    def _heading(self, block: Block) -> None:
+        level, _, text = block.source.partition(" ")
+        if self.slides and not self.slides[-1].body and not self.slides[-1].lead:  # a heading alone
+            self._waiting = [*self.slides.pop().notes, *self._waiting]
+        heading = self._reader.inline(text)
+        if level == "#":
+            number, _, title = text.partition(" · ")
+            slide = self.start(self._reader.inline(title or number), "title")
+            slide.section = f"lora_edu · notebook {number}" if title else ""
+        elif level == "##":
+            self._section = heading
+            self.start(heading, "end" if text == "Summary" else "section")
+        else:
+            self.start(heading, "exercise" if text.startswith("Exercise") else "plain")
+
+    def _shown_whole(self, slide: Slide, block: Block) -> None:
+        """On the first slide one paragraph, on exercises and at the end all."""
+        if "Open in Colab" in block.source:
+            return
+        if slide.kind == "title" and slide.body:
+            self.note(block.html)
+            return
+        slide.body.append(block.html)
+        slide.height += markup.text_height(block.source)
+
+    def _paragraph(self, slide: Slide, block: Block, before: Block | None) -> None:
+        self._said = block
+        if not self._between and not slide.body and not slide.lead:
+            if marker := MARKER.match(block.source):
+                slide.heading += f' <small class="mark">{marker[1]}</small>'
+            elif lead := markup.first_sentences(block.source, LEAD_WORDS):
+                slide.lead, slide.lead_height = self._reader.html(lead), markup.text_height(lead)
+        elif before and before.kind == "math_block" and not slide.full:
+            self._below_formula(block.source)
+
+    def _below_formula(self, text: str) -> None:
+        """Where it is from, and the first sentences on it."""
+        if source := SOURCE.match(text):
+            text = text[source.end() :]
+            self.place(f'<p class="source">{self._reader.inline(source[1])}</p>', markup.CODE_LINE)
+        if says := markup.first_sentences(text, FORMULA_WORDS):
+            self.place(self._reader.html(says), markup.text_height(says))
+
+    def _table(self, block: Block) -> None:
+        for part, height in markup.table_parts(block.source, ROOM):
+            self.place(self._reader.html(part), height)
+
+    def _list(self, block: Block, before: Block | None) -> None:
+        """A list, or a block of code, with the line that leads to it."""
+        leads = before if before and before.kind == "paragraph" and before.source.endswith(":") else None
+        shown, height = block.html, markup.text_height(block.source)
+        if leads and markup.words(leads.source) <= LEAD_WORDS and self.slides[-1].lead != leads.html:
+            shown, height = leads.html + shown, height + markup.text_height(leads.source)
+        if height > ROOM:
+            self.note(block.html)
+        else:
+            self.place(f'<div class="list">{shown}</div>', height)
+
+    def code(self, cell: NotebookNode) -> None:
+        """Go on with a cell of code."""
+        shown = "\n".join(_text(output, "text/html") for output in cell.outputs)
+        if "exercise" in tags_of(cell):
+            self._stub(cell.source)
+        elif NOT_SHOWN.match(cell.source):
+            self.say_rest()
+            self.slides[-1].full = self._between = True
+        elif "lora-edu-predict" in shown:
+            self.say_rest()
+            slide = self.place_large(shown, "question")
+            if answer := re.search(r"<details><summary>.*?</summary>(.*?)</details>", shown, re.DOTALL):
+                slide.notes.append(f"<p>Answer: {answer[1]}</p>")
+        elif picture := picture_of(cell):
+            self._picture(cell, picture)
+        else:
+            self._experiment(cell.source, *printed(cell))
+
+    def _stub(self, source: str) -> None:
+        if len(source.splitlines()) <= MOST_CODE_LINES:
+            slide = self.slides[-1]
+            slide.body.append(markup.code_html(source))
+            slide.height += markup.code_height(source)
+        self.slides[-1].full = True
+
+    def _picture(self, cell: NotebookNode, picture: str) -> None:
+        """A picture. Code that computes what it shows comes before it; the call that draws it is for the speaker."""
+        code = "" if "explore(" in cell.source else code_before_the_last_call(cell.source)
+        if len(code.splitlines()) > MOST_CODE_LINES:
+            code = ""
+        if len(code.splitlines()) <= FEW_CODE_LINES:
+            self.say_rest()
+        if code:
+            self._experiment(code, "", 0)
+        self.say_rest()
+        slide = self.place_large(picture, "picture")
+        alt = re.search(r' alt="([^"]*)"', picture)
+        slide.notes.append(f"<p>In the picture: {alt[1] if alt else ''}</p>")
+        slide.notes.append(f"<p>{IN_NOTES}:</p><pre>{html.escape(cell.source.removeprefix(code).strip())}</pre>")
+
+    def _experiment(self, source: str, output: str, output_height: int) -> None:
+        """Code and what it showed, below the sentence that leads to it."""
+        parts, height, said = [], output_height, self._said
+        self._said = None
+        if len(source.splitlines()) <= MOST_CODE_LINES:
+            parts.append(markup.code_html(source))
+            height += markup.code_height(source)
+        elif not output:
+            if said:
+                self.note(said.html)
+            self.note(f"<p>{IN_NOTES}: {len(source.splitlines())} lines of code.</p>")
+            return
+        leads = markup.last_sentences(said.source, CODE_WORDS) if said else ""
+        if leads and not self._is_lead(leads):
+            parts.insert(0, self._reader.html(leads))
+            height += markup.text_height(leads)
+        slide = self.place("".join([*parts, output]), height)
+        if said:
+            slide.notes.append(said.html)
+        if len(source.splitlines()) > MOST_CODE_LINES:
+            slide.notes.append(f"<p>{IN_NOTES}: {len(source.splitlines())} lines of code.</p>")
+
+    def _is_lead(self, text: str) -> bool:
+        """Whether this slide shows a sentence already."""
+        slide = self.slides[-1]
+        return not slide.body and text.strip() != "" and self._reader.html(text).strip() in slide.lead
+
+
+# ---------------------------------------------------------------- what a cell shows
+
+
+def _text(output: NotebookNode, kind: str) -> str:
+    stored = output.get("data", {}).get(kind, "")
+    return stored if isinstance(stored, str) else "".join(stored)
+
+
+def picture_of(cell: NotebookNode) -> str:
+    """The slider or the picture that a cell shows, as HTML; empty if it shows none."""
+    for output in cell.outputs:
+        if "lora-edu-film" in (film := _text(output, "text/html")):
+            return film
+        if png := _text(output, "image/png"):
+            alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+            return f'<img src="data:image/png;base64,{png.strip()}" alt="{html.escape(alt)}">'
+    return ""
+
+
+def code_before_the_last_call(source: str) -> str:
+    """What a cell that shows a picture computes before, if anything."""
+    try:
+        last = ast.parse(source).body[-1]
+    except (SyntaxError, IndexError):
+        return ""
+    if not isinstance(last, ast.Expr):
+        return ""
+    return "\n".join(source.splitlines()[: last.lineno - 1]).strip()
+
+
+def printed(cell: NotebookNode) -> tuple[str, int]:
+    """What a cell of code shows below it, as HTML, and its height. Of a long text the first lines."""
+    tables = [_text(output, "text/html") for output in cell.outputs]
+    shown = "".join(f'<div class="shown">{table}</div>' for table in tables if table)
+    height = sum(map(markup.html_table_height, filter(None, tables)))
+    streams = (output for output in cell.outputs if output.get("name") != "stderr")
+    texts = [
+        output.get("text", "") or _text(output, "text/plain")
+        for output in streams
+        if not _text(output, "text/html")
+    ]
+    lines = [line for line in "\n".join(texts).strip("\n").splitlines() if "%|" not in line]
+    while lines and markup.lines_of("\n".join(lines), markup.CODE_LETTERS) > MOST_PRINTED_LINES:
+        lines = [*lines[:-2], "…"] if lines[-1] == "…" else [*lines[:-1], "…"]
+    if text := "\n".join(lines):
+        shown += f'<pre class="out">{html.escape(text)}</pre>'
+        height += markup.code_height(text)
+    return shown, height
+
+
+def slides_of(
+    cells: Iterable[NotebookNode], reader: Markup, with_links: Callable[[str], str]
+) -> list[Slide]:
+    """The slides of a notebook.
+
+    Parameters
+    ----------
+    cells : iterable of NotebookNode
+        Executed, and made alive by `lora_edu.classroom.widgets.pages.make_pages_live`.
+    reader : Markup
+    with_links : callable
+        Turns the addresses in Markdown into those that a slide needs.
+    """
+    outline = Outline(reader, with_links)
+    for cell in cells:
+        outline.add(cell)
+    outline.say_rest()
+    return outline.slides
