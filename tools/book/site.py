@@ -24,7 +24,9 @@ class BookFailed(Exception):
     """Sphinx wrote no book; the message is its own."""
 
 
-def write_book(notebooks: Mapping[str, NotebookNode], frames: Path, output: Path) -> str:
+def write_book(
+    notebooks: Mapping[str, NotebookNode], frames: Path, output: Path, decks: str = ""
+) -> str:
     """Write the book of `notebooks` to `output`, beside what is there.
 
     Where there is no node, formulas are shown as they are in the source, and a line says so.
@@ -36,6 +38,8 @@ def write_book(notebooks: Mapping[str, NotebookNode], frames: Path, output: Path
     frames : Path
         Where the films of their sliders lie; a slider without one stays still.
     output : Path
+    decks : str
+        Where their slides are, seen from the pages, such as ``../slides``; empty if there are none.
 
     Returns
     -------
@@ -49,7 +53,7 @@ def write_book(notebooks: Mapping[str, NotebookNode], frames: Path, output: Path
     """
     with TemporaryDirectory() as folder:
         sources, rest = Path(folder, "sources"), Path(folder)
-        pictures = write_sources(notebooks, frames, sources, present_slug(ROOT))
+        pictures = write_sources(notebooks, frames, sources, present_slug(ROOT), decks)
         tags = ["-t", FORMULAS] if copy_styles(sources / "static") else []
         options = ["-q", *tags, "-d", str(rest / "doctrees"), "-w", str(rest / "warnings")]
         command = [sys.executable, "-m", "sphinx", *options, str(sources), str(output)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from lora_edu.classroom.widgets.pages import LINKED, make_pages_live
+from lora_edu.llm.console import say
 from lora_edu.llm.files import write_text
 from tools import npm
 from tools.book.site import copy_katex
@@ -57,6 +58,19 @@ INDEX = """<!doctype html>
 </body>
 </html>
 """
+
+
+def decks_written(
+    notebooks: Mapping[str, NotebookNode], frames: Path, output: Path, slug: str, book: str
+) -> bool:
+    """Write the decks as `write_decks` does, in place of older ones. Where that cannot be, say why; whether they are."""
+    shutil.rmtree(output, ignore_errors=True)
+    try:
+        write_decks(notebooks, frames, output, slug, book)
+    except npm.NodeMissing as error:
+        say(f"No slides: {error}.")
+        return False
+    return True
 
 
 def write_decks(notebooks: Mapping[str, NotebookNode], frames: Path, output: Path, slug: str, book: str) -> None:

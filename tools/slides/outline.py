@@ -105,6 +105,8 @@ class Outline:
         tags = tags_of(cell)
         if "slide-skip" in tags:
             return
+        if not self.slides and not cell.source.startswith("#"):
+            self.start()
         if "slide-split" in tags and self.slides:
             self.say_rest()
             self.slides[-1].full = True
