@@ -65,7 +65,15 @@ from tools.set_repo import present_slug
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = "[0-9][0-9]*_*.py"  # two digits, and a letter where a notebook has a second half
 SLIDE_TAGS = {"slide-skip", "slide-split"}
-TAGS = {"exercise", "solution", "hint", "measured", "nbval-ignore-output", "raises-exception", "claim"} | SLIDE_TAGS
+TAGS = {
+    "exercise",
+    "solution",
+    "hint",
+    "measured",
+    "nbval-ignore-output",
+    "raises-exception",
+    "claim",
+} | SLIDE_TAGS
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT_SECONDS = 1800
 # Progress bars and notices would differ from run to run.

@@ -24,9 +24,7 @@ class BookFailed(Exception):
     """Sphinx wrote no book; the message is its own."""
 
 
-def write_book(
-    notebooks: Mapping[str, NotebookNode], frames: Path, output: Path, decks: str = ""
-) -> str:
+def write_book(notebooks: Mapping[str, NotebookNode], frames: Path, output: Path, decks: str = "") -> str:
     """Write the book of `notebooks` to `output`, beside what is there.
 
     Where there is no node, formulas are shown as they are in the source, and a line says so.

@@ -24,9 +24,9 @@ SHARED = "shared"
 """Folder of styles and scripts, beside the decks."""
 STYLES = ("reveal.css", "katex/katex.min.css", "code.css", "page.css", "deck.css")
 SCRIPTS = ("reveal.js", "notes.js", "page.js", "deck.js")
-KEYS = """<p>Keys: S opens these notes in a window of their own, F fills the screen, Esc shows all slides. A slider takes the
-arrow keys once it is clicked or reached with Tab; Esc gives them back to the slides. Page Up and Page Down, the keys of a
-presenter, always turn.</p>"""
+KEYS = """<p>Keys: S opens these notes in a window of their own, F fills the screen, Esc shows all slides. A slider
+takes the arrow keys once it is clicked or reached with Tab; Esc gives them back to the slides. Page Up and Page Down,
+the keys of a presenter, always turn.</p>"""
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -63,7 +63,7 @@ INDEX = """<!doctype html>
 def decks_written(
     notebooks: Mapping[str, NotebookNode], frames: Path, output: Path, slug: str, book: str
 ) -> bool:
-    """Write the decks as `write_decks` does, in place of older ones. Where that cannot be, say why; whether they are."""
+    """Write the decks, as `write_decks` does, in place of older ones, or say why not; whether they are there."""
     shutil.rmtree(output, ignore_errors=True)
     try:
         write_decks(notebooks, frames, output, slug, book)
@@ -73,7 +73,9 @@ def decks_written(
     return True
 
 
-def write_decks(notebooks: Mapping[str, NotebookNode], frames: Path, output: Path, slug: str, book: str) -> None:
+def write_decks(
+    notebooks: Mapping[str, NotebookNode], frames: Path, output: Path, slug: str, book: str
+) -> None:
     """Write a deck for each notebook to `output`, and an index of them.
 
     Parameters

@@ -1,6 +1,6 @@
 """Markdown, code and formulas as the HTML of a slide, and how much room each takes there.
 
-Formulas are drawn at the end, all of a deck's in one run of node: until then `Formulas.hold` keeps a mark in their place.
+Formulas are drawn at the end, all in one run of node: until then `Formulas.hold` keeps a mark in their place.
 """
 
 import json
@@ -90,9 +90,7 @@ class Markup:
 
     def __init__(self, formulas: Formulas) -> None:
         self._parser = MarkdownIt("commonmark", {"html": True}).enable("table")
-        self._parser.use(
-            dollarmath_plugin, allow_digits=False, allow_space=False, renderer=formulas.hold
-        )
+        self._parser.use(dollarmath_plugin, allow_digits=False, allow_space=False, renderer=formulas.hold)
         self._references: dict[str, Any] = {}
 
     def blocks(self, text: str) -> Iterator[Block]:
@@ -158,7 +156,9 @@ def lines_of(text: str, letters: int) -> int:
 
 def code_html(source: str) -> str:
     """Python with its colours."""
-    return f'<pre class="code"><code>{highlight(source, PythonLexer(), HtmlFormatter(nowrap=True))}</code></pre>'
+    return (
+        f'<pre class="code"><code>{highlight(source, PythonLexer(), HtmlFormatter(nowrap=True))}</code></pre>'
+    )
 
 
 def code_style() -> str:

@@ -1,8 +1,8 @@
 """From a notebook to its slides: what stands on each, and what the speaker says.
 
-A slide has one thing to look at: a picture, a slider, a question, an exercise, a table, a formula, or a few lines of code
-with what they print. Text goes to the notes of the slide before it, which it explains. Three kinds of sentences are shown:
-the first ones of a section, the last ones before code, and the first ones after a formula.
+A slide has one thing to look at: a picture, a slider, a question, an exercise, a table, a formula, or a few lines of
+code with what they print. Text goes to the notes of the slide before it, which it explains. Three kinds of sentences are
+shown: the first ones of a section, the last ones before code, and the first ones after a formula.
 """
 
 import ast
@@ -246,7 +246,9 @@ class Outline:
         slide = self.place_large(picture, "picture")
         alt = re.search(r' alt="([^"]*)"', picture)
         slide.notes.append(f"<p>In the picture: {alt[1] if alt else ''}</p>")
-        slide.notes.append(f"<p>{IN_NOTES}:</p><pre>{html.escape(cell.source.removeprefix(code).strip())}</pre>")
+        slide.notes.append(
+            f"<p>{IN_NOTES}:</p><pre>{html.escape(cell.source.removeprefix(code).strip())}</pre>"
+        )
 
     def _experiment(self, source: str, output: str, output_height: int) -> None:
         """Code and what it showed, below the sentence that leads to it."""
@@ -326,9 +328,7 @@ def printed(cell: NotebookNode) -> tuple[str, int]:
     return shown, height
 
 
-def slides_of(
-    cells: Iterable[NotebookNode], reader: Markup, with_links: Callable[[str], str]
-) -> list[Slide]:
+def slides_of(cells: Iterable[NotebookNode], reader: Markup, with_links: Callable[[str], str]) -> list[Slide]:
     """The slides of a notebook.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Every deck of build/slides in Chromium with the network off: no slide overflows, and all that moves is moved by keyboard.
+"""Every deck of build/slides in Chromium with the network off: no slide overflows, all that moves does so by keyboard.
 
 `make test` writes the decks with the book, and then runs this.
 """
@@ -54,7 +54,9 @@ PLACE = "() => Reveal.getIndices().h"
 def deck(request, browser):
     """A notebook's name, the page of its deck, and all that it asked for and said."""
     if not (SLIDES / f"{request.param}.html").is_file():
-        pytest.skip("no decks in build/slides: make book")  # with CI=true, tests/ci_guard.py makes this a failure
+        pytest.skip(
+            "no decks in build/slides: make book"
+        )  # with CI=true, tests/ci_guard.py makes this a failure
     context = browser.new_context(offline=True, viewport={"width": 1280, "height": 720})
     page, requests, said = context.new_page(), [], []
     page.on("request", lambda asked: requests.append(asked.url))
@@ -90,7 +92,11 @@ def test_every_picture_is_loaded_and_described(deck):
 
 def test_every_slider_keeps_its_keys_and_goes_to_both_ends(deck):
     name, page, *_ = deck
-    films = [film for text in explorer_texts(nbformat.read(NOTEBOOKS[name], as_version=4)) if (film := read_film(FRAMES, text))]
+    films = [
+        film
+        for text in explorer_texts(nbformat.read(NOTEBOOKS[name], as_version=4))
+        if (film := read_film(FRAMES, text))
+    ]
     figures = page.locator("figure.lora-edu-film").all()
     assert len(figures) == len(films)
     for figure, film in zip(figures, films, strict=True):
@@ -100,7 +106,9 @@ def test_every_slider_keeps_its_keys_and_goes_to_both_ends(deck):
             for key, step, label in (("End", "ArrowLeft", labels[-1]), ("Home", "ArrowRight", labels[0])):
                 slider.press(key)
                 assert slider.get_attribute("aria-valuetext") == label
-                figure.locator("img").evaluate("image => image.decode()")  # fails where there is no such picture
+                figure.locator("img").evaluate(
+                    "image => image.decode()"
+                )  # fails where there is no such picture
                 assert page.evaluate(WRONG) == []
                 slider.press(step)
                 assert slider.get_attribute("aria-valuetext") != label
