@@ -21,8 +21,8 @@ NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 SOLUTIONS := $(filter-out $(addprefix notebooks/solutions/,06_% 10_% 11_%),$(wildcard notebooks/solutions/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help course book slides lab test check test-colab test-gpu notebooks-gpu binder-limit bench notebooks constraints \
-	constraints-colab repo clean set-up-course set-up-book set-up-test
+.PHONY: help course book slides lab test check test-colab test-gpu notebooks-gpu binder-limit bench notebooks \
+	constraints constraints-colab repo clean set-up-course set-up-book set-up-test
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 19

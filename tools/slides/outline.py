@@ -1,11 +1,10 @@
 """From a notebook to its slides: what stands on each, and what the speaker says.
 
 A slide has one thing to look at: a picture, a slider, a question, an exercise, a table, a formula, or a few lines of
-code with what they print. Text goes to the notes of the slide before it, which it explains. Three kinds of sentences are
-shown: the first ones of a section, the last ones before code, and the first ones after a formula.
+code with what they print. Text goes to the notes of the slide before it, which it explains. Three kinds of sentences
+are shown: the first ones of a section, the last ones before code, and the first ones after a formula.
 """
 
-import ast
 import html
 import re
 from collections.abc import Callable, Iterable
@@ -15,11 +14,12 @@ from nbformat import NotebookNode
 
 from tools.reading_time import MARKER, tags_of
 from tools.slides import markup
+from tools.slides.cells import code_before_the_last_call, picture_of, printed, text_of
 from tools.slides.markup import GAP, Block, Markup
 
 ROOM = 520
 """Pixels of a slide below its heading."""
-MOST_CODE_LINES = MOST_PRINTED_LINES = 12
+MOST_CODE_LINES = 12
 FEW_CODE_LINES = 3
 """So many may stand above a picture."""
 LEAD_WORDS, CODE_WORDS, FORMULA_WORDS = 45, 40, 35
@@ -210,7 +210,7 @@ class Outline:
 
     def code(self, cell: NotebookNode) -> None:
         """Go on with a cell of code."""
-        shown = "\n".join(_text(output, "text/html") for output in cell.outputs)
+        shown = "\n".join(text_of(output, "text/html") for output in cell.outputs)
         if "exercise" in tags_of(cell):
             self._stub(cell.source)
         elif NOT_SHOWN.match(cell.source):
@@ -278,54 +278,7 @@ class Outline:
         return not slide.body and text.strip() != "" and self._reader.html(text).strip() in slide.lead
 
 
-# ---------------------------------------------------------------- what a cell shows
-
-
-def _text(output: NotebookNode, kind: str) -> str:
-    stored = output.get("data", {}).get(kind, "")
-    return stored if isinstance(stored, str) else "".join(stored)
-
-
-def picture_of(cell: NotebookNode) -> str:
-    """The slider or the picture that a cell shows, as HTML; empty if it shows none."""
-    for output in cell.outputs:
-        if "lora-edu-film" in (film := _text(output, "text/html")):
-            return film
-        if png := _text(output, "image/png"):
-            alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
-            return f'<img src="data:image/png;base64,{png.strip()}" alt="{html.escape(alt)}">'
-    return ""
-
-
-def code_before_the_last_call(source: str) -> str:
-    """What a cell that shows a picture computes before, if anything."""
-    try:
-        last = ast.parse(source).body[-1]
-    except (SyntaxError, IndexError):
-        return ""
-    if not isinstance(last, ast.Expr):
-        return ""
-    return "\n".join(source.splitlines()[: last.lineno - 1]).strip()
-
-
-def printed(cell: NotebookNode) -> tuple[str, int]:
-    """What a cell of code shows below it, as HTML, and its height. Of a long text the first lines."""
-    tables = [_text(output, "text/html") for output in cell.outputs]
-    shown = "".join(f'<div class="shown">{table}</div>' for table in tables if table)
-    height = sum(map(markup.html_table_height, filter(None, tables)))
-    streams = (output for output in cell.outputs if output.get("name") != "stderr")
-    texts = [
-        output.get("text", "") or _text(output, "text/plain")
-        for output in streams
-        if not _text(output, "text/html")
-    ]
-    lines = [line for line in "\n".join(texts).strip("\n").splitlines() if "%|" not in line]
-    while lines and markup.lines_of("\n".join(lines), markup.CODE_LETTERS) > MOST_PRINTED_LINES:
-        lines = [*lines[:-2], "…"] if lines[-1] == "…" else [*lines[:-1], "…"]
-    if text := "\n".join(lines):
-        shown += f'<pre class="out">{html.escape(text)}</pre>'
-        height += markup.code_height(text)
-    return shown, height
+# ---------------------------------------------------------------- all of them
 
 
 def slides_of(cells: Iterable[NotebookNode], reader: Markup, with_links: Callable[[str], str]) -> list[Slide]:
