@@ -91,7 +91,7 @@ def test_a_picture_has_a_slide_and_the_call_that_draws_it_is_for_the_speaker():
     assert BeautifulSoup(slide.body[-1], "html.parser").img["alt"] == ALT
     assert (
         said(slide)
-        == f"One. In the picture: {ALT} Left out here, and in the notebook: figures.bars(y) Two is low."
+        == f"One. In the picture: {ALT} Not on the slide but in the notebook: figures.bars(y) Two is low."
     )
 
 

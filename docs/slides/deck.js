@@ -12,6 +12,6 @@ addEventListener("keydown", (event) => {
 
 Reveal.initialize({
   width: 1280, height: 720, margin: 0, center: false, transition: "none", hash: true, slideNumber: "c/t",
-  controlsTutorial: false, scrollActivationWidth: null, plugins: [RevealNotes],
+  controls: false, scrollActivationWidth: null, plugins: [RevealNotes],
 });
 Reveal.on("slidechanged", () => document.activeElement.blur());

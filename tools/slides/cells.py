@@ -42,7 +42,7 @@ def printed(cell: NotebookNode) -> tuple[str, int]:
     """What a cell of code shows below it, as HTML, and its height. Of a long text the first lines."""
     tables = [text_of(output, "text/html") for output in cell.outputs]
     shown = "".join(f'<div class="shown">{table}</div>' for table in tables if table)
-    height = sum(map(markup.html_table_height, filter(None, tables)))
+    height = sum(map(markup.shown_height, filter(None, tables)))
     streams = (output for output in cell.outputs if output.get("name") != "stderr")
     texts = [
         output.get("text", "") or text_of(output, "text/plain")
@@ -54,5 +54,5 @@ def printed(cell: NotebookNode) -> tuple[str, int]:
         lines = [*lines[:-2], "…"] if lines[-1] == "…" else [*lines[:-1], "…"]
     if text := "\n".join(lines):
         shown += f'<pre class="out">{html.escape(text)}</pre>'
-        height += markup.code_height(text)
+        height += markup.code_height(text) - markup.GAP
     return shown, height

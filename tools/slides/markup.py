@@ -3,11 +3,12 @@
 Formulas are drawn at the end, all in one run of node: until then `Formulas.hold` keeps a mark in their place.
 """
 
+import itertools
 import json
 import math
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +23,12 @@ LINE = 39
 CODE_LINE = 27
 GAP = 16
 """Between two things on a slide."""
-LETTERS, CODE_LETTERS, TABLE_LETTERS = 80, 96, 100
+LETTERS, CODE_LETTERS, TABLE_LETTERS = 80, 94, 92
 """In a line of each kind."""
 STYLE = "a11y-high-contrast-light"
 """Colours of code, as in the book."""
 MARK = "\ue000{}\ue001"
-SENTENCE = re.compile(r"(?<=[.?!:])\s+(?=[A-Z$*`\"])")
+SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[A-Z$*`\"])")
 DRAW = """
 const katex = require(process.argv[1]);
 const formulas = JSON.parse(require("fs").readFileSync(0));
@@ -122,7 +123,7 @@ def words(text: str) -> int:
 def first_sentences(text: str, most: int) -> str:
     """As many whole sentences from the start as `most` words hold; none if the first is longer."""
     kept: list[str] = []
-    for sentence in SENTENCE.split(text):
+    for sentence in SENTENCE.split(" ".join(text.split())):
         if words(" ".join([*kept, sentence])) > most:
             break
         kept.append(sentence)
@@ -132,7 +133,7 @@ def first_sentences(text: str, most: int) -> str:
 def last_sentences(text: str, most: int) -> str:
     """As many whole sentences from the end as `most` words hold."""
     kept: list[str] = []
-    for sentence in reversed(SENTENCE.split(text)):
+    for sentence in reversed(SENTENCE.split(" ".join(text.split()))):
         if words(" ".join([sentence, *kept])) > most:
             break
         kept.insert(0, sentence)
@@ -141,9 +142,13 @@ def last_sentences(text: str, most: int) -> str:
 
 def text_height(text: str) -> int:
     """Of a paragraph or a list, about."""
-    shown = re.sub(r"\]\([^)]*\)", "]", text)
-    items = re.split(r"^(?=[-*] |\d+\. )", shown, flags=re.MULTILINE)
+    items = re.split(r"^(?=[-*] |\d+\. )", without_addresses(text), flags=re.MULTILINE)
     return sum(lines_of(" ".join(item.split()), LETTERS) * LINE for item in items if item.strip()) + GAP
+
+
+def without_addresses(text: str) -> str:
+    """Markdown without what its links lead to."""
+    return re.sub(r"\]\([^)]*\)|\]\[[^]]*\]", "]", text)
 
 
 def lines_of(text: str, letters: int) -> int:
@@ -167,32 +172,39 @@ def code_style() -> str:
 
 
 def code_height(text: str) -> int:
-    """Of code, or of what it printed."""
-    return lines_of(text, CODE_LETTERS) * CODE_LINE + 2 * GAP
+    """Of code; what it printed has no frame and takes less."""
+    return lines_of(text, CODE_LETTERS) * CODE_LINE + 24
+
+
+def row_heights(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Of each row of a table, about: as browsers do, wide columns get more of what the slide has."""
+    columns = list(itertools.zip_longest(*rows, fillvalue=""))
+    widest = [max(map(len, column)) + 2 for column in columns]
+    share = min(1.0, TABLE_LETTERS / sum(widest))
+    letters = [max(5, math.floor(width * share)) for width in widest]
+    lines = [max(lines_of(cell, most) for cell, most in zip(row, letters, strict=False)) for row in rows]
+    return [29 * count + 11 for count in lines]
 
 
 def table_parts(source: str, room: int) -> list[tuple[str, int]]:
-    """A Markdown table in as many as the height needs, each with its heading and its own height."""
-    heading, rows = source.splitlines()[:2], source.splitlines()[2:]
-    parts: list[tuple[str, int]] = []
-    kept: list[str] = []
-    height = start = row_height(heading[0]) + GAP
-    for row in rows:
-        if kept and height + row_height(row) > room:
-            parts.append(("\n".join([*heading, *kept]), height))
-            kept, height = [], start
-        kept.append(row)
-        height += row_height(row)
-    return [*parts, ("\n".join([*heading, *kept]), height)]
+    """A Markdown table in as many parts as the height needs, each with its heading and its own height."""
+    lines = source.splitlines()
+    cells = [re.split(r"(?<!\\)\|", without_addresses(line).strip("| ")) for line in lines]
+    head, _, *heights = row_heights(cells)
+    parts: list[tuple[list[str], int]] = []
+    for row, height in zip(lines[2:], heights, strict=True):
+        if not parts or parts[-1][1] + height > room:
+            parts.append((lines[:2], head))
+        parts[-1] = [*parts[-1][0], row], parts[-1][1] + height
+    return [("\n".join(part), height) for part, height in parts]
 
 
-def row_height(row: str) -> int:
-    """Of a row of a table, by all of its letters."""
-    shown = re.sub(r"\]\([^)]*\)|\]\[[^]]*\]", "]", row)
-    return lines_of(shown, TABLE_LETTERS) * 30 + 12
-
-
-def html_table_height(table: str) -> int:
-    """Of a table that a cell showed."""
-    rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
-    return sum(row_height(re.sub(r"<[^>]+>", " ", row)) for row in rows) + GAP
+def shown_height(shown: str) -> int:
+    """Of what a cell showed as HTML: a table, or text."""
+    if rows := re.findall(r"<tr.*?</tr>", shown, re.DOTALL):
+        cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+        return sum(row_heights(cells)) + 10
+    text = re.sub(
+        r"<style.*?</style>|<[^>]+>", "", re.sub(r"<(p|br|div)\b[^>]*>", "\n", shown), flags=re.DOTALL
+    )
+    return sum(lines_of(line, LETTERS) * LINE for line in text.splitlines() if line.strip()) + 2 * GAP

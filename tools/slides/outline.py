@@ -17,15 +17,22 @@ from tools.slides import markup
 from tools.slides.cells import code_before_the_last_call, picture_of, printed, text_of
 from tools.slides.markup import GAP, Block, Markup
 
-ROOM = 520
-"""Pixels of a slide below its heading."""
+HEIGHT = 640
+"""Pixels of a slide between its margins."""
+HEADING_LETTERS, HEADING_LINE, SECTION_LINE = 48, 46, 28
+LITTLE = 300
+"""A slide that holds no more than so many pixels has larger letters."""
 MOST_CODE_LINES = 12
 FEW_CODE_LINES = 3
 """So many may stand above a picture."""
 LEAD_WORDS, CODE_WORDS, FORMULA_WORDS = 45, 40, 35
 """Of the sentences that are shown."""
 FORMULA_HEIGHT = 110
-IN_NOTES = "Left out here, and in the notebook"
+IN_NOTES = "Not on the slide but in the notebook"
+QUESTION_LETTERS = 62
+QUESTION = re.compile(r"<p>(.*?)</p><ul>(.*?)</ul><details><summary>.*?</summary>(.*?)</details>", re.DOTALL)
+STARS = re.compile(r" \(([^()]*minutes?)\)$")
+"""How hard an exercise is, and how long it takes: the end of its heading."""
 NOT_SHOWN = re.compile(r"(check|progress|forget_progress)\(|%%|#@title")
 FOLDED = re.compile(r"\A<details>\s*<summary>(\w+)</summary>\s*(.*?)\s*</details>\s*\Z", re.DOTALL)
 SOURCE = re.compile(r"\A\(((?:[^()]|\([^()]*\))*)\)\s*")
@@ -41,6 +48,8 @@ class Slide:
     """The section's heading, on slides after its first."""
     kind: str = "plain"
     lead: str = ""
+    lead_text: str = ""
+    """The lead in Markdown."""
     lead_height: int = 0
     body: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -49,9 +58,22 @@ class Slide:
     full: bool = False
     """What comes next stands on another slide."""
 
+    @property
+    def room(self) -> int:
+        """Pixels that are left below the heading and the lead."""
+        heading = re.sub(r"<[^>]+>", "", self.heading)
+        above = markup.lines_of(heading, HEADING_LETTERS) * HEADING_LINE + GAP if heading else 0
+        return HEIGHT - above - (SECTION_LINE + GAP if self.section else 0) - self.lead_height - self.height
+
+    @property
+    def holds_little(self) -> bool:
+        """Whether there is room for larger letters."""
+        is_text = self.kind in ("plain", "section", "exercise")
+        return is_text and self.lead_height + self.height <= LITTLE
+
     def holds(self, height: int) -> bool:
         """Whether so much more fits."""
-        return not self.full and (not self.body or self.lead_height + self.height + height <= ROOM)
+        return not self.full and height <= self.room
 
 
 class Outline:
@@ -76,19 +98,18 @@ class Outline:
 
     def place(self, shown: str, height: int) -> Slide:
         """Put something on this slide, or else on a new one."""
-        slide = self.slides[-1] if self.slides[-1].holds(height + GAP) else self.start()
+        slide = self.slides[-1]
+        if not slide.holds(height + GAP) and (slide.body or slide.lead or slide.full):
+            slide = self.start()
         slide.body.append(shown)
         slide.height += height + GAP
         return slide
 
-    def place_large(self, shown: str, kind: str) -> Slide:
-        """Put a picture or a question on a slide that holds little else."""
+    def place_large(self, shown: str, kind: str, holds: Callable[[Slide], bool]) -> Slide:
+        """Put a picture or a question on this slide, if that `holds` it, or else on one of its own."""
         slide = self.slides[-1]
-        few = FEW_CODE_LINES * markup.CODE_LINE + 3 * GAP if kind == "picture" else 0
-        if slide.full or slide.height > few or slide.kind in ("exercise", "end", "title"):
+        if slide.full or slide.kind in ("exercise", "end", "title") or not holds(slide):
             slide = self.start()
-        if kind == "picture":
-            slide.lead = ""
         slide.kind += f" {kind}"
         slide.body.append(shown)
         slide.full = True
@@ -154,7 +175,9 @@ class Outline:
         level, _, text = block.source.partition(" ")
         if self.slides and not self.slides[-1].body and not self.slides[-1].lead:  # a heading alone
             self._waiting = [*self.slides.pop().notes, *self._waiting]
-        heading = self._reader.inline(text)
+        heading = self._reader.inline(STARS.sub("", text))
+        if stars := STARS.search(text):
+            heading += f' <small class="mark">{stars[1]}</small>'
         if level == "#":
             number, _, title = text.partition(" · ")
             slide = self.start(self._reader.inline(title or number), "title")
@@ -181,7 +204,8 @@ class Outline:
             if marker := MARKER.match(block.source):
                 slide.heading += f' <small class="mark">{marker[1]}</small>'
             elif lead := markup.first_sentences(block.source, LEAD_WORDS):
-                slide.lead, slide.lead_height = self._reader.html(lead), markup.text_height(lead)
+                slide.lead, slide.lead_text = self._reader.html(lead), lead
+                slide.lead_height = markup.text_height(lead)
         elif before and before.kind == "math_block" and not slide.full:
             self._below_formula(block.source)
 
@@ -190,20 +214,21 @@ class Outline:
         if source := SOURCE.match(text):
             text = text[source.end() :]
             self.place(f'<p class="source">{self._reader.inline(source[1])}</p>', markup.CODE_LINE)
-        if says := markup.first_sentences(text, FORMULA_WORDS):
+        says = markup.first_sentences(text, FORMULA_WORDS)
+        if says and self.slides[-1].holds(markup.text_height(says)):
             self.place(self._reader.html(says), markup.text_height(says))
 
     def _table(self, block: Block) -> None:
-        for part, height in markup.table_parts(block.source, ROOM):
+        for part, height in markup.table_parts(block.source, HEIGHT - 2 * HEADING_LINE - SECTION_LINE):
             self.place(self._reader.html(part), height)
 
     def _list(self, block: Block, before: Block | None) -> None:
         """A list, or a block of code, with the line that leads to it."""
         leads = before if before and before.kind == "paragraph" and before.source.endswith(":") else None
         shown, height = block.html, markup.text_height(block.source)
-        if leads and markup.words(leads.source) <= LEAD_WORDS and self.slides[-1].lead != leads.html:
+        if leads and markup.words(leads.source) <= LEAD_WORDS and not self._is_lead(leads.source):
             shown, height = leads.html + shown, height + markup.text_height(leads.source)
-        if height > ROOM:
+        if height > HEIGHT - HEADING_LINE - SECTION_LINE:
             self.note(block.html)
         else:
             self.place(f'<div class="list">{shown}</div>', height)
@@ -217,10 +242,7 @@ class Outline:
             self.say_rest()
             self.slides[-1].full = self._between = True
         elif "lora-edu-predict" in shown:
-            self.say_rest()
-            slide = self.place_large(shown, "question")
-            if answer := re.search(r"<details><summary>.*?</summary>(.*?)</details>", shown, re.DOTALL):
-                slide.notes.append(f"<p>Answer: {answer[1]}</p>")
+            self._question(shown)
         elif picture := picture_of(cell):
             self._picture(cell, picture)
         else:
@@ -233,6 +255,17 @@ class Outline:
             slide.height += markup.code_height(source)
         self.slides[-1].full = True
 
+    def _question(self, shown: str) -> None:
+        """A question, with room for the answer that a choice opens."""
+        self.say_rest()
+        question, choices, answer = QUESTION.findall(shown)[0]
+        height = (
+            markup.lines_of(question, QUESTION_LETTERS) * 47 + markup.lines_of(answer, markup.LETTERS) * markup.LINE
+        )
+        height += choices.count("<li>") * 60 + 4 * GAP
+        slide = self.place_large(shown, "question", lambda slide: not slide.body and height <= slide.room)
+        slide.notes.append(f"<p>Answer: {answer}</p>")
+
     def _picture(self, cell: NotebookNode, picture: str) -> None:
         """A picture. Code that computes what it shows comes before it; the call that draws it is for the speaker."""
         code = "" if "explore(" in cell.source else code_before_the_last_call(cell.source)
@@ -243,7 +276,9 @@ class Outline:
         if code:
             self._experiment(code, "", 0)
         self.say_rest()
-        slide = self.place_large(picture, "picture")
+        few = FEW_CODE_LINES * markup.CODE_LINE + 3 * GAP
+        slide = self.place_large(picture, "picture", lambda slide: slide.height <= few)
+        slide.lead = ""
         alt = re.search(r' alt="([^"]*)"', picture)
         slide.notes.append(f"<p>In the picture: {alt[1] if alt else ''}</p>")
         slide.notes.append(
@@ -251,31 +286,33 @@ class Outline:
         )
 
     def _experiment(self, source: str, output: str, output_height: int) -> None:
-        """Code and what it showed, below the sentence that leads to it."""
-        parts, height, said = [], output_height, self._said
-        self._said = None
-        if len(source.splitlines()) <= MOST_CODE_LINES:
-            parts.append(markup.code_html(source))
-            height += markup.code_height(source)
-        elif not output:
-            if said:
-                self.note(said.html)
-            self.note(f"<p>{IN_NOTES}: {len(source.splitlines())} lines of code.</p>")
-            return
-        leads = markup.last_sentences(said.source, CODE_WORDS) if said else ""
-        if leads and not self._is_lead(leads):
+        """Code and what it showed, below the sentence that leads to it; code that is too much stays in the notebook."""
+        most = HEIGHT - SECTION_LINE - GAP
+        lines, height = len(source.splitlines()), markup.code_height(source)
+        left_out = lines > MOST_CODE_LINES or height + output_height > most
+        parts, height = (
+            ([output], output_height)
+            if left_out
+            else ([markup.code_html(source), output], height + output_height)
+        )
+        said, self._said = self._said, None
+        leads = markup.last_sentences(self._not_yet_shown(said.source), CODE_WORDS) if said else ""
+        if leads and height + markup.text_height(leads) <= most:
             parts.insert(0, self._reader.html(leads))
             height += markup.text_height(leads)
-        slide = self.place("".join([*parts, output]), height)
+        slide = self.place("".join(parts), height) if any(parts) else self.slides[-1]
         if said:
             slide.notes.append(said.html)
-        if len(source.splitlines()) > MOST_CODE_LINES:
-            slide.notes.append(f"<p>{IN_NOTES}: {len(source.splitlines())} lines of code.</p>")
+        if left_out:
+            slide.notes.append(f"<p>{IN_NOTES}: {lines} lines of code.</p>")
+
+    def _not_yet_shown(self, text: str) -> str:
+        """A paragraph without the sentences that this slide shows above all."""
+        text, slide = " ".join(text.split()), self.slides[-1]
+        return text if slide.body or slide.full else text.removeprefix(slide.lead_text)
 
     def _is_lead(self, text: str) -> bool:
-        """Whether this slide shows a sentence already."""
-        slide = self.slides[-1]
-        return not slide.body and text.strip() != "" and self._reader.html(text).strip() in slide.lead
+        return not self._not_yet_shown(text)
 
 
 # ---------------------------------------------------------------- all of them

@@ -29,7 +29,7 @@ WRONG = """() => {
         if (box.width === 0) continue;
         if (box.bottom > 682 || box.right > 1226 || box.top < 0 || box.left < 54) say('out', element);
         const hasText = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
-        if (hasText && parseFloat(getComputedStyle(element).fontSize) < 19.3) say('small', element);
+        if (hasText && parseFloat(getComputedStyle(element).fontSize) < 19.9) say('small', element);
         if (element.matches('.picture > img, figure img') && box.height < 300) say(`low ${box.height}`, element);
     }
     if (page.scrollHeight > 720 || page.scrollWidth > 1280) say('overflow', page);
