@@ -28,31 +28,63 @@ def picture_of(cell: NotebookNode) -> str:
 
 
 def code_before_the_last_call(source: str) -> str:
-    """What a cell that shows a picture computes before, if anything."""
+    """What a cell computes before it shows a picture, if anything. Words for the picture alone are left out."""
     try:
-        last = ast.parse(source).body[-1]
-    except (SyntaxError, IndexError):
+        *statements, last = ast.parse(source).body
+    except (SyntaxError, ValueError):
         return ""
     if not isinstance(last, ast.Expr):
         return ""
-    return "\n".join(source.splitlines()[: last.lineno - 1]).strip()
+    kept: list[ast.stmt] = []
+    for statement in reversed(statements):
+        if not is_plain(statement) or made_by(statement) & set().union(*map(names_in, kept)):
+            kept.insert(0, statement)
+    lines = source.splitlines()
+    return "\n".join(line for part in kept for line in lines[first_line(part) - 1 : part.end_lineno])
 
 
-def printed(cell: NotebookNode) -> tuple[str, int]:
-    """What a cell of code shows below it, as HTML, and its height. Of a long text the first lines."""
-    tables = [text_of(output, "text/html") for output in cell.outputs]
-    shown = "".join(f'<div class="shown">{table}</div>' for table in tables if table)
-    height = sum(map(markup.shown_height, filter(None, tables)))
-    streams = (output for output in cell.outputs if output.get("name") != "stderr")
+def is_plain(statement: ast.stmt) -> bool:
+    """Whether a statement gives a name to words and numbers as they stand, and computes nothing."""
+    computes = (ast.Call, ast.BinOp, ast.Subscript, ast.ListComp, ast.DictComp, ast.Attribute)
+    return isinstance(statement, ast.Assign) and not any(
+        isinstance(part, computes) for part in ast.walk(statement.value)
+    )
+
+
+def names_in(statement: ast.stmt) -> set[str]:
+    """The names that a statement uses."""
+    return {part.id for part in ast.walk(statement) if isinstance(part, ast.Name)}
+
+
+def made_by(statement: ast.stmt) -> set[str]:
+    """The names that an assignment gives."""
+    return {
+        part.id
+        for part in ast.walk(statement)
+        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+    }
+
+
+def first_line(statement: ast.stmt) -> int:
+    """Where a statement begins, its decorators counted."""
+    return min([statement.lineno, *(part.lineno for part in getattr(statement, "decorator_list", []))])
+
+
+def printed(cell: NotebookNode) -> list[tuple[str, int]]:
+    """What a cell of code shows below it: HTML and its height, of tables and the like, then of text.
+
+    Of a long text the first lines are shown.
+    """
+    tables = [table for output in cell.outputs if (table := text_of(output, "text/html"))]
+    parts = [(f'<div class="shown">{table}</div>', markup.shown_height(table)) for table in tables]
     texts = [
         output.get("text", "") or text_of(output, "text/plain")
-        for output in streams
-        if not text_of(output, "text/html")
+        for output in cell.outputs
+        if output.get("name") != "stderr" and not text_of(output, "text/html")
     ]
     lines = [line for line in "\n".join(texts).strip("\n").splitlines() if "%|" not in line]
     while lines and markup.lines_of("\n".join(lines), markup.CODE_LETTERS) > MOST_PRINTED_LINES:
         lines = [*lines[:-2], "…"] if lines[-1] == "…" else [*lines[:-1], "…"]
     if text := "\n".join(lines):
-        shown += f'<pre class="out">{html.escape(text)}</pre>'
-        height += markup.code_height(text) - markup.GAP
-    return shown, height
+        parts.append((f'<pre class="out">{html.escape(text)}</pre>', markup.code_height(text) - markup.GAP))
+    return parts

@@ -178,7 +178,7 @@ def slide_html(slide: Slide, formulas: Formulas) -> str:
     level = "h1" if slide.kind == "title" else "h2"
     heading = f"<{level}>{slide.heading}</{level}>" if slide.heading else ""
     body = "\n".join([where, heading, slide.lead, *slide.body])
-    roomy = " roomy" if slide.holds_little else ""
+    roomy = (" roomy wide" if slide.is_wide else " roomy") if slide.holds_little else ""
     return (
         f'<section><div class="page {slide.kind}{roomy}">\n{formulas.put(body, 0)}\n</div>\n'
         f'<aside class="notes">{formulas.put("".join(slide.notes), 1)}</aside></section>'

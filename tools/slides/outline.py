@@ -6,8 +6,9 @@ are shown: the first ones of a section, the last ones before code, and the first
 """
 
 import html
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nbformat import NotebookNode
@@ -17,9 +18,11 @@ from tools.slides import markup
 from tools.slides.cells import code_before_the_last_call, picture_of, printed, text_of
 from tools.slides.markup import GAP, Block, Markup
 
-HEIGHT = 640
+HEIGHT = 625
 """Pixels of a slide between its margins."""
 HEADING_LETTERS, HEADING_LINE, SECTION_LINE = 48, 46, 28
+WIDE_CODE = 72
+"""Letters of a line of code in large letters."""
 LITTLE = 300
 """A slide that holds no more than so many pixels has larger letters."""
 MOST_CODE_LINES = 12
@@ -55,6 +58,8 @@ class Slide:
     notes: list[str] = field(default_factory=list)
     height: int = 0
     """Of the body, without the lead."""
+    is_wide: bool = False
+    """Lines of its code would break if its letters were larger."""
     full: bool = False
     """What comes next stands on another slide."""
 
@@ -246,13 +251,14 @@ class Outline:
         elif picture := picture_of(cell):
             self._picture(cell, picture)
         else:
-            self._experiment(cell.source, *printed(cell))
+            self._experiment(cell.source, printed(cell))
 
     def _stub(self, source: str) -> None:
         if len(source.splitlines()) <= MOST_CODE_LINES:
             slide = self.slides[-1]
             slide.body.append(markup.code_html(source))
             slide.height += markup.code_height(source)
+            slide.is_wide = max(map(len, source.splitlines())) > WIDE_CODE
         self.slides[-1].full = True
 
     def _question(self, shown: str) -> None:
@@ -260,9 +266,10 @@ class Outline:
         self.say_rest()
         question, choices, answer = QUESTION.findall(shown)[0]
         height = (
-            markup.lines_of(question, QUESTION_LETTERS) * 47 + markup.lines_of(answer, markup.LETTERS) * markup.LINE
+            markup.lines_of(question, QUESTION_LETTERS) * 47
+            + markup.lines_of(answer, markup.LETTERS) * markup.LINE
         )
-        height += choices.count("<li>") * 60 + 4 * GAP
+        height += math.ceil(len(re.sub(r"<.*?>", "   ", choices)) / QUESTION_LETTERS) * 72 + 4 * GAP
         slide = self.place_large(shown, "question", lambda slide: not slide.body and height <= slide.room)
         slide.notes.append(f"<p>Answer: {answer}</p>")
 
@@ -274,37 +281,35 @@ class Outline:
         if len(code.splitlines()) <= FEW_CODE_LINES:
             self.say_rest()
         if code:
-            self._experiment(code, "", 0)
+            self._experiment(code, [])
         self.say_rest()
         few = FEW_CODE_LINES * markup.CODE_LINE + 3 * GAP
         slide = self.place_large(picture, "picture", lambda slide: slide.height <= few)
         slide.lead = ""
         alt = re.search(r' alt="([^"]*)"', picture)
         slide.notes.append(f"<p>In the picture: {alt[1] if alt else ''}</p>")
-        slide.notes.append(
-            f"<p>{IN_NOTES}:</p><pre>{html.escape(cell.source.removeprefix(code).strip())}</pre>"
-        )
+        slide.notes.append(f"<p>{IN_NOTES}:</p><pre>{html.escape(without_lines(cell.source, code))}</pre>")
 
-    def _experiment(self, source: str, output: str, output_height: int) -> None:
-        """Code and what it showed, below the sentence that leads to it; code that is too much stays in the notebook."""
-        most = HEIGHT - SECTION_LINE - GAP
-        lines, height = len(source.splitlines()), markup.code_height(source)
-        left_out = lines > MOST_CODE_LINES or height + output_height > most
-        parts, height = (
-            ([output], output_height)
-            if left_out
-            else ([markup.code_html(source), output], height + output_height)
-        )
-        said, self._said = self._said, None
-        leads = markup.last_sentences(self._not_yet_shown(said.source), CODE_WORDS) if said else ""
-        if leads and height + markup.text_height(leads) <= most:
-            parts.insert(0, self._reader.html(leads))
-            height += markup.text_height(leads)
-        slide = self.place("".join(parts), height) if any(parts) else self.slides[-1]
+    def _experiment(self, source: str, shown: Sequence[tuple[str, int]]) -> None:
+        """Code and what it showed, below the sentence that leads to it; on more than one slide if it is much."""
+        lines, said = source.splitlines(), self._said
+        is_shown = len(lines) <= MOST_CODE_LINES
+        parts = [*([(markup.code_html(source), markup.code_height(source))] if is_shown else []), *shown]
+        self._said = None
+        if (
+            leads := markup.last_sentences(self._not_yet_shown(said.source), CODE_WORDS)
+            if said and parts
+            else ""
+        ):
+            (first, height), *rest = parts
+            parts = [(self._reader.html(leads) + first, height + markup.text_height(leads)), *rest]
+        whole = "".join(part for part, _ in parts), sum(height + GAP for _, height in parts)
+        for part, height in [whole] if 0 < whole[1] <= HEIGHT - SECTION_LINE - GAP else parts:
+            self.place(part, height).is_wide |= is_shown and max(map(len, lines)) > WIDE_CODE
         if said:
-            slide.notes.append(said.html)
-        if left_out:
-            slide.notes.append(f"<p>{IN_NOTES}: {lines} lines of code.</p>")
+            self.slides[-1].notes.append(said.html)
+        if not is_shown:
+            self.note(f"<p>{IN_NOTES}: {len(lines)} lines of code.</p>")
 
     def _not_yet_shown(self, text: str) -> str:
         """A paragraph without the sentences that this slide shows above all."""
@@ -316,6 +321,12 @@ class Outline:
 
 
 # ---------------------------------------------------------------- all of them
+
+
+def without_lines(source: str, lines: str) -> str:
+    """A source without lines of it."""
+    gone = set(lines.splitlines())
+    return "\n".join(line for line in source.splitlines() if line not in gone).strip()
 
 
 def slides_of(cells: Iterable[NotebookNode], reader: Markup, with_links: Callable[[str], str]) -> list[Slide]:

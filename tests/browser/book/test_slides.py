@@ -18,8 +18,8 @@ NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipy
 FEWEST, MOST = 10, 60
 """Slides of a deck."""
 
-# What reaches out of the slide's margins, is smaller than 20 pixels, or is a picture less than 300 pixels high. Of a
-# formula its frame is looked at: small indices are its own business, and parts of it reach out of their boxes.
+# What reaches out of the slide's margins, is smaller than 20 pixels, or is a picture lower than 300 pixels and not as
+# wide as the slide. Of a formula its frame is looked at: parts of it reach out of their boxes, and indices are small.
 WRONG = """() => {
     const page = Reveal.getCurrentSlide().querySelector('.page'), found = [];
     const say = (what, element) => found.push(`${what}: ${element.outerHTML.slice(0, 120)}`);
@@ -30,7 +30,10 @@ WRONG = """() => {
         if (box.bottom > 682 || box.right > 1226 || box.top < 0 || box.left < 54) say('out', element);
         const hasText = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
         if (hasText && parseFloat(getComputedStyle(element).fontSize) < 19.9) say('small', element);
-        if (element.matches('.picture > img, figure img') && box.height < 300) say(`low ${box.height}`, element);
+        if (element.matches('img')) {
+            const scale = Math.min(box.width / element.naturalWidth, box.height / element.naturalHeight);
+            if (scale * element.naturalHeight < 300 && scale * element.naturalWidth < 1100) say('low', element);
+        }
     }
     if (page.scrollHeight > 720 || page.scrollWidth > 1280) say('overflow', page);
     return found;
