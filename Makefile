@@ -21,7 +21,7 @@ NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 SOLUTIONS := $(filter-out $(addprefix notebooks/solutions/,06_% 10_% 11_%),$(wildcard notebooks/solutions/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help course book site publish-check lab test check test-colab test-gpu notebooks-gpu binder-limit bench \
+.PHONY: help course book slides site publish-check lab test check test-colab test-gpu notebooks-gpu binder-limit bench \
 	notebooks constraints constraints-colab repo clean set-up-course set-up-book set-up-test
 
 help: ## list these commands
@@ -30,8 +30,11 @@ help: ## list these commands
 course: set-up-book ## run the whole course, fine-tune included; its book in build/course/
 	$(PY) -m tools.run_course
 
-book: set-up-book ## the book of the stored notebooks, read in a browser without Python, in build/book/
+book: set-up-book ## the stored notebooks as a book, read in a browser without Python, in build/book/; and slides
 	$(PY) -m tools.book
+
+slides: set-up-book ## a deck of slides for each stored notebook, alone, in build/slides/
+	$(PY) -m tools.slides
 
 site: book ## what GitHub Pages publishes, in build/site/: the book, and beside it what else is built
 	$(PY) -m tools.publish

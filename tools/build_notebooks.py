@@ -28,6 +28,8 @@ The other cells mean what their tags say::
                                 unchanged, and nbval does not compare it; delete the notebook to measure anew
     # %% tags=["nbval-ignore-output"]   executed anew each time, not compared by nbval
     # %% tags=["claim"]         asserts what the page says, for CI; folded, and shows nothing
+    # %% tags=["slide-skip"]    not on the slides (tools/slides), nor in their notes; of text, too
+    # %% tags=["slide-split"]   begins a new slide
 
 Each exercise cell is followed by its solution (a hint may stand between), then usually by its ``check``. Code
 further down must not need the learner's answer, since the learner's notebook is executed with the stub.
@@ -62,7 +64,16 @@ from tools.set_repo import present_slug
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = "[0-9][0-9]*_*.py"  # two digits, and a letter where a notebook has a second half
-TAGS = {"exercise", "solution", "hint", "measured", "nbval-ignore-output", "raises-exception", "claim"}
+SLIDE_TAGS = {"slide-skip", "slide-split"}
+TAGS = {
+    "exercise",
+    "solution",
+    "hint",
+    "measured",
+    "nbval-ignore-output",
+    "raises-exception",
+    "claim",
+} | SLIDE_TAGS
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT_SECONDS = 1800
 # Progress bars and notices would differ from run to run.
@@ -148,14 +159,19 @@ def product_cells(cells: Sequence[NotebookNode], solutions: bool) -> Iterable[No
         elif "hint" in tags:
             yield new_markdown_cell(fold("Hint", cell.source))
         elif cell.cell_type == "markdown":
-            yield new_markdown_cell(cell.source)
+            yield new_markdown_cell(cell.source, metadata=tagged(SLIDE_TAGS.intersection(tags)))
         else:
             kept = [*tags, "nbval-ignore-output"] if "measured" in tags else tags
-            metadata: dict = {"tags": kept} if kept else {}
+            metadata = tagged(kept)
             if "claim" in tags:
                 yield new_code_cell(f"{CLAIM_TITLE}\n{cell.source}", metadata=metadata | FOLDED)
             else:
                 yield new_code_cell(cell.source, metadata=metadata)
+
+
+def tagged(tags: Iterable[str]) -> dict[str, list[str]]:
+    """A cell's metadata; none without tags."""
+    return {"tags": list(tags)} if tags else {}
 
 
 def add_ids(cells: Sequence[NotebookNode], number: str) -> None:

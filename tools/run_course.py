@@ -21,6 +21,8 @@ from nbformat import NotebookNode
 from lora_edu.classroom.widgets.frames import FOLDER_VARIABLE
 from lora_edu.llm.console import say, unfailing
 from tools.book.site import BookFailed, write_book
+from tools.set_repo import present_slug
+from tools.slides.deck import decks_written
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_TIMEOUT = 1800  # seconds: the fine-tune is one cell, and a slow laptop may take its time
@@ -143,7 +145,8 @@ def run_course(notebooks: list[Path], output: Path) -> None:
     settings = {"LORA_EDU_RUNS": str(output / "runs"), FOLDER_VARIABLE: str(frames)}
     progress = Progress()
     executed = {path.stem: execute(path, progress, settings) for path in notebooks}
-    if warnings := write_book(executed, frames, output):
+    has_decks = decks_written(executed, frames, output / "slides", present_slug(ROOT), book="..")
+    if warnings := write_book(executed, frames, output, decks="slides" if has_decks else ""):
         say(warnings)
     say("\n".join(before_and_after(output / "runs")))
 

@@ -24,7 +24,7 @@ class BookFailed(Exception):
     """Sphinx wrote no book; the message is its own."""
 
 
-def write_book(notebooks: Mapping[str, NotebookNode], frames: Path, output: Path) -> str:
+def write_book(notebooks: Mapping[str, NotebookNode], frames: Path, output: Path, decks: str = "") -> str:
     """Write the book of `notebooks` to `output`, beside what is there.
 
     Where there is no node, formulas are shown as they are in the source, and a line says so.
@@ -36,6 +36,8 @@ def write_book(notebooks: Mapping[str, NotebookNode], frames: Path, output: Path
     frames : Path
         Where the films of their sliders lie; a slider without one stays still.
     output : Path
+    decks : str
+        Where their slides are, seen from the pages, such as ``../slides``; empty if there are none.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def write_book(notebooks: Mapping[str, NotebookNode], frames: Path, output: Path
     """
     with TemporaryDirectory() as folder:
         sources, rest = Path(folder, "sources"), Path(folder)
-        pictures = write_sources(notebooks, frames, sources, present_slug(ROOT))
+        pictures = write_sources(notebooks, frames, sources, present_slug(ROOT), decks)
         tags = ["-t", FORMULAS] if copy_styles(sources / "static") else []
         options = ["-q", *tags, "-d", str(rest / "doctrees"), "-w", str(rest / "warnings")]
         command = [sys.executable, "-m", "sphinx", *options, str(sources), str(output)]
@@ -92,14 +94,23 @@ def copy_styles(static: Path) -> bool:
         shutil.copy(file, static)
     try:
         npm.node()
-        katex = npm.install() / "katex" / "dist"
+        packages = npm.install()
     except npm.NodeMissing as error:
         say(f"Formulas on the pages stay as they are in the source: {error}.")
         return False
-    (static / "katex").mkdir()
-    shutil.copy(katex / "katex.min.css", static / "katex")
+    copy_katex(packages, static)
+    return True
+
+
+def copy_katex(packages: Path, folder: Path) -> None:
+    """Put the style and the letters of KaTeX' formulas into `folder`."""
+    katex = packages / "katex" / "dist"
+    (folder / "katex").mkdir(exist_ok=True)
+    shutil.copy(katex / "katex.min.css", folder / "katex")
     # Of its three formats, the one that every browser takes first.
     shutil.copytree(
-        katex / "fonts", static / "katex" / "fonts", ignore=shutil.ignore_patterns("*.woff", "*.ttf")
+        katex / "fonts",
+        folder / "katex" / "fonts",
+        ignore=shutil.ignore_patterns("*.woff", "*.ttf"),
+        dirs_exist_ok=True,
     )
-    return True

@@ -90,13 +90,17 @@ def page_of(path: str) -> str | None:
 
 
 def notebook_page(
-    notebook: NotebookNode, name: str, frames: Path, slug: str
+    notebook: NotebookNode, name: str, frames: Path, slug: str, decks: str = ""
 ) -> tuple[NotebookNode, set[str]]:
     """A notebook as Sphinx is to read it, and the names of the sliders' pictures that its page shows."""
     page = copy.deepcopy(notebook)
     pictures = make_pages_live(page, frames, FRAMES)
+    head = page.cells[0].source
     for link, words in HEAD_LINKS.items():
-        page.cells[0].source = page.cells[0].source.replace(link, words, 1)
+        head = head.replace(link, words, 1)
+    if decks:
+        head = head.replace("[Notation]", f"{deck_link(name, decks, 'Slides')} · [Notation]", 1)
+    page.cells[0].source = head
     cells = []
     for cell in page.cells:
         if cell.cell_type == "markdown":
@@ -108,6 +112,11 @@ def notebook_page(
             cells.append(new_markdown_cell(f"[Try it in Colab]({COLAB.format(slug=slug, name=name)})"))
     page.cells = cells
     return page, pictures
+
+
+def deck_link(name: str, decks: str, text: str) -> str:
+    """A link to a notebook's slides. As HTML: to Markdown it would be a source of the book, which is not there."""
+    return f'<a href="{decks}/{name}.html">{text}</a>'
 
 
 def prepare_code_cell(cell: NotebookNode) -> None:
@@ -181,7 +190,9 @@ def glossary_terms() -> dict[str, tuple[str, str]]:
 # ---------------------------------------------------------------- all of them
 
 
-def write_sources(notebooks: Mapping[str, NotebookNode], frames: Path, folder: Path, slug: str) -> set[str]:
+def write_sources(
+    notebooks: Mapping[str, NotebookNode], frames: Path, folder: Path, slug: str, decks: str = ""
+) -> set[str]:
     """Write what Sphinx reads into the empty `folder`.
 
     Parameters
@@ -193,6 +204,8 @@ def write_sources(notebooks: Mapping[str, NotebookNode], frames: Path, folder: P
     folder : Path
     slug : str
         ``owner/name`` of the repository.
+    decks : str
+        Where the slides are, seen from the pages; empty if there are none.
 
     Returns
     -------
@@ -200,12 +213,14 @@ def write_sources(notebooks: Mapping[str, NotebookNode], frames: Path, folder: P
         The names of the sliders' pictures that the pages show.
     """
     shutil.copytree(BOOK, folder, dirs_exist_ok=True)
+    slides = " · ".join(deck_link(name, decks, name.partition("_")[0]) for name in notebooks) if decks else ""
     lists = {
         "notebooks": notebooks,
         "tour_pages": TOURS,
         "tours": [f"- [{tour.title}]({name}.md) {tour.promise}" for name, tour in TOURS.items()],
     }
     fill = {**landing.words(folder), **{key: "\n".join(lines) for key, lines in lists.items()}, "slug": slug}
+    fill["slides"] = f"**Slides**, to teach from, of notebook {slides}." if slides else ""
     for path in folder.glob("*.md"):
         text = re.sub(r"\{\{(\w+)\}\}", lambda found: fill[found[1]], path.read_text(encoding="utf-8"))
         write_text(path, with_book_links(text, "docs/book", slug))
@@ -215,7 +230,7 @@ def write_sources(notebooks: Mapping[str, NotebookNode], frames: Path, folder: P
         shutil.copytree(ROOT / "docs" / name, folder / name)
     shown: set[str] = set()
     for name, notebook in notebooks.items():
-        page, pictures = notebook_page(notebook, name, frames, slug)
+        page, pictures = notebook_page(notebook, name, frames, slug, decks)
         write_text(folder / f"{name}.ipynb", nbformat.writes(page))
         shown |= pictures
     for name, tour in TOURS.items():
