@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from jupyterlab_server import settings_utils
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tools import run_course, set_repo, setup_env, working_copies
 
@@ -28,8 +28,9 @@ def read(name):
 
 
 def write_notebook(path, *sources):
+    title = new_markdown_cell(f"# {path.stem}", id="title")  # Sphinx lists no page without one
     cells = [new_code_cell(source, id=f"cell-{number}") for number, source in enumerate(sources)]
-    nbformat.write(new_notebook(cells=cells), path)
+    nbformat.write(new_notebook(cells=[title, *cells]), path)
     return path
 
 
@@ -179,7 +180,7 @@ def test_course_writes_a_book_of_what_it_executed_and_prints_before_and_after(tm
     assert "01_second.ipynb, code cell 2 of 2" in printed
     assert re.search(r"base model +2% +of 50", printed)
     assert re.search(r"fine-tuned, seen patterns +88% +of 200", printed)
-    assert nbformat.read(first, as_version=4).cells[0].outputs == []  # the notebook itself stays as it was
+    assert nbformat.read(first, as_version=4).cells[1].outputs == []  # the notebook itself stays as it was
 
 
 @pytest.mark.parametrize(

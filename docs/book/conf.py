@@ -32,6 +32,8 @@ html_math_renderer = "source"
 if tags.has(FORMULAS):
     katex.NODEJS_BINARY = str(npm.node())
     katex.STARTUP_TIMEOUT = katex.RENDER_TIMEOUT = 300  # seconds, not 5: on a busy machine node comes late
+    # The one way to reach node that tries again when node has bound its socket, and does not listen yet.
+    katex.KaTeXServer.start_server_process = katex.KaTeXServer.start_network_socket
     extensions.append("sphinxcontrib.katex")
     html_math_renderer = "katex"
     katex_prerender = True
