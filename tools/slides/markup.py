@@ -23,7 +23,7 @@ LINE = 39
 CODE_LINE = 27
 GAP = 16
 """Between two things on a slide."""
-LETTERS, CODE_LETTERS, TABLE_LETTERS = 80, 94, 92
+LETTERS, CODE_LETTERS, TABLE_LETTERS = 80, 94, 98
 """In a line of each kind."""
 STYLE = "a11y-high-contrast-light"
 """Colours of code, as in the book."""
@@ -183,17 +183,18 @@ def row_heights(rows: Sequence[Sequence[str]]) -> list[int]:
     share = min(1.0, TABLE_LETTERS / sum(widest))
     letters = [max(5, math.floor(width * share)) for width in widest]
     lines = [max(lines_of(cell, most) for cell, most in zip(row, letters, strict=False)) for row in rows]
-    return [29 * count + 11 for count in lines]
+    return [27 * count + 11 for count in lines]
 
 
 def table_parts(source: str, room: int) -> list[tuple[str, int]]:
-    """A Markdown table in as many parts as the height needs, each with its heading and its own height."""
+    """A Markdown table in as many parts of about one height as it needs, each with its heading and its own height."""
     lines = source.splitlines()
     cells = [re.split(r"(?<!\\)\|", without_addresses(line).strip("| ")) for line in lines]
     head, _, *heights = row_heights(cells)
     parts: list[tuple[list[str], int]] = []
+    most = sum(heights) / math.ceil(sum(heights) / (room - head)) + head
     for row, height in zip(lines[2:], heights, strict=True):
-        if not parts or parts[-1][1] + height > room:
+        if not parts or parts[-1][1] >= most or parts[-1][1] + height > room:
             parts.append((lines[:2], head))
         parts[-1] = [*parts[-1][0], row], parts[-1][1] + height
     return [("\n".join(part), height) for part, height in parts]

@@ -222,9 +222,10 @@ class Outline:
         says = markup.first_sentences(text, FORMULA_WORDS)
         if says and self.slides[-1].holds(markup.text_height(says)):
             self.place(self._reader.html(says), markup.text_height(says))
+        self.say_rest()  # lest code shows it a second time
 
     def _table(self, block: Block) -> None:
-        for part, height in markup.table_parts(block.source, HEIGHT - 2 * HEADING_LINE - SECTION_LINE):
+        for part, height in markup.table_parts(block.source, HEIGHT - HEADING_LINE - SECTION_LINE - 3 * GAP):
             self.place(self._reader.html(part), height)
 
     def _list(self, block: Block, before: Block | None) -> None:
@@ -292,8 +293,9 @@ class Outline:
 
     def _experiment(self, source: str, shown: Sequence[tuple[str, int]]) -> None:
         """Code and what it showed, below the sentence that leads to it; on more than one slide if it is much."""
-        lines, said = source.splitlines(), self._said
-        is_shown = len(lines) <= MOST_CODE_LINES
+        lines, said, most = source.splitlines(), self._said, HEIGHT - SECTION_LINE - GAP
+        fits = markup.code_height(source) + sum(height + GAP for _, height in shown) <= most
+        is_shown = len(lines) <= MOST_CODE_LINES and (fits or len(lines) > FEW_CODE_LINES)
         parts = [*([(markup.code_html(source), markup.code_height(source))] if is_shown else []), *shown]
         self._said = None
         if (
@@ -304,7 +306,7 @@ class Outline:
             (first, height), *rest = parts
             parts = [(self._reader.html(leads) + first, height + markup.text_height(leads)), *rest]
         whole = "".join(part for part, _ in parts), sum(height + GAP for _, height in parts)
-        for part, height in [whole] if 0 < whole[1] <= HEIGHT - SECTION_LINE - GAP else parts:
+        for part, height in [whole] if 0 < whole[1] <= most else parts:
             self.place(part, height).is_wide |= is_shown and max(map(len, lines)) > WIDE_CODE
         if said:
             self.slides[-1].notes.append(said.html)
