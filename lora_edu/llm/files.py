@@ -45,6 +45,34 @@ def whole(*paths: str | Path) -> Iterator[list[Path]]:
             partial.replace(target)
 
 
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a folder to write to; it takes the name `path` when the block ends without error, and is gone otherwise.
+
+    Raises
+    ------
+    FileExistsError
+        `path` is there already, and is more than an empty folder.
+    OSError
+        The disk is full, as for `whole`.
+    """
+    target = Path(path)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"out must be a new or an empty folder, got {target}, which holds something")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    try:
+        with explain_full_disk(target.parent, target.name):
+            partial.mkdir()
+            yield partial
+        if target.exists():
+            target.rmdir()
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text whole or not at all; return the path."""
     with whole(path) as [partial]:

@@ -10,7 +10,7 @@ On the command line, ``python -m lora_edu.llm.base_model`` fetches the model and
 ``fetch`` downloads and keeps it, ``convert`` turns one format into the other, ``load`` gives model and tokenizer.
 """
 
-from lora_edu.llm.base_model.fetch import DEFAULT_NAME, cache_root, fetch_base_model
+from lora_edu.llm.base_model.fetch import DEFAULT_NAME, cache_root, fetch_base_model, fetch_gguf
 from lora_edu.llm.base_model.load import (
     load_base_model,
     load_config,
@@ -23,6 +23,7 @@ __all__ = [
     "DEFAULT_NAME",
     "cache_root",
     "fetch_base_model",
+    "fetch_gguf",
     "load_base_model",
     "load_config",
     "load_tokenizer",

@@ -65,7 +65,7 @@ def load_base_model(
     if quantization not in (None, "nf4"):
         raise ValueError(f"quantization must be None or 'nf4', got {quantization!r}")
     dtype = resolve_dtype(dtype)
-    source = _resolve_name(name)
+    source = resolve_name(name)
     tokenizer = _tokenizer(source, name)
     if quantization:
         _require_linear_layers(load_config(name))
@@ -88,7 +88,7 @@ def load_base_model(
 
 def load_tokenizer(name: str = DEFAULT_NAME) -> "PreTrainedTokenizerBase":
     """Load the tokenizer alone, with a pad token; the name as in `load_base_model`."""
-    return _tokenizer(_resolve_name(name), name)
+    return _tokenizer(resolve_name(name), name)
 
 
 def _tokenizer(source: Path | str, name: str) -> "PreTrainedTokenizerBase":
@@ -109,7 +109,7 @@ def load_config(name: str = DEFAULT_NAME) -> "PretrainedConfig":
     """Load the configuration alone, a file of a few kilobytes; the name as in `load_base_model`."""
     from transformers import AutoConfig
 
-    source = _resolve_name(name)
+    source = resolve_name(name)
     with _explain_hub_errors(name):
         return AutoConfig.from_pretrained(source)
 
@@ -137,7 +137,7 @@ def resolve_dtype(dtype: "torch.dtype | str | None") -> "torch.dtype":
     return resolved
 
 
-def _resolve_name(name: str) -> Path | str:
+def resolve_name(name: str) -> Path | str:
     """Local folder or hub id that ``from_pretrained`` takes."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, got {type(name).__name__}")
