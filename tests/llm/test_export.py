@@ -8,6 +8,7 @@ import torch
 from gguf import GGUFReader, dequantize, get_tensor_name_map
 from gguf.constants import MODEL_ARCH_NAMES
 from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers import pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -19,6 +20,7 @@ from transformers import (
 
 from lora_edu.llm import surgery
 from lora_edu.llm.base_model import fetch_gguf, load_tokenizer
+from lora_edu.llm.base_model.convert import _save_tokenizer
 from lora_edu.llm.checkpoint import load_adapter, save_adapter, write_adapter_files
 from lora_edu.llm.export import (
     QUANTIZATIONS,
@@ -40,8 +42,33 @@ from lora_edu.llm.gguf_layout import (
     rotary_heads,
     separate_rows,
 )
+from tests.llm.conftest import make_tiny
 
 IDS = torch.arange(24).reshape(2, 12)
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory):
+    """The small model with a small tokenizer of the base's kind: 256 bytes, 3 special tokens, 2 merges."""
+    folder = tmp_path_factory.mktemp("tiny")
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokens = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġt", "Ġth"]
+    _save_tokenizer(
+        {
+            "tokenizer.ggml.tokens": tokens,
+            "tokenizer.ggml.token_type": [3] * len(specials) + [1] * (len(tokens) - len(specials)),
+            "tokenizer.ggml.merges": ["Ġ t", "Ġt h"],
+            "tokenizer.ggml.bos_token_id": 1,
+            "tokenizer.ggml.eos_token_id": 2,
+            "tokenizer.ggml.unknown_token_id": 0,
+            "tokenizer.ggml.padding_token_id": 2,
+            "llama.context_length": 2048,
+            "tokenizer.chat_template": load_tokenizer().chat_template,
+        },
+        folder,
+    )
+    make_tiny(vocabulary=len(tokens)).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +247,7 @@ UNHELD = {
     "DoRA": (of_peft(use_dora=True), "use_dora = True is not supported"),
     "ranks": (of_peft(rank_pattern={"layers.0.self_attn.q_proj": 2}), "rank_pattern = .* is not supported"),
     "embeddings": (of_peft(modules_to_save=["embed_tokens"]), "modules_to_save = .* is not supported"),
-    "the head": (of_peft(target_modules=["q_proj", "lm_head"]), "no linear layer lm_head"),
+    "the head": (of_peft(target_modules=["q_proj", "lm_head"]), r"only, got base_model\.model\.lm_head\."),
     "biases": (of_peft(bias="all"), "must have bias 'none', got 'all'"),
     "a start from the base": (of_peft(init_lora_weights="pissa"), "got 'pissa'"),
     "alpha 0": (without_alpha, "lora_alpha must not be 0 in GGUF"),
@@ -238,7 +265,7 @@ def test_what_gguf_cannot_hold_is_refused_by_name_and_leaves_nothing(base, tiny_
 
 
 def test_an_adapter_of_another_base_is_refused(make_adapter, tmp_path):
-    with pytest.raises(ValueError, match="must hold lora_A.weight of shape"):
+    with pytest.raises(ValueError, match=r"must hold lora_A\.weight of shape"):
         export_gguf_adapter(make_adapter(), tmp_path / "a.gguf", base="smollm2-135m")
 
 
@@ -246,9 +273,9 @@ def test_a_base_must_be_known(make_adapter, tmp_path):
     folder = make_adapter()
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
-    with pytest.raises(ValueError, match="base must be given: .*adapter_config.json names none"):
+    with pytest.raises(ValueError, match=r"base must be given: .*adapter_config\.json names none"):
         export_gguf_adapter(folder, tmp_path / "a.gguf")
-    with pytest.raises(FileNotFoundError, match="has no adapter_config.json"):
+    with pytest.raises(FileNotFoundError, match=r"has no adapter_config\.json"):
         export_gguf_adapter(tmp_path, tmp_path / "a.gguf")
 
 
@@ -273,7 +300,9 @@ def test_a_failure_while_writing_leaves_what_was_there(make_adapter, tmp_path, m
 # ---------------------------------------------------------------- merged
 
 
-def test_a_merged_model_says_what_base_and_adapter_say_and_what_peft_merges(base, make_adapter, tmp_path):
+def test_a_merged_model_says_what_base_and_adapter_say_and_what_peft_merges(
+    base, make_adapter, tiny_folder, tmp_path
+):
     folder = make_adapter(use_rslora=True)
     out = export_merged(folder, tmp_path / "merged", dtype="float32")
     merged = AutoModelForCausalLM.from_pretrained(out)
@@ -282,7 +311,8 @@ def test_a_merged_model_says_what_base_and_adapter_say_and_what_peft_merges(base
     theirs = PeftModel.from_pretrained(copy.deepcopy(base), folder).merge_and_unload()
     assert torch.allclose(logits(merged), logits(theirs), atol=1e-4)
     assert not torch.allclose(logits(merged), logits(base), atol=0.1)
-    assert AutoTokenizer.from_pretrained(out).encode("At 14:30.") == load_tokenizer().encode("At 14:30.")
+    words = "At 14:30 the train."
+    assert AutoTokenizer.from_pretrained(out).encode(words) == load_tokenizer(str(tiny_folder)).encode(words)
 
 
 def test_sixteen_bits_are_rounded_once(base, make_adapter, tmp_path):
@@ -316,13 +346,13 @@ def test_an_adapter_of_qlora_is_merged_into_what_it_was_trained_over(base, make_
 
 def test_a_merge_leaves_nothing_half_written_and_overwrites_nothing(make_adapter, tmp_path, monkeypatch):
     folder, out = make_adapter(), tmp_path / "merged"
-    with pytest.raises(ValueError, match="dtype must hold every sum, torch.float16 does not that of"):
+    with pytest.raises(ValueError, match=r"dtype must hold every sum, torch\.float16 does not that of"):
         monkeypatch.setattr("lora_edu.llm.export.source.Adapter.scaling", 1e9)
         export_merged(folder, out, dtype="float16")
     assert list(tmp_path.iterdir()) == []
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="out must be a new or an empty folder, got .*merged"):
+    with pytest.raises(FileExistsError, match=r"out must be a new or an empty folder, got .*merged"):
         export_merged(folder, out)
     with pytest.raises(ValueError, match="quantization must be None or 'nf4', got 'int4'"):
         export_merged(folder, tmp_path / "other", quantization="int4")
@@ -351,8 +381,17 @@ def test_base_plus_adapter_is_merged_tensor_by_tensor(make_adapter, tiny_folder,
         assert torch.allclose(merged[name], weight + updates.get(name, 0), atol=1e-6)
 
 
-# Half a step of a block's scale, over its largest number; 16 bits by their mantissa.
-BOUNDS = {"f32": 0, "bf16": 2**-8, "f16": 2**-11, "q8_0": 0.5 / 127, "q4_1": 1 / 15, "q4_0": 1 / 8}
+# Over a block's largest number: half a step (in Q4_0 a whole one, at the end that the scale was not taken from), and the
+# rounding of its 16-bit scale and minimum; 16 bits by their mantissa.
+SCALE = 2**-11
+BOUNDS = {
+    "f32": 0,
+    "bf16": 2**-8,
+    "f16": SCALE,
+    "q8_0": 0.5 / 127 + SCALE,
+    "q4_1": 1 / 15 + 3 * SCALE,
+    "q4_0": 1 / 8 + SCALE,
+}
 
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
@@ -367,18 +406,29 @@ def test_quantized_weights_stay_within_the_bound_of_their_format(tiny_folder, tm
         largest = weight.reshape(-1, 32).abs().amax(1, keepdim=True)
         error = (found[name] - weight).reshape(-1, 32).abs()
         assert kinds[name] == kind
-        assert (error <= 1.01 * bound * largest).all(), name  # scales are 16-bit numbers
+        assert (error <= bound * largest).all(), name
         assert bound == 0 or name.endswith("norm.weight") or error.max() > 0
 
 
-def test_the_tokenizer_is_written_as_in_the_courses_own_file(tiny_folder, tmp_path):
-    file = export_gguf_model(tiny_folder, tmp_path / "a.gguf", "q8_0")
-    ours, theirs = contents(file), contents(fetch_gguf())
-    keys = [key for key in theirs if key.startswith("tokenizer.")]
-    assert len(keys) == 12
-    assert [key for key in keys if ours[key] != theirs[key]] == []
-    # The shape is another; what is said of it is the same.
-    assert {key for key in theirs if key.startswith("llama.")} == {k for k in ours if k.startswith("llama.")}
+def test_the_tokenizer_is_described_as_in_the_courses_own_file(tiny_folder, tmp_path):
+    theirs = contents(fetch_gguf())
+    keys = {
+        "tokenizer_model": "model",
+        "tokenizer_pre": "pre",
+        "token_list": "tokens",
+        "token_types": "token_type",
+        "token_merges": "merges",
+        "unk_token_id": "unknown_token_id",
+        "pad_token_id": "padding_token_id",
+    }
+    ours = tokenizer_fields(load_tokenizer())
+    assert theirs["tokenizer.chat_template"] == ours.pop("chat_template")
+    assert len(ours) == 11
+    assert [key for key in ours if ours[key] != theirs[f"tokenizer.ggml.{keys.get(key, key)}"]] == []
+    # The small model's numbers are others; the names of what is said are the same.
+    small = contents(export_gguf_model(tiny_folder, tmp_path / "a.gguf", "q8_0"))
+    of_both = [{key for key in names if not key.startswith("general.")} for names in (theirs, small)]
+    assert of_both[0] == of_both[1]
 
 
 def test_what_is_not_written_is_named(base, tmp_path):
@@ -392,14 +442,12 @@ def test_what_is_not_written_is_named(base, tmp_path):
             require_plain_llama(config)
     with pytest.raises(ValueError, match="model_type = 'llama', got 'qwen2'"):
         require_plain_llama(Qwen2Config())
-    with pytest.raises(ValueError, match="quantization must be one of f32, .*, got 'q2_k'"):
+    with pytest.raises(ValueError, match=r"quantization must be one of f32, .*, got 'q2_k'"):
         export_gguf_model(tmp_path, tmp_path / "a.gguf", "q2_k")
 
 
-def test_another_tokenizer_is_named(monkeypatch):
-    tokenizer = load_tokenizer()
-    from tokenizers import pre_tokenizers
-
+def test_another_tokenizer_is_named(tiny_folder):
+    tokenizer = load_tokenizer(str(tiny_folder))
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     with pytest.raises(ValueError, match="tokenizer of SmolLM's kind"):
         tokenizer_fields(tokenizer)
@@ -420,8 +468,8 @@ def filled(template, system, prompt, response):
 
 
 @pytest.mark.parametrize("system", [None, "Answer as a captain."])
-def test_ollamas_template_writes_the_models_own_text(system):
-    tokenizer = load_tokenizer()
+def test_ollamas_template_writes_the_models_own_text(tiny_folder, system):
+    tokenizer = load_tokenizer(str(tiny_folder))  # the chat template is the base model's
     template, default, stop = ollama_template(tokenizer)
     turns = [("Hello?", "Aye."), ("Where to?", "North.")]
     messages = [{"role": "system", "content": system}] if system else []
@@ -433,13 +481,13 @@ def test_ollamas_template_writes_the_models_own_text(system):
     assert stop == "<|im_end|>"
 
 
-def test_a_modelfile_names_its_files_from_where_it_lies(tmp_path):
+def test_a_modelfile_names_its_files_from_where_it_lies(tiny_folder, tmp_path):
     (tmp_path / "base.gguf").touch()
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "captain.gguf").touch()
-    out = write_modelfile(
-        tmp_path / "sub" / "Modelfile", tmp_path / "base.gguf", tmp_path / "sub" / "captain.gguf"
-    )
+    sub = tmp_path / "sub"
+    files = tmp_path / "base.gguf", sub / "captain.gguf"
+    out = write_modelfile(sub / "Modelfile", *files, base=str(tiny_folder))
     lines = out.read_text().splitlines()
     assert lines[:2] == ["FROM ./../base.gguf", "ADAPTER ./captain.gguf"]
     assert 'PARAMETER stop "<|im_end|>"' in lines
@@ -510,7 +558,7 @@ def test_two_files_of_an_adapter_are_not_changed(make_adapter, tmp_path):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
-def test_adapter_files_that_are_damaged_are_named(tmp_path):
-    write_adapter_files(tmp_path, {"peft_type": "LORA", "base_model_name_or_path": "smollm2-135m"}, {})
+def test_adapter_files_that_are_damaged_are_named(tiny_folder, tmp_path):
+    write_adapter_files(tmp_path, {"peft_type": "LORA", "base_model_name_or_path": str(tiny_folder)}, {})
     with pytest.raises(ValueError, match="must give r as a number, got None"):
         export_gguf_adapter(tmp_path, tmp_path / "a.gguf")

@@ -63,4 +63,5 @@ from lora_edu.classroom.figures.sizes import update_sizes
 from lora_edu.classroom.figures.spectra import error_by_rank, spectrum
 from lora_edu.classroom.figures.terms import copy_and_rest, terms
 from lora_edu.classroom.figures.two_scales import two_scales
+from lora_edu.classroom.figures.update_map import update_map
 from lora_edu.classroom.figures.when_faster import roof_by_tokens, speed_by_tokens

@@ -115,7 +115,8 @@ def read_adapter(folder: str | Path, base: str | None = None) -> Adapter:
 def find_base(name: str) -> Base:
     """Return a base by its name; the course's own model also by the folder in which some machine kept it."""
     _validate.require(isinstance(name, str), "base", "a name or a folder", repr(name), TypeError)
-    if name == str(cache_root() / DEFAULT_NAME):
+    folder = Path(name)
+    if folder.name == DEFAULT_NAME and (folder.parent == cache_root() or not folder.exists()):
         name = DEFAULT_NAME
     return Base(name, load_config(name))
 
