@@ -381,8 +381,8 @@ def test_base_plus_adapter_is_merged_tensor_by_tensor(make_adapter, tiny_folder,
         assert torch.allclose(merged[name], weight + updates.get(name, 0), atol=1e-6)
 
 
-# Over a block's largest number: half a step (in Q4_0 a whole one, at the end that the scale was not taken from), and the
-# rounding of its 16-bit scale and minimum; 16 bits by their mantissa.
+# Over a block's largest number: half a step (in Q4_0 a whole one, at the end that the scale was not taken from), and
+# the rounding of its 16-bit scale and minimum; 16 bits by their mantissa.
 SCALE = 2**-11
 BOUNDS = {
     "f32": 0,
