@@ -199,3 +199,8 @@ def test_other_kinds_are_sized_and_named(tiny, tmp_path):
 def test_no_adapter_is_refused(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: folder must hold adapter_config.json")
+
+
+def test_a_base_without_weights_here_is_refused():
+    with pytest.raises(FileNotFoundError, match=r"base must be on this machine, .* got 'owner/model'"):
+        inspect_adapter(CAPTAIN, base="owner/model")

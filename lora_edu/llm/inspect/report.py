@@ -163,7 +163,10 @@ def _weight_norms(base: str, wanted: dict[str, Any]) -> dict[str, float]:
     from safetensors import safe_open
 
     norms = {}
-    for file in Path(resolve_name(base)).glob("*.safetensors"):
+    files = sorted(Path(resolve_name(base)).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"base must be on this machine, with weights in safetensors, got {base!r}")
+    for file in files:
         with safe_open(file, framework="pt") as weights:
             held = set(weights.keys())
             for path in wanted:
