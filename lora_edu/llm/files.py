@@ -46,20 +46,33 @@ def whole(*paths: str | Path) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def whole_folder(path: str | Path, needed: int = 0) -> Iterator[Path]:
     """Yield a folder to write to; it takes the name `path` when the block ends without error, and is gone otherwise.
+
+    Parameters
+    ----------
+    path
+        New, or an empty folder.
+    needed
+        Bytes that will be written, as far as they are known.
 
     Raises
     ------
     FileExistsError
         `path` is there already, and is more than an empty folder.
     OSError
-        The disk is full, as for `whole`.
+        The disk is full, or has fewer bytes free than `needed`. Nothing is left then.
     """
     target = Path(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"out must be a new or an empty folder, got {target}, which holds something")
     target.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(target.parent).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"{target.name} takes {needed / 1e9:.1f} GB, the disk of {target.parent} has {free / 1e9:.1f}",
+        )
     partial = target.with_name(f".{target.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:

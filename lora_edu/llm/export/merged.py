@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from lora_edu.llm.base_model import load_base_model
+from lora_edu.llm.base_model import load_base_model, resolve_dtype
+from lora_edu.llm.budget import count_parameters
 from lora_edu.llm.export.card import merged_card
 from lora_edu.llm.export.source import Adapter, read_adapter
 from lora_edu.llm.files import whole_folder
@@ -54,6 +55,8 @@ def export_merged(
     ------
     FileExistsError
         ``out`` holds something.
+    OSError
+        The disk is full; nothing is left then.
     FileNotFoundError, TypeError, ValueError
         What `read_adapter` and `load_base_model` raise; another ``quantization``; or a sum that is not finite in
         `dtype`, with the layer's name.
@@ -66,7 +69,8 @@ def export_merged(
     if quantization not in (None, "nf4"):
         raise ValueError(f"quantization must be None or 'nf4', got {quantization!r}")
     adapter = read_adapter(folder, base)
-    with whole_folder(out) as partial:
+    needed = count_parameters(adapter.base.config) * resolve_dtype(dtype).itemsize
+    with whole_folder(out, needed) as partial:
         model, tokenizer = load_base_model(adapter.base.name, dtype=dtype)
         merge_into(model, adapter, quantization)
         cast(Any, model).save_pretrained(partial)
