@@ -67,7 +67,7 @@ def server(folder: Path, port: int = 0) -> http.server.ThreadingHTTPServer:
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 
