@@ -6,6 +6,7 @@ const MOST = 64; // tokens of an answer
 const BASE = "base"; // the voice without an adapter
 const place = id => document.getElementById(id);
 const files = {};
+let engine = ""; // where the page keeps wllama.wasm: each voice starts it anew, the network on or off
 let wllama = null;
 let loaded = null; // the voice that `wllama` has
 let stop = null;
@@ -27,14 +28,19 @@ function line(kind, who, text) {
     return words;
 }
 
+async function fetched(file) {
+    say(`Loading ${file} …`);
+    const answer = await fetch(file);
+    if (!answer.ok) throw new Error(`${file} is missing (${answer.status})`);
+    return answer.blob();
+}
+
 async function fetchAll() {
-    const named = await (await fetch("models.json")).json();
+    const named = JSON.parse(await (await fetched("models.json")).text());
+    engine = URL.createObjectURL(await fetched("wllama.wasm"));
     const wanted = {[BASE]: named.base, ...named.voices};
     for (const [voice, file] of Object.entries(wanted)) {
-        say(`Loading ${file} …`);
-        const answer = await fetch(file);
-        if (!answer.ok) throw new Error(`${file} is missing (${answer.status})`);
-        files[voice] = await answer.blob();
+        files[voice] = await fetched(file);
     }
     return Object.keys(wanted);
 }
@@ -57,7 +63,7 @@ async function load(voice) {
     loaded = null;
     const quiet = () => {};
     wllama = new Wllama(
-        {default: new URL("wllama.wasm", location.href).href},
+        {default: engine},
         {suppressNativeLog: true, logger: {debug: quiet, log: quiet, warn: quiet, error: console.error}},
     );
     const options = {n_ctx: 1024, n_threads: 1, n_gpu_layers: 0, n_parallel: 1};
