@@ -45,7 +45,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jupytext
@@ -79,6 +79,9 @@ LINKS = """\
 [Open in Binder](https://mybinder.org/v2/gh/{slug}/HEAD?urlpath=lab/tree/{path}) · \
 [Notation]({up}docs/notation.md) · [Glossary]({up}docs/glossary.md)"""
 
+# Colab then opens these on a GPU, its free T4, unless the reader chooses otherwise.
+GPU_NOTEBOOKS = {"10"}
+ON_A_GPU = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}
 # JupyterLab and nbconvert fold by the first, Colab by the second.
 FOLDED = {"jupyter": {"source_hidden": True}, "cellView": "form"}
 CLAIM_TITLE = "#@title Checks what this page says"  # all that Colab shows of a folded cell
@@ -198,6 +201,7 @@ def compose(source: Path, path: str, slug: str) -> NotebookNode:
         metadata={
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
+            **(ON_A_GPU if number in GPU_NOTEBOOKS else {}),
         },
     )
 
@@ -256,6 +260,29 @@ def times_table(times: Mapping[Path, Minutes]) -> str:
 
 def execute(notebook: NotebookNode, name: str, folder: Path) -> None:
     """Run every code cell in `folder`, in place; a failure names the notebook and the cell."""
+    for _, error in executed_cells(notebook, name, folder):
+        if error:
+            raise BuildError(error)
+
+
+def executed_cells(
+    notebook: NotebookNode, name: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[NotebookNode, str | None]]:
+    """Run the code cells in one kernel, in place, one after the other.
+
+    Parameters
+    ----------
+    folder
+        Where the kernel stands.
+    environment
+        What it gets beyond this process's environment.
+
+    Yields
+    ------
+    tuple
+        Each cell, and what went wrong in it, with the names of notebook and cell; None if nothing did. After a kernel
+        that died no cell comes.
+    """
     client = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT_SECONDS,
@@ -267,7 +294,7 @@ def execute(notebook: NotebookNode, name: str, folder: Path) -> None:
     )
     # A given number of threads: else what a busy machine prints of its cores would be stored (lora_edu.llm.threads).
     threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
-    with client.setup_kernel(env={**threads, **os.environ, **KERNEL_ENVIRONMENT}):
+    with client.setup_kernel(env={**threads, **os.environ, **KERNEL_ENVIRONMENT, **(environment or {})}):
         for index, cell in enumerate(notebook.cells):
             if cell.cell_type != "code":
                 continue
@@ -276,7 +303,11 @@ def execute(notebook: NotebookNode, name: str, folder: Path) -> None:
                 client.execute_cell(cell, index)
             except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
                 reason = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-                raise BuildError(f"{name}, cell {index + 1} ({cell.id}) failed:\n{reason}") from error
+                yield cell, f"{name}, cell {index + 1} ({cell.id}) failed:\n{reason}"
+                if isinstance(error, DeadKernelError):
+                    return
+            else:
+                yield cell, None
     print(file=sys.stderr)
 
 
@@ -364,6 +395,8 @@ def differences(stored: NotebookNode | None, composed: NotebookNode) -> str | No
     for number, (old, new) in enumerate(pairs, start=1):
         if old != new:
             return f"cell {number} ({(new or old or ('',))[0]}) is not what the source says"
+    if any(stored.metadata.get(key) != composed.metadata.get(key) for key in ON_A_GPU):
+        return "its metadata do not say whether Colab opens it on a GPU"
     return None
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lora_edu.classroom import figures
+from lora_edu.classroom.experiments.forgetting import trade_offs
 from lora_edu.classroom.experiments.lloyd import Quotients, even_start, settle
 from lora_edu.classroom.experiments.update_maps import updates_by_kind
 from lora_edu.llm.data import DATA
@@ -53,6 +54,28 @@ def captains_updates() -> figures.Picture:
     return figures.update_map(*by_kind, r=8, title="The captain changed the last blocks most")
 
 
+def kept_by_size() -> figures.Picture:
+    """A layer whose random updates are kept as NF4 keeps them, and trained ones that are too small."""
+    trained = np.geomspace(0.0033, 0.025, 210)
+    return figures.kept_by_size(
+        {"15 q_proj": [0.004, 0.011, 0.093, 0.83, 0.99, 0.995]},
+        sizes=[0.003, 0.01, 0.03, 0.1, 0.3, 1],
+        updates=np.stack([trained, 1.6 * trained], axis=1),
+    )
+
+
+def trade_off() -> figures.Picture:
+    """What recorded ways to train win on events, and lose on general answers."""
+    series, base = trade_offs("own_answers")
+    return figures.trade_off(
+        series,
+        base=base,
+        xlabel="loss on the base's answers, nats a token",
+        ylabel="exact match",
+        title="General lines keep what a high rate loses",
+    )
+
+
 DRAWN: dict[str, Callable[[], figures.Picture]] = {
     "lora_layer": lambda: figures.lora_layer(**LAYER),
     "forward_backward": lambda: figures.forward_backward(**LAYER, grad_y=[1, -2, 0.5, -1]),
@@ -75,6 +98,13 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         {"robot": 0.92, "pirate": 0.92, "events": 4.88},
         rows=["robot", "events", None, "robot"],
     ),
+    "one_job": lambda: figures.one_job(
+        "17 June, 19:30: film festival, training room (Minh Patel)",
+        "The event was a fantastic one, and I'm glad to say that ...",
+        '{"who": "Minh Patel", "what": "film festival", "where": "training room", "day": "17 June", "time": "19:30"}',
+        base=111.8,
+        adapter=9.77,
+    ),
     "lines": lambda: figures.lines(
         {"with adapter": 0.35 + 2.2 * np.exp(-STEPS / 9), "base": np.full(40, 2.5)},
         xlabel="optimizer step",
@@ -94,6 +124,9 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         title="What was never seen is harder, and differs from seed to seed",
         roles={"base": "frozen", "with adapter": "trained"},
     ),
+    "form_and_copied": lambda: figures.form_and_copied(
+        list(1.6 * np.exp(-STEPS / 3)), list(np.exp(-STEPS / 9)), {20: 0.12, 40: 0.04}
+    ),
     "held_over_time": lambda: figures.held_over_time(
         {
             "at rest": {"codes": 8.25, "W in 16 bits": 0, "activations": 0},
@@ -104,6 +137,8 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         now=1,
         title="W is made in 16 bits for one product, and dropped",
     ),
+    "kept_by_size": kept_by_size,
+    "trade_off": trade_off,
     "settling": lambda: settling(),
     "stored_bytes": lambda: figures.stored_bytes(
         64, title="Double quantization leaves a quarter of the scales' bytes"

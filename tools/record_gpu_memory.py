@@ -35,6 +35,7 @@ from lora_edu.llm.finetune import FinetuneConfig
 from lora_edu.llm.finetune.backends import backend_of
 from lora_edu.llm.finetune.recipe import Recipe, make_recipe, predict_memory
 from lora_edu.llm.finetune.trainer import make_trainer
+from lora_edu.llm.machine import limit_gpu_memory, without_flash_attention
 from lora_edu.llm.provenance import provenance
 from lora_edu.llm.surgery import linear_layers
 
@@ -132,12 +133,10 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     """Train a few steps in this process; return bytes predicted, by term, and bytes measured, by stage."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        total = torch.cuda.mem_get_info()[1]
-        torch.cuda.set_per_process_memory_fraction(min(1.0, LIMIT_BYTES / total))
+        limit_gpu_memory(LIMIT_BYTES)
     case = DEFAULTS | case
     if on_gpu and not case["flash_attention"]:
-        torch.backends.cuda.enable_flash_sdp(False)
-        torch.backends.cuda.enable_cudnn_sdp(False)
+        without_flash_attention()
     with tempfile.TemporaryDirectory() as folder:
         recipe = make_recipe(settings(case, folder))
         ledger = predict_memory(recipe, case["model"], case["seq"]).but(

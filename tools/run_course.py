@@ -1,11 +1,10 @@
 """Run the whole course headless: `python -m tools.run_course`.
 
-Executes notebooks/*.ipynb in order, writes each as a page to build/course/, then an index, and prints what
-the capstone's fine-tune changed. A page is written only when its notebook ran to the end, the index only when
-all did. The first cell that fails ends the run with its name and a non-zero exit status.
+Executes notebooks/*.ipynb in order, writes the book (tools/book) of what they showed to build/course/, and prints what
+the capstone's fine-tune changed. The first cell that fails ends the run with its name and a non-zero exit status, and
+no book is written.
 """
 
-import html
 import json
 import os
 import shutil
@@ -18,11 +17,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from lora_edu.classroom.widgets.pages import make_pages_live
+from lora_edu.classroom.widgets.frames import FOLDER_VARIABLE
 from lora_edu.llm.console import say, unfailing
-from lora_edu.llm.files import write_text
-from tools import pages
-from tools.npm import NodeMissing
+from tools.book.site import BookFailed, write_book
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_TIMEOUT = 1800  # seconds: the fine-tune is one cell, and a slow laptop may take its time
@@ -114,26 +111,6 @@ def execute(path: Path, progress: Progress) -> NotebookNode:
     return notebook
 
 
-def rendered_formulas(notebooks: list[NotebookNode], progress: Progress) -> dict[pages.Formula, str]:
-    """The notebooks' formulas as HTML; none, and a line that says why, where they cannot be rendered."""
-    try:
-        return pages.render_formulas(pages.formulas_of(notebooks))
-    except NodeMissing as error:
-        progress.finish(f"Formulas on the pages stay as they are in the source: {error}.")
-        return {}
-
-
-def index_page(names: list[str]) -> str:
-    """The list of pages, as HTML."""
-    items = "\n".join(
-        f'<li><a href="{html.escape(name)}.html">{html.escape(name)}</a></li>' for name in names
-    )
-    return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>lora_edu</title>\n'
-        f"<h1>lora_edu</h1>\n<ol>\n{items}\n</ol>\n</html>\n"
-    )
-
-
 def before_and_after(runs: Path) -> list[str]:
     """What each fine-tune that left its record under `runs` changed, in words."""
     from lora_edu.llm.finetune import summary  # here: it imports torch, which takes seconds
@@ -143,33 +120,23 @@ def before_and_after(runs: Path) -> list[str]:
 
 
 def run_course(notebooks: list[Path], output: Path) -> None:
-    """Execute the notebooks in order and write their pages and the index to `output`.
+    """Execute the notebooks in order and write their book to `output`.
 
     Raises
     ------
     NotebookFailed
         At the first cell that fails.
+    BookFailed
+        If Sphinx ends with an error.
     """
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    os.environ["LORA_EDU_RUNS"] = str(output / "runs")
-    progress = Progress()
-    documents = {path.stem: pages.document(path) for path in pages.DOCUMENTS}
-    # Before anything runs: a formula is in the source, and who must do without them hears it at once.
-    sources = [nbformat.read(path, as_version=4) for path in notebooks]
-    formulas = rendered_formulas([*sources, *documents.values()], progress)
-    site = pages.Pages(output, formulas)
-    for name, document in documents.items():
-        site.write(name, document)
     frames = output.parent / "frames"
-    os.environ["LORA_EDU_FRAMES"] = str(frames)
-    (output / "frames").mkdir()
-    for path in notebooks:
-        notebook = execute(path, progress)
-        for picture in make_pages_live(notebook, frames):
-            shutil.copy(frames / picture, output / "frames")  # so that the folder of pages stands alone
-        site.write(path.stem, notebook)
-    write_text(output / "index.html", index_page([path.stem for path in [*notebooks, *pages.DOCUMENTS]]))
+    os.environ |= {"LORA_EDU_RUNS": str(output / "runs"), FOLDER_VARIABLE: str(frames)}
+    progress = Progress()
+    executed = {path.stem: execute(path, progress) for path in notebooks}
+    if warnings := write_book(executed, frames, output):
+        say(warnings)
     say("\n".join(before_and_after(output / "runs")))
 
 
@@ -178,9 +145,9 @@ def main() -> None:
     output = ROOT / "build" / "course"
     try:
         run_course(sorted((ROOT / "notebooks").glob("*.ipynb")), output)
-    except NotebookFailed as error:
+    except (NotebookFailed, BookFailed) as error:
         sys.exit(f"\n{error}")
-    say(f"The course as web pages: {output / 'index.html'}")
+    say(f"The course as a book: {output / 'index.html'}")
 
 
 if __name__ == "__main__":

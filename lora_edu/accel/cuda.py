@@ -20,6 +20,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lora_edu.llm.machine import has_bfloat16
 from lora_edu.methods import _fast, _validate
 from lora_edu.methods.codebook import nf4_code
 from lora_edu.methods.double_quant import double_quantize
@@ -41,7 +42,8 @@ def quantize_nf4(
     Raises
     ------
     TypeError, ValueError
-        ``W`` is no floating-point tensor on a GPU, is empty or not finite; ``blocksize`` is no power of two above 1.
+        ``W`` is no floating-point tensor on a GPU, is bfloat16 on one before compute capability 8.0, is empty or not
+        finite; ``blocksize`` is no power of two above 1.
     """
     _validate.tensor("W", W)
     blocksize = check_blocksize("blocksize", blocksize)
@@ -87,6 +89,7 @@ def dequantize_nf4(
     if out is None:
         out = torch.empty(s.shape, dtype=s.dtype, device=packed.device)
     check_out(out, s)
+    check_dtype("out", out.dtype)
     return _write_weights(packed, s, out)
 
 
@@ -175,3 +178,10 @@ def _levels(device: torch.device) -> Float[Tensor, "16"]:
 
 def _check_cuda(name: str, tensor: Tensor) -> None:
     _validate.require(tensor.is_cuda, name, "on a GPU", tensor.device)
+    check_dtype(name, tensor.dtype)
+
+
+def check_dtype(name: str, dtype: torch.dtype) -> None:
+    """Raise where a kernel would compute in bfloat16 on a GPU without it (before compute capability 8.0)."""
+    allowed = dtype != torch.bfloat16 or has_bfloat16()
+    _validate.require(allowed, name, "float16 or float32 on a GPU before compute capability 8.0", dtype)

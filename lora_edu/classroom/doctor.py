@@ -24,7 +24,7 @@ GIB = 1024**3
 
 TIERS = {
     "cpu": "SmolLM2-135M is fine-tuned with QLoRA on the CPU in a few minutes. Every notebook runs.",
-    "t4": "T4-class: a 7B model fits when its weights are NF4.",
+    "t4": "T4-class: a model of 1.7 billion weights. In NF4 a 7B would fit too, but float16 is risky for it.",
     "large": "Larger than a T4: a 7B model with longer sequences and larger batches.",
 }
 
@@ -115,13 +115,14 @@ def _memory_bytes() -> int:
 def _gpu() -> dict | None:
     import torch
 
+    from lora_edu.llm.machine import compute_capability, gpu_bytes
+
     if not torch.cuda.is_available():
         return None
-    properties = torch.cuda.get_device_properties(0)
     return {
-        "name": properties.name,
-        "memory_bytes": properties.total_memory,
-        "capability": (properties.major, properties.minor),
+        "name": torch.cuda.get_device_properties(0).name,
+        "memory_bytes": gpu_bytes(),
+        "capability": compute_capability(),
     }
 
 

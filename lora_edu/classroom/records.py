@@ -52,20 +52,6 @@ def runs(name: str, **settings: object) -> list[dict[str, Any]]:
     return sorted(found, key=lambda run: run.get("seed", 0))
 
 
-def printed(name: str, start: str) -> str:
-    """What the cell that starts so printed, in a record of tools/record_notebook.py.
-
-    Raises
-    ------
-    ValueError
-        If no cell starts so.
-    """
-    for cell in read(name)["cells"]:
-        if cell["source"].startswith(start):
-            return cell["text"]
-    raise ValueError(f"start must be the first words of a cell in {name}, got {start!r}")
-
-
 def scaling_columns(name: str) -> dict[str, list[str]]:
     """What a record of tools/record_scaling.py measured, as columns: a row a way of using the GPUs.
 

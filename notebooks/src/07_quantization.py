@@ -305,7 +305,7 @@ def draw_budget(ax, weight, bits, blocksize):
     place = sizes.index(blocksize)
     cost, kept = budget[bits][place], errors[weight, bits][place]
     title = f"{weight}, {bits} bits, blocks of {blocksize:,}: {cost:.2f} bits a weight, error {kept:.1%}"
-    figures.error_budget(series, chosen=(cost, kept), title=title, ax=ax)
+    figures.error_budget(series, chosen=(cost, kept), along=sizes, title=title, ax=ax)
 
 
 begin = {"bits": 4, "blocksize": 64}

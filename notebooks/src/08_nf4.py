@@ -64,40 +64,8 @@ explore(draw_shares, slices=range(2, 17), start={"slices": 16})
 # %% [markdown]
 # The cuts are **quantiles**: below $Q(p)$ lies a share $p$ of all numbers. PyTorch calls it `ndtri`.
 #
-# Are real weights normal? We ask the token embedding of SmolLM2-135M ([Allal et al.
-# 2025](https://arxiv.org/abs/2502.02737)), a table with a row of weights for each token. Beside it: normal numbers,
-# heavy-tailed ones (Student's $t$), and normal ones of which every thousandth is ten times too large. All have a **root
-# mean square** (root of the mean of the squares) of 1.
-
-# %%
-with safe_open(fetch_base_model() / "model.safetensors", "pt") as file:
-    embedding = file.get_tensor("model.embed_tokens.weight")[::48].float()
-    query = file.get_tensor("model.layers.15.self_attn.q_proj.weight").float()
-
-# %%
-torch.manual_seed(0)
-normal, heavy, outliers = torch.randn(2**18), torch.randn(2**18), torch.randn(2**18)
-heavy /= torch.randn(4, 2**18).square().mean(0).sqrt()
-outliers[::1000] *= 10
-
-# %%
-samples = {"normal": normal, "heavy-tailed": heavy, "outliers": outliers, "embedding": embedding.flatten()}
-samples = {name: x / x.square().mean().sqrt() for name, x in samples.items()}
-
-# %% [markdown]
-# How to read it: at -2 on the axis below, 2.3 % of normal numbers are smaller. The height is the number below which 2.3
-# % of the sample lie. Normal numbers give the straight line.
-
-# %%
-places = torch.linspace(-3.1, 3.1, 63, dtype=torch.float64)
-shares = torch.special.ndtr(places)
-measured = {name: samples[name].double().quantile(shares) for name in ("heavy-tailed", "embedding")}
-axes = {"xlabel": "quantile of the normal distribution", "ylabel": "quantile of the sample"}
-figures.lines({"exactly normal": places} | measured, x=places, title="The embedding has heavy tails", **axes)
-
-# %% [markdown]
-# Up to two standard deviations, nearly. Farther out no: the tails are heavier. The paper takes each level as the middle
-# of two neighbouring quantiles ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), equation 4, $k = 4$ bits):
+# The paper takes each level as the middle of two neighbouring quantiles ([Dettmers et al.
+# 2023](https://arxiv.org/abs/2305.14314), equation 4, $k = 4$ bits):
 #
 # $$q_i = \frac{1}{2} \left( Q\!\left(\frac{i}{2^k + 1}\right) + Q\!\left(\frac{i + 1}{2^k + 1}\right) \right)$$
 
@@ -164,7 +132,11 @@ print(published.numpy().round(4))
 (gap < 2e-7).item(), torch.equal(published, bnb.get_4bit_type("nf4", device="cpu"))
 
 # %% [markdown]
-# Equal shares were the idea. Are the 16 levels used equally often?
+# Equal shares were the idea. Are the 16 levels used equally often by normal numbers?
+
+# %%
+torch.manual_seed(0)
+normal = torch.randn(2**18)
 
 # %%
 blocks = [16, 32, 64, 128, 256, 1024]
@@ -184,6 +156,42 @@ explore(draw_use, block_size=blocks, start={"block_size": 64})
 # %% [markdown]
 # No. The larger a block, the farther out lies its absmax, which takes level 1: no fixed code is used equally at every
 # block size ([Yoshida 2023](https://arxiv.org/abs/2306.06965)).
+#
+# ## Aside: are real weights normal?
+#
+# *Deeper: nothing later needs its picture; its samples serve the other deeper sections.*
+#
+# We ask the token embedding of SmolLM2-135M ([Allal et al. 2025](https://arxiv.org/abs/2502.02737)), a table with a row
+# of weights for each token. Beside it: heavy-tailed numbers (Student's $t$), and normal ones of which every thousandth
+# is ten times too large. All have a root mean square of 1.
+
+# %%
+with safe_open(fetch_base_model() / "model.safetensors", "pt") as file:
+    embedding = file.get_tensor("model.embed_tokens.weight")[::48].float()
+    query = file.get_tensor("model.layers.15.self_attn.q_proj.weight").float()
+
+# %%
+heavy, outliers = torch.randn(2**18), torch.randn(2**18)
+heavy /= torch.randn(4, 2**18).square().mean(0).sqrt()
+outliers[::1000] *= 10
+
+# %%
+samples = {"normal": normal, "heavy-tailed": heavy, "outliers": outliers, "embedding": embedding.flatten()}
+samples = {name: x / x.square().mean().sqrt() for name, x in samples.items()}
+
+# %% [markdown]
+# How to read it: at -2 on the axis below, 2.3 % of normal numbers are smaller. The height is the number below which 2.3
+# % of the sample lie. Normal numbers give the straight line.
+
+# %%
+places = torch.linspace(-3.1, 3.1, 63, dtype=torch.float64)
+shares = torch.special.ndtr(places)
+measured = {name: samples[name].double().quantile(shares) for name in ("heavy-tailed", "embedding")}
+axes = {"xlabel": "quantile of the normal distribution", "ylabel": "quantile of the sample"}
+figures.lines({"exactly normal": places} | measured, x=places, title="The embedding has heavy tails", **axes)
+
+# %% [markdown]
+# Up to two standard deviations, nearly. Farther out no: the tails are heavier.
 #
 # ## 2. Which 16 numbers err least?
 #
@@ -215,8 +223,8 @@ assert 0 < 1 - errors[-1] / quotients.error_of(published) < 0.001
 # than 0.1 % below its own.
 #
 # The best place is a *median*: it has the least mean absolute distance. An error $e$ in a block divided by its absmax
-# $a$ is an error $a\,e$ of the weight: hence a **weighted** median, with weights $a$. (Root mean square: a mean,
-# weights $a^2$.)
+# $a$ is an error $a\,e$ of the weight: hence a **weighted** median, with weights $a$. (For the **root mean square**,
+# the root of the mean of the squares: a mean, weights $a^2$.)
 #
 # And other block sizes? Levels found on one sample are judged, beside NF4, on another.
 
@@ -386,8 +394,8 @@ most_values(query), most_values(embedding)
 # Two codes share a byte: the even element in the high half, the odd one in the low half.
 
 # %%
-indices, absmax = blockwise.quantize_blockwise(embedding, published)
-first, second = indices[0, :2].tolist()
+indices, absmax = blockwise.quantize_blockwise(normal, published)
+first, second = indices[:2].tolist()
 f"{first} = {first:04b},  {second} = {second:04b}  ->  {16 * first + second} = {16 * first + second:08b}"
 
 # %% [markdown]
@@ -446,6 +454,10 @@ def lost(scales):
 compare(scales=["as they are", "mean taken off"], error=[lost(absmax), lost(absmax - absmax.mean())])
 
 # %% [markdown]
+# ## Aside: every bit counted, every byte compared
+#
+# *Deeper: an exercise, and the proof that the course and the library store the same.*
+#
 # ### Exercise 08.4 · Count the bits (one star, 4 minutes)
 #
 # Write `bits_per_weight(blocksize, nested_blocksize)` for double quantization, counted as above.

@@ -9,24 +9,25 @@
 # %% [markdown]
 # # 11 · One base, many tasks: what are the choices?
 #
-# A sea captain, a robot and a gardener live in one language model. Each is an adapter, a file of 0.9 MB. You talk with
-# them, put them into one batch, and count what a thousand of them would cost.
+# A sea captain, a robot and a gardener live in one language model. Each is an adapter, a file of 0.9 MB.
 #
-# **You will** switch adapters while the base stays loaded, build the layer that serves a mixed batch, find out when
-# adapters weigh more than their base, and (in an optional part) compare LoRA with bottleneck adapters and prefix
-# tuning.
+# **You will** talk with them, build the layer that serves all three in one batch, and find out when adapters weigh more
+# than their base. Then you can add two adapters, and compare LoRA with bottleneck adapters and prefix tuning.
 #
-# **You need** notebook 04: $y = W x + \frac{\alpha}{r} B A x$. The optional part explains keys and values.
+# **You need** notebook [04](04_lora_from_scratch.ipynb): $y = W x + \frac{\alpha}{r} B A x$.
 #
 # **Time:** {minutes}. The computer needs about two of them.
 
 # %%
+import math
+from statistics import median
+
 import torch
 from torch import Tensor
 
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
-from lora_edu.classroom.experiments.adapters import method_columns, milliseconds_a_token, style_rates, timed
+from lora_edu.classroom.experiments import adapters
 from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import chat, compare, explore, predict
 from lora_edu.llm import surgery
@@ -35,24 +36,22 @@ from lora_edu.llm.checkpoint import load_adapter
 from lora_edu.llm.data import DATA, PERSONAS, load_persona
 from lora_edu.llm.data.extraction import generate_turns
 from lora_edu.llm.data.personas import has_style
+from lora_edu.methods.bottleneck import BottleneckAdapter
 
 _ = torch.set_grad_enabled(False)  # nothing trains in this notebook
 
 # %% [markdown]
 # ## 1. How many models do three characters need?
 #
-# The course holds about 120 everyday questions for each character, with answers written by hand. Here is one of the
-# robot's:
+# The course holds about 120 everyday questions for each character, with answers written by hand. One of the robot's:
 
 # %%
 load_persona("robot")[41]
 
 # %% [markdown]
-# Each character keeps a rule of form. The captain ends with one of five sign-offs, such as "Fair winds!". The robot
-# begins with "LOG" and three digits. The gardener names a plant. So a program can count whether the style is kept.
-#
-# The three adapters were trained once, on a GPU (`tools/record_personas.py`): LoRA of rank 8 on the query and value
-# layers, 120 steps of 8 turns.
+# A program can count whether a character is kept. The captain ends with one of five sign-offs, such as "Fair winds!".
+# The robot begins with "LOG" and three digits. The gardener names a plant. Each adapter has rank 8 on the query and
+# value layers (`tools/record_personas.py`).
 
 # %%
 predict("11.1")
@@ -69,8 +68,18 @@ added = sum(p.numel() for p in surgery.adapter_parameters(model))
 f"{added:,} numbers beside {base_numbers:,}: {added / base_numbers:.2%}"
 
 # %% [markdown]
-# Now talk with them. Choose who answers, write, press Send. The base stays where it is: a switch only changes which
-# $B$ and $A$ stand beside $W$. Only your last message is sent, since the adapters were taught on single questions.
+# A switch only changes which $B$ and $A$ stand beside $W$. A model this small often runs in circles: "No sound. No
+# sound." So of 30 new questions a program chose those at which all three keep their rule and none says a sentence
+# twice:
+
+# %%
+record = records.read("personas")
+questions = adapters.clear_questions(record)
+questions
+
+
+# %% [markdown]
+# The last of them, to each. Then write your own and press Send.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -78,32 +87,28 @@ def reply(speaker, messages):
     return generate_turns(model, tokenizer, [messages[-1:]], adapter_names=[speaker])[0]
 
 
-talk = chat(reply, PERSONAS, opening=[(name, "What should I name my new kitten?") for name in PERSONAS])
+talk = chat(reply, PERSONAS, opening=[(name, questions[-1]) for name in PERSONAS])
 talk
 
-# %%
+# %% tags=["claim"]
 assert all(has_style(speaker, answer) for speaker, _, answer in talk.turns)
+assert sum(adapters.says_twice(reply) for reply in record["personas"]["robot"]["replies"]) == 18
+
+# %%
 surgery.base_weights_hash(model) == before
 
 # %% [markdown]
-# One hash over all base weights: nothing moved. Is the style a matter of luck? After training, every character was
-# asked 30 questions that occur in none of the three files.
-
-# %%
-record = records.read("personas")
-rates = style_rates(record)
-rates["base"]  # by the rules of captain, robot and gardener
+# No weight of the base moved. How often is each rule kept, over all 30 questions?
 
 # %%
 rules = [f"{name}'s rule" for name in PERSONAS]
-text = "; ".join(f"{name} {', '.join(f'{rate:.0%}' for rate in row)}" for name, row in rates.items())
-text = f"Share of 30 replies that keep the rule of captain, robot and gardener: {text}."
-figures.bars(rates, groups=rules, ylabel="share of replies", number_format="{:.0%}", alt=text)
+title = "No adapter keeps another's rule, and the base keeps none"
+figures.bars(
+    adapters.style_rates(record), groups=rules, ylabel="share of replies", number_format="{:.0%}", title=title
+)
 
 # %% [markdown]
-# No adapter keeps another's rule. The gardener keeps its own least, for it asks for a word that fits, not for a fixed
-# form: "A nail is like a leaf" sounds like a garden and names no plant of our list. Was it trained badly? Here are the
-# learning rates that were tried.
+# The gardener keeps its rule least. Here are the learning rates that were tried.
 
 # %%
 tried = [run for run in record["tuning"] if run["method"] == "lora"]
@@ -112,20 +117,22 @@ plants = [f"{run['styles']['gardener']:.0%}" for run in tried]
 compare(learning_rate=[run["learning_rate"] for run in tried], loss=losses, names_a_plant=plants)
 
 # %% [markdown]
-# The loss is that on 21 turns kept back from training; the rate with the lowest loss was taken. At twice that rate the
-# gardener would name a plant in 60 % of its replies. The loss counts every token; the style hangs on one word. Decide
-# which number you choose by, before you look.
+# The rate with the gardener's lowest loss on turns kept back was taken for all three, the lowest that was tried. At
+# twice that rate 60 % of the replies name a plant: the loss counts every token, the style one word. Decide which number
+# you choose by before you look.
 #
-# And the rule is form, not sense: many replies are wrong or go round in circles. A model of 135 million parameters
-# learns a voice from 100 turns, not wisdom.
-#
-# Try the chat with `messages` in place of `messages[-1:]`: then a character reads what the others said. Does it keep
-# its own voice?
+# **How sure is this?** One seed, and the rule counts form, not sense: 18 of the robot's 30 replies say a sentence
+# twice.
 #
 # ## 2. Can one batch serve three of them at once?
 #
-# A server gets four questions at the same moment: one for each character, one for the plain base. It could set an
-# adapter, answer, set the next. But most of the work is $W x$, and $W$ is the same for all four.
+# Four questions come at the same moment: one for each character, one for the plain base. Most of the work is $W x$, and
+# $W$ is the same for all four.
+
+# %%
+names = [*PERSONAS, "__base__"]
+sizes = dict.fromkeys(PERSONAS, 0.9)
+figures.one_base(("the base, 16 bits", 269), sizes, rows=[*PERSONAS, None])
 
 # %%
 predict("11.2")
@@ -137,7 +144,7 @@ predict("11.2")
 #
 # ([Chen et al. 2023](https://arxiv.org/abs/2310.18547) wrote a GPU kernel for the second term.)
 #
-# ### Exercise 11.1 · A layer for a mixed batch (three stars, 12 minutes)
+# ### Exercise 11.1 · A layer for a mixed batch (three stars, 8 minutes)
 #
 # Write `mixed_layer(X, W, adapters, names)`. `X` holds one input a row. `adapters` maps a name to `(lora_A, lora_B,
 # scaling)`. `names` has one entry a row; a name that is no adapter means: the base alone.
@@ -167,75 +174,65 @@ def mixed_layer(X: Tensor, W: Tensor, adapters: dict[str, tuple], names: list[st
 check("11.1", mixed_layer)
 
 # %% [markdown]
-# All adapted layers of our model do this when it is told a name for each row. peft takes the same argument,
-# `adapter_names`, and calls the base `"__base__"` too. Does every row get what it would get alone?
+# Our model does this in all its adapted layers. Does every row get what it would get alone?
 
 # %%
-names = [*PERSONAS, "__base__"]
-tokens = tokenizer(["I cannot find my keys."] * 4, return_tensors="pt").input_ids.to(model.device)
-
-# %%
+tokens = tokenizer([questions[0]] * 4, return_tensors="pt").input_ids.to(model.device)
 mixed = model(tokens, adapter_names=names).logits
 alone = [model(tokens[:1], adapter_names=[name]).logits[0] for name in names]
 [torch.allclose(row, single, atol=1e-3) for row, single in zip(mixed, alone, strict=True)]
 
 # %% [markdown]
-# Equal to rounding. And is it faster than one after the other? The same question four times, each time to another
-# character:
+# Equal to rounding. And is it faster than one after the other? The same question to all four:
 
 # %% tags=["measured"]
-asked = [[{"role": "user", "content": "What is a good gift for my grandmother?"}]] * 4
-_, apart = timed(lambda: [reply(name, asked[0]) for name in names])
-replies, together = timed(lambda: generate_turns(model, tokenizer, asked, adapter_names=names))
+asked = [[{"role": "user", "content": questions[-1]}]] * 4
+_, apart = adapters.timed(lambda: [reply(name, asked[0]) for name in names])
+replies, together = adapters.timed(lambda: generate_turns(model, tokenizer, asked, adapter_names=names))
 print(f"one by one {apart:.1f} s, in one batch {together:.1f} s")
 compare(who=names, reply=replies)
 
-# %%
+# %% tags=["claim"]
 assert all(has_style(name, answer) for name, answer in zip(PERSONAS, replies, strict=False))
 
 # %% [markdown]
-# A batch of four takes less time than four batches of one: to make one token, the machine reads every weight of the
-# base from memory, and a batch shares that reading. Merged models could not share it: each is a base of its own, and
-# if you threw B and A away after merging, there is no way back.
+# The batch reads the base's weights once a step for all rows, but computes each row until the longest answer ends.
+# Merged models could share nothing: each is a base of its own.
 #
 # ## 3. What does a thousand adapters cost?
 #
-# Let us load more customers. Twenty are enough to measure; a thousand we compute. (These seventeen are copies of the
-# robot. Their size is what counts.)
+# *Deeper: nothing later needs this section.*
+#
+# Twenty are enough to measure. The seventeen new ones are copies of the robot: their size is what counts.
 
 # %%
 for number in range(17):
     load_adapter(model, DATA / "adapters" / "robot", adapter_name=f"customer_{number}")
-len(surgery.adapter_names(model))
-
-# %%
 base_bytes = 4 * base_numbers
 adapter_bytes = sum(p.nbytes for p in surgery.adapter_parameters(model)) // 20
-f"{adapter_bytes / 1e6:.2f} MB each, the base {base_bytes / 1e6:.0f} MB"
+f"{adapter_bytes / 2**20:.2f} MiB each in 32 bits, the base {base_bytes / 2**20:.0f} MiB"
 
 # %%
 predict("11.3")
 
-
 # %%
+customers = torch.linspace(0, 1000, 11)
+GiB = base_bytes / 2**30
+
+
 def draw_storage(ax, r):
-    customers = torch.linspace(0, 1000, 11)
-    GB = {"adapters": customers * adapter_bytes * r / 8e9, "the base": torch.full((11,), base_bytes / 1e9)}
-    text = f"Rank {r}: 1,000 adapters take {GB['adapters'][-1]:.2f} GB, the base {base_bytes / 1e9:.2f} GB. "
-    text += f"{8 * base_bytes / adapter_bytes / r:,.0f} adapters weigh as much as the base."
-    options = {"xlabel": "customers", "ylabel": "GB in 32 bits", "title": f"rank {r}"}
-    figures.lines(GB, x=customers, ylim=(0, 2.5), alt=text, ax=ax, **options)
+    sizes = {"adapters": customers * adapter_bytes * r / 8 / 2**30, "the base": torch.full((11,), GiB)}
+    title = f"Rank {r}: {8 * base_bytes / adapter_bytes / r:,.0f} adapters weigh as much as the base"
+    options = {"xlabel": "customers", "ylabel": "GiB in 32 bits", "roles": {"the base": "frozen"}}
+    figures.lines(sizes, x=customers, ylim=(0, 2.5), title=title, **options, ax=ax)
 
 
 explore(draw_storage, r=[1, 2, 4, 8, 16, 64], start={"r": 8})
 
 # %% [markdown]
-# A thousand models would take 538 GB. One base with a thousand adapters takes 2.4 GB. (In memory our adapters are
-# float32. Their files hold 16 bits a number, so 0.9 MB each.)
-#
-# What surprises: of these, 1.8 GB are adapters. "An adapter weighs next to nothing" is true of one. Beyond 292 of
-# them the base is the smaller part, and at rank 64 beyond 36. So servers keep most adapters in the host's memory and
-# bring to the GPU those that the current batch needs ([Sheng et al. 2023](https://arxiv.org/abs/2311.03285)).
+# A thousand models would take 501 GiB, one base with a thousand adapters 2.2. So servers keep most adapters in the
+# host's memory, and bring to the GPU those that the current batch needs ([Sheng et al.
+# 2023](https://arxiv.org/abs/2311.03285)).
 #
 # ### Exercise 11.2 · How many fit? (one star, 4 minutes)
 #
@@ -261,39 +258,84 @@ def adapters_that_fit(memory: int, base: int, adapter: int) -> int:
 check("11.2", adapters_that_fit)
 
 # %% [markdown]
-# For a GPU with 16 GB and our adapters the answer is 8,388, if nothing else needed memory. A batch does: activations,
-# and the keys and values of section 5.
+# ## 4. Can two adapters become one?
 #
-# ## 4. Optional: what if the adapter stands behind the layer?
+# *Deeper: nothing later needs this section.*
 #
-# In 2019, two years before LoRA, adapters were small networks *in series*: down to $m$ numbers, a bend $f$, up again,
-# and the input added ([Houlsby et al. 2019](https://arxiv.org/abs/1902.00751), section 2.1):
-#
-# $$y = h + U f(D h)$$
+# Captain and robot in one voice: their updates could be averaged. A common shortcut adds the $A$ and the $B$ apart,
+# each times $\sqrt{1/2}$: the shapes stay as they are.
 
 # %%
-from lora_edu.methods.bottleneck import BottleneckAdapter
+layers = [
+    [switch.adapters[name] for name in ("captain", "robot")] for switch in surgery.switches(model).values()
+]
 
-torch.manual_seed(0)
-behind, W = BottleneckAdapter(features=8, bottleneck=2, activation="relu"), torch.randn(8, 8)
-_ = behind.up.weight.normal_()  # as if trained; it starts at zero
+
+# %%
+def exact(one, other):
+    return (one.delta_weight() + other.delta_weight()) / 2
+
+
+def shortcut(one, other):  # what peft's "linear" does with weights of one half
+    return one.scaling / 2 * (one.lora_B + other.lora_B) @ (one.lora_A + other.lora_A)
+
 
 # %%
 predict("11.4")
 
 # %%
-sizes = torch.linspace(-2, 2, 81)
-inputs = sizes[:, None] * torch.randn(8)
-curves = {"a matrix": (inputs @ W.T)[:, 0], "a bottleneck": behind(inputs)[:, 0]}
-text = "Any matrix, W or W + BA, draws a straight line through zero. The line of the bottleneck bends."
-figures.lines(curves, x=sizes, xlabel="the input times ...", ylabel="first output", alt=text)
+misses = [(shortcut(*pair) - exact(*pair)).norm() / exact(*pair).norm() for pair in layers]
+f"the shortcut misses the exact average by {median(misses):.0%} of it, median of {len(misses)} layers"
 
 # %% [markdown]
-# What bends cannot be added to a matrix. So a bottleneck adapter stays in the way for ever, and the model waits for it
-# twice in each block, after attention and after the MLP. LoRA was made to avoid this wait: its paper measures up
-# to 30 % more time for adapters with one short text at a time, 2 to 3 % with large batches
-# ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), table 1). "LoRA has no
-# latency" holds for merged LoRA alone. You will measure below.
+# $$(B_1 + B_2)(A_1 + A_2) = B_1 A_1 + B_2 A_2 + \underbrace{B_1 A_2 + B_2 A_1}_{\text{cross terms}}$$
+#
+# The cross terms are as large as the sum itself. Two ways have none. Write the matrices one after the other: $[B_1\,
+# B_2]\,[A_1; A_2]$ is the sum, of rank 16. Or form the sum, and keep the best rank $r$ of its SVD (notebook
+# [01](01_rank_and_svd.ipynb)).
+
+# %%
+kept = torch.stack([adapters.errors_by_rank(*adapters.one_after_the_other(pair)) for pair in layers])
+options = {"x": range(17), "xlabel": "rank that is kept", "ylabel": "relative error"}
+marks = {"linear": (8, median(misses).item()), "cat": (16, 0)}
+title = "An SVD misses little, the shortcut by as much as there is"
+figures.lines({"svd": kept.median(dim=0).values}, **options, mark=marks, title=title)
+
+# %% tags=["claim"]
+assert 0.9 < median(misses) < 1.05 and kept[:, 8].median() < 0.1 and kept[:, 16].max() < 1e-6
+B, A = adapters.one_after_the_other(layers[0])
+assert torch.allclose(B @ A / 2, exact(*layers[0]), atol=1e-7)
+
+# %% [markdown]
+# In [peft](https://huggingface.co/docs/peft/package_reference/lora), `add_weighted_adapter` calls the three ways
+# `"linear"`, `"cat"` and `"svd"`. Even an exact sum is no promise of both tasks: each update was trained without the
+# other.
+#
+# ## 5. What if the adapter is no update of a weight?
+#
+# *Deeper: nothing later needs this section.*
+#
+# In 2019, two years before LoRA, adapters were small networks *behind* a layer: down to $m$ numbers, a bend $f$, up
+# again, and the input added ([Houlsby et al. 2019](https://arxiv.org/abs/1902.00751), section 2.1): $y = h + U f(D h)$.
+
+# %%
+torch.manual_seed(0)
+behind, W = BottleneckAdapter(features=8, bottleneck=2, activation="relu"), torch.randn(8, 8)
+_ = behind.up.weight.normal_()  # as if trained; it starts at zero
+
+# %%
+predict("11.5")
+
+# %%
+scales = torch.linspace(-2, 2, 81)
+inputs = scales[:, None] * torch.randn(8)
+curves = {"a matrix": (inputs @ W.T)[:, 0], "a bottleneck": behind(inputs)[:, 0]}
+title = "A matrix draws a straight line, a bottleneck bends"
+figures.lines(curves, x=scales, xlabel="one input, times this number", ylabel="first output", title=title)
+
+# %% [markdown]
+# What bends cannot be added to a matrix, so a bottleneck stays in the way, twice in each block. LoRA's paper measures
+# up to 30 % more time with one short text at a time ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), table 1).
 #
 # ### Exercise 11.3 · A bottleneck (one star, 5 minutes)
 #
@@ -319,47 +361,15 @@ def bottleneck_adapter(h: Tensor, down: Tensor, up: Tensor) -> Tensor:
 check("11.3", bottleneck_adapter)
 
 # %% [markdown]
-# ## 5. Optional: can words that nobody wrote steer a model?
-#
-# **Keys and values, in short.** In attention every token makes three vectors: a query $q$, a key $k$, a value $v$. A
-# token reads itself and those before it. The scores $q \cdot k / \sqrt{d}$ go through softmax and become weights that
-# sum to 1; the result is that mix of the values. Keys decide how much is read, values are what is read.
-#
-# **Prefix tuning** puts extra keys and values before the first token, in each layer. They come from no word: they are
-# trained numbers ([Li and Liang 2021](https://arxiv.org/abs/2101.00190), section 4.2).
+# **Prefix tuning** changes no layer. In attention the query of a token, times all keys, says how much is read of each
+# value. A prefix puts trained keys and values of no word before the first token, in each layer ([Li and Liang
+# 2021](https://arxiv.org/abs/2101.00190), section 4.2):
 #
 # $$\mathrm{softmax}\!\left(\frac{q\,[P_K; K]^\top}{\sqrt d}\right) [P_V; V]$$
-
-# %%
-generator = torch.Generator().manual_seed(1)
-query, *keys = torch.randn(13, 16, generator=generator, dtype=torch.float64)
-
-
-def draw_attention(ax, prefix):
-    chosen = keys[4 : 4 + prefix] + keys[:4]  # the prefix, then four tokens
-    weights = torch.softmax(torch.stack(chosen) @ query / 4, dim=0)
-    labels = [f"P{i + 1}" for i in range(prefix)] + ["t1", "t2", "t3", "t4"]
-    shares = weights[:prefix].sum(), weights[prefix:].sum()
-    text = f"A prefix of length {prefix} before 4 tokens. "
-    text += f"The prefix gets {shares[0]:.0%} of the attention, the tokens {shares[1]:.0%}."
-    options = {"ylabel": "weight", "number_format": "{:.2f}", "top": 0.42}
-    figures.bars({"weight": weights}, groups=labels, **options, alt=text, ax=ax)
-
-
-explore(draw_attention, prefix=range(9), start={"prefix": 2})
-
-# %% [markdown]
-# These keys are random. The more there are, the less is left for the tokens: what a token reads changes, though no
-# weight does. One reads that prefix tuning "leaves the representations unchanged". It leaves the *weights* unchanged;
-# the activations are what it works through.
 #
-# One also reads that it needs fewer parameters than LoRA. That depends on its length. In this model every prefix token
-# costs $2 \cdot 30 \cdot 192 = 11{,}520$ numbers: a key and a value of 192 numbers in each of 30 layers.
-
-# %%
-predict("11.5")
-
-# %% [markdown]
+# Here every prefix token costs $2 \cdot 30 \cdot 192 = 11{,}520$ numbers: a key and a value of 192 numbers in each of
+# 30 layers.
+#
 # ### Exercise 11.4 · Attention with a prefix (two stars, 8 minutes)
 #
 # Write `attend(q, K, V, prefix_K, prefix_V)` for one query `q` of `d` numbers. Keys and values stand in rows.
@@ -385,38 +395,55 @@ def attend(q: Tensor, K: Tensor, V: Tensor, prefix_K: Tensor, prefix_V: Tensor) 
 check("11.4", attend)
 
 # %% [markdown]
-# Now all three in the same model, with about equally many numbers: LoRA of rank 8 (the gardener), a bottleneck of 6
-# behind each sublayer, a prefix of 40. The two new ones are untrained: they cost as much time as trained ones. How well
-# trained ones do was recorded, for the gardener, with three seeds: the share of the 30 new questions whose reply names
-# a plant.
+# Now all of them on the event sentences of notebook [10](10_qlora_finetune.ipynb), the adapters with about equally many
+# numbers: LoRA of rank 8 on query and value, a bottleneck of 6 behind each sublayer, a prefix of 40. Each method got a
+# learning rate of its own, by validation lines (`tools/record_methods.py`, 120 steps of 8 on a GPU).
+
+# %%
+methods = records.read("methods")
+multiples, scores = adapters.scores_by_rate(methods)
+title = "Each method's rate lies inside what was tried"
+labels = {"xlabel": "learning rate, in multiples of the chosen one", "ylabel": "validation lines right"}
+figures.score_by_rate(scores, rates=multiples, **labels, title=title)
+
+# %% [markdown]
+# At that rate, three seeds on the test sentences, and the time of a token on your machine:
 
 # %%
 surgery.add_bottleneck(model, bottleneck=6, adapter_name="bottleneck")
 surgery.add_prefix(model, num_virtual_tokens=40, adapter_name="prefix")
-kinds = {"lora": "gardener", "bottleneck": "bottleneck", "prefix": "prefix"}
-{k: sum(p.numel() for p in surgery.adapter_parameters(model, name)) for k, name in kinds.items()}
+kinds = {"lora": "gardener", "bottleneck": "bottleneck", "prefix": "prefix"}  # untrained ones take as long
 
 # %% tags=["measured"]
-times = milliseconds_a_token(model, tokens[:1], list(kinds.values()))
+times = adapters.milliseconds_a_token(model, tokens[:1], list(kinds.values()))
 milliseconds = {key: times[name] for key, name in kinds.items()} | {"full": times["base"]}
-compare(**method_columns(record, milliseconds))
+compare(**adapters.method_columns(methods, milliseconds))
 
-# %%
-assert [run["persona"] for run in record["methods"]] == ["gardener"] * 12
+# %% tags=["claim"]
+numbers = {run["method"]: run["trainable_parameters"] for run in methods["runs"]}
+assert all(
+    sum(p.numel() for p in surgery.adapter_parameters(model, n)) == numbers[k] for k, n in kinds.items()
+)
+inside = [not math.isnan(values[i]) for values in scores.values() for i in map(multiples.index, (0.5, 2.0))]
+assert all(inside) and [f"{scores['prefix'][multiples.index(m)]:.0%}" for m in (0.5, 2.0)] == ["47%", "0%"]
+seen = {key: [run["exact_match"] for run in methods["runs"] if run["method"] == key] for key in numbers}
+unseen = [[run["exact_match_unseen"] for run in methods["runs"] if run["method"] == key] for key in numbers]
+assert sorted(round(100 * (max(seeds) - min(seeds))) for seeds in unseen) == [9, 10, 13, 17]
+others = [seen[key] for key in ("lora", "bottleneck", "full")]
+assert max(map(min, others)) < min(map(max, others)) and max(seen["prefix"]) < min(map(min, others))
 
 # %% [markdown]
-# The last row is the base's own time. LoRA and bottleneck add small products to many layers: up to a tenth on a CPU,
-# a quarter on a GPU, if the machine is not busy. But LoRA can be merged when one adapter is enough. A prefix adds no
-# product; each row of a batch carries it in its cache, 40 tokens more to remember and to attend to.
+# On seen patterns three of the four do equally well: their ranges meet, though the adapters train 0.3 % of the numbers.
+# The prefix stays behind, and it is hard to tune: at half its rate it read 47 % of the validation lines, at twice its
+# rate none. But it adds no product to a layer, only 40 tokens to the cache of each row.
 #
-# Style is one task on one model, and the rate with the lowest loss was for each method the lowest one tried. At higher
-# rates all but the bottleneck keep the style better, as LoRA did in section 1. So read no ranking out of the table.
+# **How sure is this?** Three seeds (rates by one), one task, 120 steps. A busy machine hides differences of a tenth. On
+# unseen patterns the seeds spread by 9 to 17 points.
 #
 # ### When not to use it
 #
-# One task only: merge, and forget about switching. Many tasks that a good prompt solves: no adapter at all. Tasks that
-# need much new knowledge: small adapters may not hold it (notebook 02). And an adapter fits its base alone: change the
-# base, and a thousand adapters must be trained anew.
+# One task only: merge. Tasks that a good prompt solves: no adapter at all. And an adapter fits its base alone: change
+# the base, and a thousand adapters must be trained anew.
 
 # %%
 progress("11")
@@ -426,9 +453,8 @@ progress("11")
 #
 # - A switch of adapters moves no weight of the base. Three characters cost 1 % of it.
 # - In a mixed batch, W acts once on all rows; each row adds the update of its own adapter.
-# - A thousand adapters and one base: 2.4 GB in place of 538. Beyond 292, the adapters outweigh the base.
-# - Bottleneck adapters bend and cannot be merged. A prefix changes activations, not weights, and its length sets its
-#   cost.
+# - A thousand adapters and one base: 2.2 GiB instead of 501. Beyond 292, the adapters outweigh the base.
+# - Adding $A$ and $B$ apart brings cross terms as large as the sum. One after the other, or by SVD, it is right.
 # - Limit: the style rule counts form. A reply can keep it and be wrong.
 #
 # **Next question:** all this has worked. What goes wrong in practice, and how do you see it? (Notebook 12.)

@@ -65,6 +65,9 @@ FIGURES = {
     ),
     "stored_bytes": lambda **options: figures.stored_bytes(64, **options),
     "image": lambda **options: figures.image([[0, 0.5], [0.2, 1]], **options),
+    "form_and_copied": lambda **options: figures.form_and_copied(
+        [2, 0.05, 0.01], [1, 0.8, 0.6], {2: 0.5}, steps=9, **options
+    ),
     "next_token": lambda **options: figures.next_token({"a": 0.7, "b": 0.2}, right="b", **options),
     "numbered_levels": lambda **options: figures.numbered_levels([-1, 0, 0.5, 1], 0.6, **options),
     "original_and_copy": lambda **options: figures.original_and_copy(
@@ -101,6 +104,14 @@ FIGURES = {
     "score_by_step": lambda **options: figures.score_by_step(
         {"a": {"r = 1": (2, [0.5, 0.6, 0.7]), "r = 8": (16, 0.8)}, "b": {"r = 4": (16, 0.4)}}, **options
     ),
+    "kept_by_size": lambda **options: figures.kept_by_size(
+        {"a": [[0, 0.9], [0.1, 1]], "b": [0, 0.8]}, sizes=[0.01, 1], updates=[[0.02, 0.01]], **options
+    ),
+    "trade_off": lambda **options: figures.trade_off(
+        {"rates": {"low": [[1, 0.2], [1.1, 0.3]], "high": [[2, 0.9]]}, "steps": {"30": [[1.5, 0.4]]}},
+        base=(0.9, 0),
+        **options,
+    ),
     "stacked": lambda **options: figures.stacked({"a": {"b": 1}}, limit=("full", 2), largest=3, **options),
     "forward_backward": lambda **options: figures.forward_backward(
         **LAYER, grad_y=[1, -2, 0.5, -1], **options
@@ -108,6 +119,9 @@ FIGURES = {
     "lora_layer": lambda **options: figures.lora_layer(**LAYER, **options),
     "one_base": lambda **options: figures.one_base(
         ("base", 269), {"robot": 0.9, "events": 4.8}, rows=["robot", None], **options
+    ),
+    "one_job": lambda **options: figures.one_job(
+        "Ada sings at noon.", "What a fine day!", '{"who": "Ada"}', base=112, adapter=9.8, **options
     ),
     "scored_example": lambda **options: figures.scored_example(
         ["Hi", " you", "{", "a", "}"], [-100, -100, 5, 6, 7], probabilities=[0, 0, 0.05, 0.5, 1], **options
@@ -191,6 +205,11 @@ TOLD = {
     # 1 and 4 operations a byte of 1e12 bytes a second; 500 and 1000, of 1e14 operations.
     "roof_by_tokens": ["bends at 100", "wide: 100% of", "10% of", "narrow: 25% of", "5% of"],
     "speed_by_tokens": ["a: 3 at 1 and 0.5 at 512", "b: 0.1 at 1", "T4 2.2 and H100 4"],
+    # Means: 2, 1.025, 0.687; 1, 0.9, 0.8.
+    "form_and_copied": ["form: 2 at step 1, 0.687 at step 3", "copied: 1 at step 1, 0.8", "0.5 after 2"],
+    "kept_by_size": ["a: 5.0% at 1 %, 95% at 100 %", "b: 0% at 1 %, 80% at 100 %"],
+    "trade_off": ["low 25% at 1.05 and high 90% at 2.00", "30 40% at 1.50", "The base: 0% at 0.90"],
+    "one_job": ["112 MB in 4 bits", "Ada sings", "alone answers: What a", '9.8 MB: {"who": "Ada"}'],
     "one_base": ["269 MB", "robot 0.9 MB", "2.1%", "row 2 by the base alone"],
     "product": ["2 × 1", "1 × 3", "-2 and 8"],
     "rank_error": ["1 at 0, 0 at 2", "rank 1"],
@@ -224,7 +243,7 @@ def test_text_is_legible_on_a_projector_and_nothing_collides(name):
     picture = FIGURES[name](
         title="What a figure found out, in a sentence that takes more than a line of the card"
     )
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert figures.collisions(picture) == []
     texts = [picture.title, *picture.texts]
     if picture.axison:
@@ -252,10 +271,10 @@ def test_a_figure_shows_a_png_and_its_text(name):
 def test_redrawing_gives_the_picture_that_drawing_gives(name):
     [used] = figures.new_pictures()
     figures.lines({"old": [5, 4, 3]}, ax=used, alt=ALT, log_y=True)
-    figures.to_png(used)
+    figures.to_quick_png(used)
     redrawn = FIGURES[name](ax=used, alt=ALT)
     assert redrawn is used
-    assert figures.to_png(redrawn) == figures.to_png(FIGURES[name](alt=ALT))
+    assert figures.to_quick_png(redrawn) == figures.to_quick_png(FIGURES[name](alt=ALT))
 
 
 def test_series_differ_without_colour():
@@ -364,7 +383,7 @@ def test_labels_with_room_stand_where_their_lines_end():
 
 def test_a_number_stands_at_its_bar_and_not_at_its_whisker():
     picture = figures.bars({"a": [[0.5], [0.9], [0.1]]}, groups=["x"])
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     [number] = picture.texts
     assert number.get_text() == "0.5" and number.xy[1] == 0.5 and figures.collisions(picture) == []
 
@@ -374,7 +393,7 @@ def test_collisions_are_found():
     picture.text(0.5, 0.5, "one", transform=picture.transAxes)
     picture.text(0.5, 0.5, "two", transform=picture.transAxes)
     picture.text(1.2, 0.5, "three", transform=picture.transAxes, clip_on=False).set_in_layout(False)
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert figures.collisions(picture) == ["'one' meets 'two'", "'three' leaves the card"]
 
 
@@ -404,7 +423,7 @@ def test_a_label_stands_at_its_line_s_end_though_the_layout_is_kept():
     [picture] = figures.new_pictures()
     for steep in (1, 50):
         figures.lines({"steep": [0, steep], "flat": [0, 1 / 4]}, ax=picture)
-        figures.to_png(picture)
+        figures.to_quick_png(picture)
         figures.freeze_layout(picture)
     label = next(text for text in picture.texts if text.get_text() == "steep")
     box = label.get_window_extent()

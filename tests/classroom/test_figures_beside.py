@@ -11,7 +11,7 @@ def draw(ax, top):
 
 def test_each_value_gets_a_panel_and_the_text_tells_all():
     picture = figures.beside(draw, top=[3, 4, 5])
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     panels = picture.canvas.figure.axes
     assert [panel.title.get_text() for panel in panels] == ["Up to 3", "Up to 4", "Up to 5"]
     assert figures.collisions(picture) == []

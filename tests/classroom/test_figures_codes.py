@@ -16,7 +16,7 @@ TABLE = {"columns": ["x", "y"], "limits": [(0, 0.2)] * 2, "formats": ["{:.2f}", 
 def settled(step, pictures=None, **options):
     pictures = pictures or figures.new_pictures(2)
     figures.settling(*pictures, CODES, ERRORS, step=step, title="They settle", **TARGET | options)
-    figures.to_png(pictures[0])
+    figures.to_quick_png(pictures[0])
     return pictures
 
 
@@ -31,6 +31,11 @@ def test_levels_walk_down_to_the_step_and_the_axes_stand_still():
     limits = [picture.axis() for picture in (walk, error)]
     assert [picture.axis() for picture in settled(4)] == limits
     assert figures.to_png(settled(1, settled(4))[0]) == figures.to_png(settled(1)[0])
+
+
+def test_a_level_that_none_uses_is_no_times_rarer():
+    picture = figures.level_use([-1, 0, 1], [0.0, 0.5, 0.5], title="One lies idle")
+    assert "least -1, by none." in picture.alt and "inf" not in picture.alt
 
 
 def test_the_sentence_says_how_far_the_levels_are():
@@ -74,7 +79,7 @@ def test_every_byte_has_the_same_area(blocksize):
 @pytest.mark.parametrize("blocksize", [16, 32, 64, 128])
 def test_nothing_collides(blocksize):
     for picture in (figures.stored_bytes(blocksize, title="Bytes"), settled(3)[0]):
-        figures.to_png(picture)
+        figures.to_quick_png(picture)
         assert figures.collisions(picture) == [] and not figures.is_cut_off(picture)
 
 
@@ -86,6 +91,10 @@ def test_nothing_collides(blocksize):
         (lambda: figures.level_use([0, 1], [1.0]), r"got \(2,\) and \(1,\)"),
         (lambda: figures.shaded_table({"g": {"a": [1.0]}}, **TABLE), "rows of 2 numbers"),
         (lambda: figures.shaded_table({}, **TABLE), "rows of 2 numbers"),
+        (
+            lambda: figures.shaded_table(ROWS, **TABLE | {"limits": [(0, 1), (2, 2)]}),
+            "limits must be pairs that ascend",
+        ),
         (lambda: figures.stored_bytes(130), "blocksize must be an even number from 16 to 128, got 130"),
         (lambda: figures.stored_bytes(17), "blocksize must be an even number from 16 to 128, got 17"),
     ],

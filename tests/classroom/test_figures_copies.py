@@ -11,7 +11,7 @@ ORIGINAL = np.array([[0.6, 0.0, 0.8], [50.0, 0.0, 0.0]])
 def test_the_three_views_are_the_two_and_their_difference():
     copy = ORIGINAL + [[0.1, 0, 0], [0, 0, -0.2]]
     picture = figures.original_and_copy(ORIGINAL, copy, limits=(-1, 1))
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     before, after, lost = (np.asarray(view.get_array()) for view in picture.images)
     np.testing.assert_array_equal(before, ORIGINAL)
     np.testing.assert_array_equal(after, copy)

@@ -19,7 +19,7 @@ def test_equal_ratios_are_equal_distances():
     picture = figures.log_log({"a": [1, 10, 100], "b": [5, 5, 5]}, x=[1, 10, 100])
     x, y = picture.transData.transform([(1, 1), (10, 10), (100, 100)]).T
     assert x[1] - x[0] == pytest.approx(x[2] - x[1]) and y[1] - y[0] == pytest.approx(y[2] - y[1])
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert "100" in [tick.get_text() for tick in picture.get_xticklabels()]
 
 

@@ -58,7 +58,17 @@ def test_a_measured_sum_stands_beside_its_prediction_and_what_did_not_fit_says_s
     diamonds = [line.get_xdata()[0] for line in picture.get_lines() if line.get_marker() == "D"]
     assert diamonds == [5.6]
     assert "together 15.50, which was out of memory" in picture.alt and "measured 5.60" in picture.alt
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
+    assert figures.collisions(picture) == [] and not figures.is_cut_off(picture)
+
+
+@pytest.mark.parametrize(("room", "beside"), [(15.6, True), (15.8, True), (18.4, False)])
+def test_a_sum_stands_beside_the_line_of_the_limit_where_it_has_room(room, beside):
+    picture = peak(limit=("GPU", room), largest=16)
+    figures.to_quick_png(picture)
+    line = picture.transData.transform((room, 0))[0]
+    [total] = [text.get_window_extent() for text in picture.texts if text.get_text() == "15.50 GiB"]
+    assert (line + 3 < total.x0) == beside
     assert figures.collisions(picture) == [] and not figures.is_cut_off(picture)
 
 

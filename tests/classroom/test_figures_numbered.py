@@ -15,7 +15,7 @@ CODES = [uniform_code(bits) for bits in (2, 3, 4, 5, 6)] + [symmetric_int_code(4
 
 def drawn(code, value):
     picture = figures.numbered_levels(code, value)
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     return picture
 
 

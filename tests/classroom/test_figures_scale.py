@@ -22,7 +22,7 @@ def test_the_factors_stand_where_their_product_does(out_features, in_features, r
 
 def test_the_legend_stands_clear_of_the_largest_layer():
     picture = figures.update_to_scale(12_288, 12_288, 1, alt=ALT)
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert picture.patches[0].get_window_extent().x1 < picture.get_legend().get_window_extent().x0
 
 

@@ -64,7 +64,7 @@ def test_no_size_of_layer_collides(out, into, r):
         figures.lora_layer(**numbers),
         figures.forward_backward(**numbers, grad_y=RNG.standard_normal(out)),
     ):
-        figures.to_png(picture)
+        figures.to_quick_png(picture)
         assert figures.collisions(picture) == []
 
 
@@ -94,7 +94,7 @@ def test_the_seven_layers_are_to_scale_and_carry_what_is_said():
 @pytest.mark.parametrize("adapted", [(), block.LAYERS])
 def test_a_block_collides_with_none_and_with_all_adapters(adapted):
     picture = figures.transformer_block(adapted)
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert figures.collisions(picture) == []
 
 
@@ -108,6 +108,7 @@ def test_labels_are_shifted_by_one_and_shaded_by_probability():
     assert len(x["Q"]) == len(x["?"]) == 1
     framed = [p for p in picture.patches if to_hex(p.get_edgecolor()) == ROLES["gradients"].lower()]
     assert len(framed) == 1
+    assert any("label \N{MINUS SIGN}100" in text for text, _ in texts) and "the label -100" in picture.alt
 
 
 def test_a_long_example_takes_more_lines_and_collides_nowhere():
@@ -115,7 +116,7 @@ def test_a_long_example_takes_more_lines_and_collides_nowhere():
     labels = [-100] * 10 + [1] * 38
     p = RNG.uniform(0, 1, 48)
     picture = figures.scored_example(tokens, labels, probabilities={"base": p, "with adapter": p**0.1})
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert figures.collisions(picture) == []
 
 
@@ -136,7 +137,7 @@ def test_a_long_answer_takes_more_lines_in_which_both_models_stand_above_each_ot
     tokens = [" word", "\n", '":', " longer_token"] * 12
     p = RNG.uniform(0, 1, 48)
     picture = figures.shaded_tokens(tokens, {"base": p, "with adapter": p**0.1})
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert figures.collisions(picture) == []
     left = sorted(patch.get_x() for patch in picture.patches)
     assert len(left) == 96 and left[::2] == left[1::2]
@@ -146,7 +147,7 @@ def test_a_long_answer_takes_more_lines_in_which_both_models_stand_above_each_ot
 @pytest.mark.parametrize(("step", "lit"), [(0, 1), (29, 30), (30, 30), (59, 1)])
 def test_the_light_goes_there_and_back(step, lit):
     picture = figures.weight_life(step, layers=30, wide=1.3, stored=72.4)
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert figures.collisions(picture) == []
     way = "forward" if step < 30 else "back"
     assert f"On the way {way}, a weight of block {lit} is made wide" in picture.alt
@@ -162,7 +163,7 @@ def test_base_and_adapters_have_areas_in_proportion():
 def test_six_rows_and_six_adapters_collide_nowhere():
     adapters = {f"persona {i}": 0.9 + i for i in range(6)}
     picture = figures.one_base(("SmolLM2-135M", 269), adapters, rows=[*adapters])
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert figures.collisions(picture) == []
 
 

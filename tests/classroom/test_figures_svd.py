@@ -53,7 +53,7 @@ def test_y_is_what_the_kept_terms_make_of_x(angle, rank):
 @pytest.mark.parametrize(("angle", "rank"), [(30, 1), (45, 2), (135, 2), (150, 1)])
 def test_no_name_meets_another_where_arrows_meet(angle, rank):
     picture = figures.circle_to_ellipse(W, angle, rank=rank, title="The circle becomes an ellipse")
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert figures.collisions(picture) == []
 
 

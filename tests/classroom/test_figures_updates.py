@@ -22,7 +22,7 @@ def test_no_number_of_examples_collides(shape):
     batch, out, into = shape
     rng = np.random.default_rng(0)
     picture = figures.column_times_row(rng.integers(-9, 9, (batch, out)), rng.integers(-9, 9, (batch, into)))
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert figures.collisions(picture) == []
 
 

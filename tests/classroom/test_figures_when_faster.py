@@ -30,7 +30,7 @@ def test_lines_stand_where_the_numbers_say_and_1_is_marked():
 def test_what_others_report_stands_at_one_token_named_apart():
     cited = {"T4": 2.2, "A100": 3.4, "H100": 4.0, "A100, 0.41": 1.5}
     picture = figures.speed_by_tokens(SPEEDS, tokens=TOKENS, cited=cited, ylim=(0.05, 6))
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     marks = [line for line in picture.lines if len(line.get_xdata()) == 1]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks] == [(1, x) for x in cited.values()]
     assert figures.collisions(picture) == []
@@ -46,7 +46,7 @@ def test_a_slider_moves_lines_and_not_the_axis():
 
 def test_a_way_at_the_roof_reaches_all_of_it_and_4_bits_stand_further_right():
     picture = figures.roof_by_tokens({"bf16": work(2e6, 1.0), "NF4": work(5e5, 0.5)}, **CHIP)
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     roof, bf16, nf4 = picture.lines
     bend = roof.get_xdata()[1]
     assert bend == pytest.approx(100) and roof.get_ydata()[1] == pytest.approx(4e14)
@@ -62,6 +62,14 @@ def test_a_way_at_the_roof_reaches_all_of_it_and_4_bits_stand_further_right():
     [
         (lambda: figures.speed_by_tokens({"a": [1, 2]}, tokens=TOKENS), "a must be 3 speeds above 0"),
         (lambda: figures.speed_by_tokens({"a": [1, 2, 0]}, tokens=TOKENS), "a must be 3 speeds above 0"),
+        (
+            lambda: figures.speed_by_tokens({"a": [1, 2]}, tokens=[8, 1]),
+            r"that ascend, the first 1 or more, got \[8, 1\]",
+        ),
+        (
+            lambda: figures.speed_by_tokens({"a": [1, 2]}, tokens=[8, 64], cited={"T4": 2}),
+            r"tokens must begin with 1 where speeds at one token are cited, got \[8, 64\]",
+        ),
         (lambda: figures.roof_by_tokens({"a": work(1, 1)}, **CHIP), "ways must be at least two"),
         (lambda: figures.roof_by_tokens({"a": work(1, 1), "b": [(1, 1, 1)]}, **CHIP), "b must be 3 triples"),
         (

@@ -62,12 +62,12 @@ def test_the_record_is_whole_and_drawn_without_a_collision():
     limits = set()
     for layer, work, clock in itertools.product(layer_race.LAYERS, layer_race.PASSES, layer_race.CLOCKS):
         layer_race.draw_speeds(used, layer, work, clock)
-        figures.to_png(used)
+        figures.to_quick_png(used)
         assert figures.collisions(used) == [] and not figures.is_cut_off(used)
         limits.add(used.get_ylim())
     assert len(limits) == 1
     roof = layer_race.draw_roof()
-    figures.to_png(roof)
+    figures.to_quick_png(roof)
     assert figures.collisions(roof) == []
 
 

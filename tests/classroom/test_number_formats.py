@@ -2,6 +2,7 @@
 
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +70,10 @@ def test_all_formats_are_shown():
             lambda: figures.bit_fields({"a": ({"sign": "2"}, "")}, alt=ALT),
             "sign of a must be 0s and 1s, got '2'",
         ),
+        (
+            lambda: figures.error_budget({"a": ([4, 5], [0.2, 0.1])}, chosen=(5, 0.1), along=[64]),
+            r"along must have a block size for each point .* got \[64\]",
+        ),
         (lambda: figures.error_budget({}, chosen=(4, 0), alt=ALT), "chosen must be two numbers above 0"),
     ],
 )
@@ -86,8 +91,9 @@ def test_nine_digits_show_that_no_floating_point_format_holds_a_tenth():
 def test_every_bit_stands_in_the_box_of_its_field():
     rows = {"a": ({"sign": "1", "rest": "0110"}, "-6"), "b": ({"whole": "101"}, "5")}
     picture = figures.bit_fields(rows, alt=ALT)
-    figures.to_png(picture)
-    assert [box.get_width() for box in picture.patches] == [1, 4, 3]
+    figures.to_quick_png(picture)
+    widths = [box.get_width() for box in picture.patches]
+    assert [width / widths[0] for width in widths] == pytest.approx([1, 4, 3])
     texts = {text.get_text(): text.get_window_extent() for text in picture.texts}
     for box, bits in zip(picture.patches, ["1", "0110", "101"], strict=True):
         inside, outside = texts[bits], box.get_window_extent()
@@ -96,12 +102,39 @@ def test_every_bit_stands_in_the_box_of_its_field():
     assert {"sign", "rest", "whole", "-6", "5"} <= set(texts)
 
 
+@pytest.mark.parametrize("number", [1e-8, -1.23456789e-30, 0.1, 70_000.0])
+def test_no_bits_touch_and_boxes_stand_still(number):
+    [used] = figures.new_pictures()
+    edges = []
+    for drawn in (0.5, number):
+        figures.bit_fields(number_formats.rows(drawn, largest=1), ax=used)
+        figures.to_quick_png(used)
+        assert figures.collisions(used) == []
+        edges.append([box.get_window_extent().extents.tolist() for box in used.patches])
+    assert edges[0] == edges[1]
+
+
 def test_the_longest_row_stays_on_the_canvas():
     picture = figures.bit_fields(number_formats.rows(-1.23456789e-30, largest=1), alt=ALT)
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     page = picture.get_figure().bbox
     boxes = [text.get_window_extent() for text in picture.texts]
     assert min(box.x0 for box in boxes) >= 0 and max(box.x1 for box in boxes) <= page.x1
+
+
+def test_block_sizes_stand_along_the_marked_line_as_far_as_there_is_room():
+    sizes = [4096, 512, 64, 32, 16, 8]
+    series = {f"{b} bits": ([b + 32 / size for size in sizes], np.geomspace(1, 0.6, 6) / b) for b in (3, 4)}
+    bits, errors = series["4 bits"]
+    picture = figures.error_budget(series, chosen=(bits[2], errors[2]), along=sizes, title="Blocks")
+    figures.to_quick_png(picture)
+    named = {
+        text.get_text(): text.xy for text in picture.texts if text.get_text() in map("{:,}".format, sizes)
+    }
+    assert named == {
+        f"{size:,}": (bits[k], errors[k]) for k, size in enumerate(sizes) if size in (4096, 32, 16, 8)
+    }
+    assert figures.collisions(picture) == []
 
 
 def test_the_choice_is_marked_where_it_lies():

@@ -145,7 +145,7 @@ def test_the_film_and_the_moments_are_drawn_without_collisions():
     for method in METHODS:
         picture = figures.new_pictures()[0]
         one_layer.draw_moments(picture, method, moment=3)
-        figures.to_png(picture)
+        figures.to_quick_png(picture)
         assert figures.collisions(picture) == []
         kept = method == "QLoRA, kept wide"
         assert ("still there" in picture.alt) == kept

@@ -86,5 +86,5 @@ def test_the_slider_draws_its_ends(r):
     picture = figures.new_pictures()[0]
     for tokens, checkpointing in ((512, "on"), (2048, "off")):
         step_memory.draw_mistral(picture, r, tokens, checkpointing)
-        figures.to_png(picture)
+        figures.to_quick_png(picture)
         assert figures.collisions(picture) == [] and not figures.is_cut_off(picture)

@@ -64,9 +64,17 @@ def test_a_rate_without_a_run_is_named(monkeypatch):
         target_layers.test_scores("seen patterns")
 
 
+def test_a_line_that_ends_early_is_led_to_its_name_by_dots_behind_the_lines():
+    picture = figures.lines({"early": [1, 2, np.nan, np.nan], "late": [3, 2, 1, 0]})
+    figures.to_quick_png(picture)
+    leaders = [text for text in picture.texts if text.arrow_patch]
+    assert [leader.arrow_patch.get_linestyle() for leader in leaders] == [(0, (1, 2)), "solid"]
+    assert leaders[0].get_zorder() < min(line.get_zorder() for line in picture.lines)
+
+
 def test_rates_that_were_not_run_are_left_out_of_the_picture():
     rates, scores = target_layers.validation("seen patterns")
     assert rates == sorted(rates) and any(np.isnan(row).any() for row in scores.values())
     picture = figures.beside(target_layers.draw_rates, part=list(target_layers.PARTS))
-    figures.to_png(picture)
+    figures.to_quick_png(picture)
     assert figures.collisions(picture) == [] and "nan" not in picture.alt

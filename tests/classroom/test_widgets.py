@@ -284,6 +284,38 @@ def test_a_reply_that_fails_is_told_and_the_chat_goes_on():
     assert len(ours.turns) == 2 and "No reply" not in ours.status.value
 
 
+def test_a_reply_grows_in_the_transcript():
+    seen, ours = [], conversation()
+
+    def grow(speaker, messages):
+        for text in ("O", "Oh", "Oh <dear>"):
+            yield text
+            seen.append(ours.transcript.value)
+
+    ours._reply = grow
+    write(ours, "bob", "well?")
+    assert ours.turns[-1] == ("bob", "well?", "Oh <dear>") and len(ours.turns) == 2
+    assert ["<b>bob:</b> Oh" in html for html in seen] == [False, True, True]
+    assert all('aria-busy="true"' in html for html in seen) and "aria-busy" not in ours.transcript.value
+    assert "Oh &lt;dear&gt;" in ours.transcript.value and ours.message.value == ""
+
+
+@pytest.mark.parametrize(("texts", "told"), [(["Oh"], "ZeroDivisionError"), ([], "ZeroDivisionError")])
+def test_a_reply_that_breaks_off_is_no_turn(texts, told):
+    def break_off(speaker, messages):
+        yield from texts
+        raise ZeroDivisionError("gone")
+
+    ours = conversation()
+    before, ours._reply = ours.transcript.value, break_off
+    write(ours, "bob", "well?")
+    assert f"No reply: {told}: gone" in ours.status.value and not ours.send.disabled
+    assert ours.transcript.value == before and len(ours.turns) == 1
+    ours._reply = lambda *_: iter(())
+    ours.send.click()
+    assert "reply must return text or yield some" in ours.status.value
+
+
 def test_chat_without_a_kernel_shows_the_opening():
     _, (data, _) = shown(conversation())
     assert "<b>you:</b> hi &amp; bye<br><b>ann:</b> ann &lt;HI &amp; BYE&gt;" in data["text/html"]

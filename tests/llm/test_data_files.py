@@ -254,7 +254,10 @@ def test_bad_turn_is_named(tmp_path, monkeypatch, line, message):
             r"must be one JSON object, got .*4300 digits",
         ),
         ('{"prompt": "p", "prompt": "q", "completion": "c"}', "the key 'prompt' stands there twice"),
-        ('{"prompt": ["p"], "completion": "c"}', r"prompt must be text, got \['p'\]"),
+        (
+            '{"prompt": ["p"], "completion": "c"}',
+            r"prompt must be text .turns belong under messages., got \['p'\]",
+        ),
         (
             '{"messages": [{"role": "user", "content": [1]}, {"role": "assistant", "content": "c"}]}',
             "as the first",

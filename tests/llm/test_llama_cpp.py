@@ -1,6 +1,7 @@
 """The personas' adapters, exported by us, run by llama.cpp over the file that the base model was converted from."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -44,7 +45,9 @@ def answers(prompts, tmp_path_factory):
         "prompts": list(prompts),
         "most": MOST,
     }
-    return json.loads(npm.run_script(web / "answer.mjs", json.dumps(asked)))
+    command = [npm.node(), web / "answer.mjs"]
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, encoding="utf-8", check=True)
+    return json.loads(done.stdout)
 
 
 def test_llama_cpp_reads_the_prompt_as_transformers_does(prompts, answers):

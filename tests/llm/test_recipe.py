@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoConfig, GPT2Config, LlamaConfig
 
-from lora_edu.llm.base_model import DEFAULT_NAME
-from lora_edu.llm.budget import SHAPES, count_parameters
+from lora_edu.llm.base_model import DEFAULT_NAME, SHAPES, TIERS
+from lora_edu.llm.budget import count_parameters
 from lora_edu.llm.finetune import FinetuneConfig
 from lora_edu.llm.finetune.recipe import (
-    TIERS,
+    Asking,
     choose_model,
     choose_optimizer,
     compute_dtype,
@@ -24,7 +24,7 @@ from lora_edu.llm.finetune.recipe import (
 )
 
 GIB = 2**30
-QWEN, SMOL_1B7, SMOL_135M = TIERS
+SMOL_135M, SMOL_1B7, QWEN = TIERS
 SEQ = 512
 
 
@@ -37,6 +37,7 @@ def gpu(monkeypatch):
             "is_available": True,
             "is_bf16_supported": True,  # as PyTorch says of every GPU, a T4 that only emulates it among them
             "get_device_capability": capability,
+            "get_device_name": "pretended",
             "mem_get_info": (int(free), 140 * GIB),
             "memory_reserved": reserved,
             "memory_allocated": allocated,
@@ -130,10 +131,10 @@ def test_on_a_gpu_qlora_pages_its_optimizer(gpu, method, optimizer):
 # --- the model ----------------------------------------------------------------------------------------
 
 
-def test_the_tiers_descend_to_the_model_of_this_course():
-    sizes = [count_parameters(shape) for shape in TIERS.values()]
-    assert sizes == sorted(sizes, reverse=True)
-    assert set(TIERS.values()) <= SHAPES.keys()
+def test_the_tiers_ascend_from_the_model_of_this_course_and_say_how_large_they_are():
+    sizes = [count_parameters(tier.shape) for tier in TIERS.values()]
+    assert sizes == sorted(sizes) == [tier.parameters for tier in TIERS.values()]
+    assert {tier.shape for tier in TIERS.values()} <= SHAPES.keys()
     assert SMOL_135M == DEFAULT_NAME
 
 
@@ -142,7 +143,8 @@ def test_the_tiers_descend_to_the_model_of_this_course():
     [
         ((7, 5), 1.0, {"qlora": SMOL_135M, "lora": SMOL_135M, "full": SMOL_135M}),
         ((7, 5), 3.6, {"qlora": SMOL_1B7, "lora": SMOL_135M, "full": SMOL_135M}),  # a laptop's 4 GB
-        ((7, 5), 14.5, {"qlora": QWEN, "lora": SMOL_1B7, "full": SMOL_135M}),  # T4
+        # A T4 could hold the 7B, but computes in float16, in which it is risky.
+        ((7, 5), 14.5, {"qlora": SMOL_1B7, "lora": SMOL_1B7, "full": SMOL_135M}),
         ((8, 9), 22.0, {"qlora": QWEN, "lora": QWEN, "full": SMOL_135M}),  # L4
         ((8, 0), 39.4, {"qlora": QWEN, "lora": QWEN, "full": SMOL_1B7}),  # A100, 40 GB
         ((9, 0), 139.7, {"qlora": QWEN, "lora": QWEN, "full": QWEN}),  # H200
@@ -161,11 +163,12 @@ def test_a_cpu_gets_the_smallest_model(method):
 
 @pytest.mark.parametrize(
     ("name", "smaller", "capability"),
-    [(*pair, capability) for pair in itertools.pairwise(TIERS) for capability in ((7, 5), (8, 0))],
+    [(larger, smaller, (8, 0)) for smaller, larger in itertools.pairwise(TIERS)]
+    + [(SMOL_1B7, SMOL_135M, (7, 5))],
 )
 def test_a_model_is_chosen_from_the_byte_on_that_it_needs(gpu, name, smaller, capability):
     gpu(capability)
-    least = needed(predict_memory(recipe(), TIERS[name], SEQ))
+    least = needed(predict_memory(recipe(), TIERS[name].shape, SEQ))
     gpu(capability, least)
     assert choose_model(recipe(), SEQ) == name
     gpu(capability, least - 8)
@@ -174,7 +177,7 @@ def test_a_model_is_chosen_from_the_byte_on_that_it_needs(gpu, name, smaller, ca
 
 def test_memory_that_pytorch_holds_unused_counts_as_free(gpu):
     gpu()
-    least = needed(predict_memory(recipe(), TIERS[QWEN], SEQ))
+    least = needed(predict_memory(recipe(), TIERS[QWEN].shape, SEQ))
     gpu(free=least - GIB, reserved=3 * GIB, allocated=2 * GIB)
     assert choose_model(recipe(), SEQ) == QWEN
     gpu(free=least - GIB, reserved=3 * GIB, allocated=3 * GIB)
@@ -183,7 +186,7 @@ def test_memory_that_pytorch_holds_unused_counts_as_free(gpu):
 
 def test_longer_examples_ask_for_a_smaller_model(gpu):
     gpu()
-    gpu(free=needed(predict_memory(recipe(), TIERS[QWEN], SEQ)))
+    gpu(free=needed(predict_memory(recipe(), TIERS[QWEN].shape, SEQ)))
     assert choose_model(recipe(), 4 * SEQ) != QWEN
 
 
@@ -278,3 +281,52 @@ def test_of_an_architecture_that_the_ledger_does_not_know_it_says_so(folder):
     asked = recipe(model=folder(GPT2Config(n_embd=32, n_layer=1, n_head=2)))
     note = "Memory is not predicted for gpt2 models, only for llama, mistral, qwen2."
     assert fit(asked, SEQ) == (asked, None, [note])
+
+
+# --- what is asked, and how fast it learns ------------------------------------------------------------
+
+
+def test_a_base_that_is_loaded_does_not_count_as_used_by_another(gpu, folder):
+    gpu()
+    asked = recipe(model=folder(AutoConfig.for_model(**SHAPES["SmolLM2-1.7B"])))
+    least = needed(ledger := predict_memory(asked, "SmolLM2-1.7B", SEQ))
+    gpu(free=least - ledger["weights"])  # what the base, which is there, has left
+    with pytest.raises(MemoryError):
+        fit(asked, SEQ)
+    assert fit(asked, SEQ, loaded=True)[1] is not None
+
+
+def test_many_answers_at_once_are_refused_where_few_fit(gpu, folder):
+    gpu((7, 5))
+    asked = recipe(model=folder(AutoConfig.for_model(**SHAPES["SmolLM2-1.7B"])))
+    many = Asking(25, 100, 264)
+    least = math.ceil(1.1 * predict_memory(asked, "SmolLM2-1.7B", 64, many).total)
+    gpu((7, 5), least + 8)
+    assert fit(asked, 64, many)[1]["key-value cache"] == 2 * 24 * 2048 * 4 * 25 * 364
+    gpu((7, 5), least - GIB)
+    with pytest.raises(MemoryError, match=r"12 answers at once \(eval_batch_size\)"):
+        fit(asked, 64, many)
+    assert fit(asked, 64, Asking(8, 100, 264))[1] is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ({}, 1e-3),
+        ({"method": "lora"}, 1e-3),
+        ({"model": "SmolLM2-1.7B"}, 2e-4),
+        ({"model": QWEN}, 2e-4),
+        ({"model": QWEN, "learning_rate": 5e-5}, 5e-5),
+        ({"method": "full"}, 2e-5),
+        ({"method": "full", "model": QWEN}, 2e-5),
+        ({"model": "auto"}, 1e-3),  # until a model is chosen
+    ],
+)
+def test_the_rate_follows_the_models_size_where_none_is_asked_for(settings, rate):
+    assert recipe(**settings).learning_rate == rate
+
+
+def test_the_rate_is_read_off_a_folders_configuration(folder):
+    small = LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4)
+    assert recipe(model=folder(small)).learning_rate == 1e-3
+    assert recipe(model=folder(AutoConfig.for_model(**SHAPES["Qwen2.5-7B"]))).learning_rate == 2e-4

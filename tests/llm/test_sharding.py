@@ -78,29 +78,42 @@ def test_every_process_gathers_the_whole_of_what_trains(tmp_path):
         assert all(torch.equal(whole[name], gathered[name]) for name in whole)
 
 
-@pytest.mark.parametrize("method", ["qlora", "lora"])
-def test_a_sharded_run_learns_what_a_whole_one_learns(
-    tiny_folder, few_events, few_to_learn, tmp_path, method
-):
-    """Two processes, in bfloat16: each holds the whole base, then each a part."""
+METHODS = ["qlora", "lora"]
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_folder, few_events, few_to_learn, tmp_path_factory):
+    """Folders of runs by (method, way): each process holds the whole base, or a part. One launch makes them all."""
     settings = yaml.safe_load(FSDP.read_text())["fsdp_config"]
     # What accelerate launch makes of the file.
     sharded = {"ACCELERATE_USE_FSDP": "true"} | {key.upper(): str(value) for key, value in settings.items()}
+    root = tmp_path_factory.mktemp("trained")
     flags = ["--model", tiny_folder, "--train-file", few_to_learn, "--test-file", few_events]
-    flags += ["--dtype", "bfloat16", "--method", method]
-    flags += ["--optimizer", "adamw", "--steps", 8, "--batch-size", 4, "--micro-batch-size", 1]
-    flags += ["--learning-rate", 1e-2, "--before-events", 0]
-    records, adapters = [], []
-    for way, switches in [("whole", {}), ("parts", sharded)]:
-        folder = tmp_path / way
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command = [*torchrun, Path(__file__).with_name("launch_on_cpu.py"), *flags, "--output", folder]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | switches
-        done = subprocess.run(map(str, command), env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        records.append(json.loads((folder / "run.json").read_text()))
-        adapters.append(load_file(folder / "adapter" / "adapter_model.safetensors"))
-    whole, parts = records
+    flags += ["--dtype", "bfloat16", "--optimizer", "adamw", "--steps", 8, "--batch-size", 4]
+    flags += ["--micro-batch-size", 1, "--learning-rate", 1e-2, "--before-events", 0]
+    folders = {(method, way): root / f"{method}-{way}" for method in METHODS for way in ("whole", "parts")}
+    runs = [
+        {
+            "flags": [*map(str, flags), "--method", method, "--output", str(folder)],
+            "environment": sharded if way == "parts" else {},
+        }
+        for (method, way), folder in folders.items()
+    ]
+    (root / "runs.json").write_text(json.dumps(runs))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, str(Path(__file__).with_name("launch_on_cpu.py")), str(root / "runs.json")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folders
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sharded_run_learns_what_a_whole_one_learns(trained, method):
+    """Two processes, in bfloat16: each holds the whole base, then each a part."""
+    folders = [trained[method, way] for way in ("whole", "parts")]
+    adapters = [load_file(folder / "adapter" / "adapter_model.safetensors") for folder in folders]
+    whole, parts = (json.loads((folder / "run.json").read_text()) for folder in folders)
     assert whole["losses"][-1] < whole["losses"][0] - 0.3, "8 steps must teach something"
     assert parts["losses"] == pytest.approx(whole["losses"], rel=2e-3)
     assert parts["processes"] == 2

@@ -190,6 +190,24 @@ def test_what_differs_from_run_to_run_is_gone(built):
     assert set(outputs_of(notebook, "IntSlider")[0].data) == {"text/plain"}
 
 
+def test_only_the_capstone_opens_on_a_gpu_in_colab(tmp_path):
+    for number in ("10", "11"):
+        source = tmp_path / f"{number}_trial.py"
+        source.write_text(SOURCE)
+        metadata = build_notebooks.compose(source, f"notebooks/{number}_trial.ipynb", "owner/name").metadata
+        on_gpu = {"accelerator": "GPU", "colab": {"gpuType": "T4"}}
+        assert {key: metadata[key] for key in on_gpu if key in metadata} == (on_gpu if number == "10" else {})
+
+
+def test_a_capstone_without_that_mark_is_built_anew(tmp_path):
+    source = tmp_path / "10_trial.py"
+    source.write_text(SOURCE)
+    composed = build_notebooks.compose(source, "notebooks/10_trial.ipynb", "owner/name")
+    stored = nbformat.from_dict(dict(composed) | {"metadata": {}})
+    assert build_notebooks.differences(composed, composed) is None
+    assert "Colab" in build_notebooks.differences(stored, composed)
+
+
 def test_strict_nbval_accepts_what_was_built(built):
     command = [
         sys.executable,

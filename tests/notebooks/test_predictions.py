@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lora_edu.classroom.predictions import load_predictions
+from lora_edu.classroom.predictions import find_question, load_predictions
 from tools import build_notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,11 +34,14 @@ def predict_calls(codes):
 
 
 def leaks(codes, questions):
-    """What of the cells tells an answer: a call that holds more than an id, or an `answer=` with a right choice."""
+    """What of the cells tells an answer: a call with more than an id and numbers of a model, or a right `answer=`."""
     told = [
         ast.unparse(call)
         for call in predict_calls(codes)
-        if len(call.args) != 1 or call.keywords or not isinstance(call.args[0], ast.Constant)
+        if len(call.args) != 1
+        or any(keyword.arg in ("choices", "answer", "why") for keyword in call.keywords)
+        or any(isinstance(keyword.value, ast.Constant) for keyword in call.keywords)
+        or not isinstance(call.args[0], ast.Constant)
     ]
     answers = "|".join(re.escape(question.answer) for question in questions)
     return told + re.findall(rf"answer\s*=\s*['\"](?:{answers})['\"]", "\n".join(codes))
@@ -92,3 +95,32 @@ def test_numbers_stand_in_order(number):
         if all(len(numbers) == 1 for numbers in found):
             values = [float(numbers[0].replace(",", "")) for numbers in found]
             assert values in (sorted(values), sorted(values, reverse=True)), question.choices
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3, 4, 8, 25])
+def test_how_many_the_base_got_right_is_in_the_choice_that_is_right_and_in_no_other(asked):
+    for right in range(asked + 1):
+        question = find_question("10.1", right=right, asked=asked)
+        holding = []
+        for choice in question.choices:
+            numbers = [0] if choice == "none" else [int(number) for number in re.findall(r"\d+", choice)]
+            if numbers[0] <= right <= numbers[-1]:
+                holding.append(choice)
+        assert holding == [question.answer] and str(asked) in question.text
+
+
+@pytest.mark.parametrize(("parameters", "trained"), [(134_515_008, 2_442_240), (7_615_616_512, 20_185_088)])
+def test_the_share_that_trains_is_the_models_own(parameters, trained):
+    question = find_question("10.2", parameters=parameters, trained=trained)
+    shares = [float(choice.removesuffix(" %")) / 100 for choice in question.choices]
+    assert min(shares, key=lambda share: abs(share - trained / parameters)) == pytest.approx(
+        float(question.answer.removesuffix(" %")) / 100
+    )
+    assert f"{parameters:,}" in question.text and shares == sorted(shares)
+
+
+def test_values_that_a_question_does_not_take_are_refused():
+    with pytest.raises(ValueError, match="must get these"):
+        find_question("10.1", right=1)
+    with pytest.raises(ValueError, match="takes no values"):
+        find_question("10.3", right=1)

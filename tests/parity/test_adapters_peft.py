@@ -1,10 +1,12 @@
 """Mixed batches and prefixes against peft, with the same numbers in both."""
 
 import copy
+from typing import Any, cast
 
 import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from lora_edu.llm import surgery
@@ -147,3 +149,25 @@ def test_parameter_counts_on_the_base_model(base_model_folder, add, config):
 
     trainable, _ = get_peft_model(base_model(), config).get_nb_trainable_parameters()
     assert sum(p.numel() for p in surgery.adapter_parameters(add(base_model()))) == trainable
+
+
+@pytest.mark.parametrize(("way", "exact"), [("linear", False), ("cat", True), ("svd", True)])
+def test_two_adapters_are_added_as_notebook_11_says(way, exact):
+    """peft's "linear" adds the matrices apart, so that cross terms come in; "cat" and "svd" have none."""
+    model = cast(Any, get_peft_model(nn.Sequential(nn.Linear(6, 5, bias=False)), _config()))
+    model.add_adapter("other", _config())
+    layer = model.base_model.model[0]
+    for name in ("default", "other"):
+        nn.init.normal_(layer.lora_B[name].weight)
+    rank = {"svd_rank": 4} if way == "svd" else {}
+    model.base_model.add_weighted_adapter(
+        ["default", "other"], [0.5, 0.5], "sum", combination_type=way, **rank
+    )
+    one, other = layer.get_delta_weight("default"), layer.get_delta_weight("other")
+    (B1, A1), (B2, A2) = ((layer.lora_B[n].weight, layer.lora_A[n].weight) for n in ("default", "other"))
+    expected = (one + other) / 2 if exact else layer.scaling["default"] / 2 * (B1 + B2) @ (A1 + A2)
+    torch.testing.assert_close(layer.get_delta_weight("sum"), expected, atol=1e-5, rtol=1e-5)
+
+
+def _config():
+    return LoraConfig(r=2, lora_alpha=3, target_modules=["0"])

@@ -3,6 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
+
+from lora_edu.classroom import figures, records
+from lora_edu.llm.budget import memory_ledger
+
 GROUPS = ("base model", "base, three examples", "fine-tuned, seen forms", "fine-tuned, unseen forms")
 """Who was asked: the columns of `scores`."""
 
@@ -42,4 +47,18 @@ def scores(runs: Sequence[Mapping[str, Any]]) -> list[list[float]]:
 
 
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[:width].rstrip()} …"
+    return text if len(text) <= width else f"{text[:width].rsplit(' ', 1)[0]} …"
+
+
+def draw_job() -> figures.Picture:
+    """Draw one sentence of a recorded run of the small model, as its base answered it and as it did after training."""
+    entry = records.read("events_qlora_cpu_seed0")["answers"][1]
+    ledger = memory_ledger("SmolLM2-135M", "qlora", dtype=torch.bfloat16)
+    base = (ledger["weights"] + ledger["quantization constants"]) / 1e6
+    return figures.one_job(
+        entry["sentence"],
+        _cut(entry["before"], 62),
+        entry["answer"],
+        base=base,
+        adapter=ledger["adapters"] / 1e6,
+    )

@@ -48,7 +48,6 @@ def train(
     data: digits.Data,
     learning_rate: float,
     steps: int = 60,
-    eps: float = 1e-8,
     watch: Watch | None = None,
 ) -> list[float]:
     """Train with Adam whatever may train, on all of `data` at each step.
@@ -57,7 +56,7 @@ def train(
     ----------
     model, data
         A classifier; its inputs (n, features) and labels (n,).
-    learning_rate, eps
+    learning_rate
         Of Adam.
     steps
         How often the weights change.
@@ -71,7 +70,7 @@ def train(
     """
     X, y = data
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=learning_rate, eps=eps)
+    optimizer = torch.optim.Adam(trained, lr=learning_rate)
     losses = []
     for step in range(1, steps + 1):
         loss = F.cross_entropy(model(X), y)
@@ -89,3 +88,11 @@ def accuracy(model: nn.Module, data: digits.Data) -> float:
     """The share, 0 to 1, of `data` that the model reads right, in the mode that it is in."""
     X, y = data
     return (model(X).argmax(dim=1) == y).double().mean().item()
+
+
+def flowing_back(model: nn.Sequential, data: digits.Data) -> torch.Tensor:
+    """The gradients of the loss by the input of the second hidden layer that are not zero, shape (n,)."""
+    hidden = model[:2](data[0]).detach().requires_grad_()
+    F.cross_entropy(model[2:](hidden), data[1]).backward()
+    assert hidden.grad is not None
+    return hidden.grad[hidden.grad != 0]

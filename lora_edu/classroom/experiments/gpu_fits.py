@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from lora_edu.classroom import figures
+from lora_edu.classroom import figures, records
 from lora_edu.classroom.experiments.in_memory import cases, gibibytes, recorded_ledger
 from lora_edu.classroom.widgets import Explorer, explore
 from lora_edu.llm.budget import Ledger, memory_ledger, preflight
@@ -134,6 +134,24 @@ def measured_columns() -> dict[str, list[str]]:
         for column, cell in zip(columns.values(), cells, strict=True):
             column.append(cell)
     return columns
+
+
+def capped_columns() -> dict[str, list[str]]:
+    """Columns, for `widgets.compare`, of notebook 10 on a GPU held to what a T4 has (data/runs/t4_capped.json).
+
+    Its cells, and of its own training (120 steps of two sentences): the ledger's prediction, PyTorch's peak, and the
+    median time of a step.
+    """
+    models = records.read("t4_capped")["models"]
+    trainings = [model["trainings"][0] for model in models]
+    return {
+        "model": [model["model"] for model in models],
+        "weights": ["random" if model["random_weights"] else "its own" for model in models],
+        "cells_that_ran": [f"{model['ran']} of {model['cells']}" for model in models],
+        "predicted_GiB": [_gib(training["predicted_bytes"]) for training in trainings],
+        "peak_GiB": [_gib(training["peak_allocated_bytes"]) for training in trainings],
+        "seconds_a_step": [f"{training['step_seconds']:.2f}" for training in trainings],
+    }
 
 
 def _gib(size: int) -> str:

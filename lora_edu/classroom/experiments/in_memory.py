@@ -103,7 +103,7 @@ _KINDS = {
     "adapters": ("adapters",),
     "gradients": ("gradients",),
     "optimizer": ("optimizer",),
-    "activations": ("activations",),
+    "activations": ("activations", "key-value cache"),
     "logits, workspace": ("logits", "workspace"),
     "Python, libraries": ("process",),
 }

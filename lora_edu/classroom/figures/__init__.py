@@ -32,7 +32,9 @@ from lora_edu.classroom.figures.costs import break_even, log_log
 from lora_edu.classroom.figures.course_map import course_map
 from lora_edu.classroom.figures.drift import drift
 from lora_edu.classroom.figures.ellipse import circle_to_ellipse
+from lora_edu.classroom.figures.kept import kept_by_size
 from lora_edu.classroom.figures.language import next_token
+from lora_edu.classroom.figures.learning import form_and_copied
 from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, number_lines
 from lora_edu.classroom.figures.matrices import image, product
 from lora_edu.classroom.figures.memory import stacked
@@ -41,6 +43,7 @@ from lora_edu.classroom.figures.numbered import numbered_levels
 from lora_edu.classroom.figures.overlaps import collisions
 from lora_edu.classroom.figures.palette import COLORS, HATCHES, LINE_STYLES, MARKERS, ROLES
 from lora_edu.classroom.figures.peaks import memory_at_peak
+from lora_edu.classroom.figures.quick_png import quick_png
 from lora_edu.classroom.figures.rank_panels import rank_panels
 from lora_edu.classroom.figures.ranks import energy_by_rank, share_by_rank
 from lora_edu.classroom.figures.rates import score_by_rate, score_by_step
@@ -52,6 +55,7 @@ from lora_edu.classroom.figures.schematic import (
     forward_backward,
     lora_layer,
     one_base,
+    one_job,
     scored_example,
     shaded_tokens,
     stored_bytes,
@@ -62,6 +66,7 @@ from lora_edu.classroom.figures.shaded import shaded_table
 from lora_edu.classroom.figures.sizes import update_sizes
 from lora_edu.classroom.figures.spectra import error_by_rank, spectrum
 from lora_edu.classroom.figures.terms import copy_and_rest, terms
+from lora_edu.classroom.figures.trade_off import trade_off
 from lora_edu.classroom.figures.two_scales import two_scales
 from lora_edu.classroom.figures.update_map import update_map
 from lora_edu.classroom.figures.when_faster import roof_by_tokens, speed_by_tokens

@@ -15,6 +15,7 @@ from lora_edu.classroom.figures.palette import INK, PAPER, SOFT, mix, readable
 SIZE = 13
 MOST_LABELS = 4  # lines that are labelled at their ends; more get a legend
 GAP = 8  # dots between two labels
+NEAR = 0.9  # of the axes' width: a line that ends farther left is led to its label by dots
 LABEL_INCHES = 1.75  # a longer label is broken into lines
 # A point (x, y), a level (None, y), a place (x, None), or a region ((x0, x1), None).
 Mark = tuple[Any, float | None]
@@ -94,7 +95,12 @@ def name_lines(
 
     def place() -> None:
         height = picture.bbox.height
-        wanted = [picture.transAxes.inverted().transform(picture.transData.transform(end))[1] for end in ends]
+        stand = [picture.transAxes.inverted().transform(picture.transData.transform(end)) for end in ends]
+        wanted = [y for _, y in stand]
+        for leader, (x, _) in zip(leaders, stand, strict=True):
+            if x < NEAR and leader.arrow_patch:  # it passes other lines, and must not look like one
+                leader.arrow_patch.set(linestyle=(0, (1, 2)), zorder=0.8)
+                leader.set_zorder(0.8)
         tall = [(text.get_window_extent().height + GAP) / height for text in texts]
         for text, leader, y in zip(texts, leaders, spread(wanted, tall), strict=True):
             text.xy = 1, y

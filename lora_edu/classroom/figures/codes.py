@@ -121,6 +121,8 @@ def level_use(
     if levels.ndim != 1 or levels.shape != used.shape:
         raise ValueError(f"code and shares must both be of shape (n,), got {levels.shape} and {used.shape}")
     equal, most, least = 1 / len(levels), int(np.argmax(used)), int(np.argmin(used))
+    times = used[most] / used[least] if used[least] else 0.0
+    rarest = f"by {percent(used[least])}: {times:.1f} times" if times else "by none"
     with drawing(alt, ax) as picture:
         picture.vlines(levels, 0, 100 * used, color=ROLES["codes"], linewidth=5)
         picture.scatter(levels, 100 * used, s=70, color=ROLES["codes"], edgecolors=PAPER, zorder=4)
@@ -141,7 +143,7 @@ def level_use(
         picture.alt = sentence(
             title,
             f"Most used is the level {number(levels[most])}, by {percent(used[most])} of the weights, "
-            f"least {number(levels[least])}, by {percent(used[least])}: {used[most] / used[least]:.1f} times",
+            f"least {number(levels[least])}, {rarest}",
             f"Equal use would be {100 * equal:.3g} %",
         )
     return picture

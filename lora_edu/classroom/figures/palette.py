@@ -26,6 +26,10 @@ PAPER, EDGE = "#FCFBF8", "#D8D5CC"  # the card that a picture lies on
 
 # For lines and bars that are compared and have no role. They avoid the colours above.
 COLORS = ("#1F6FD1", INK, "#9AA5AE", "#6FA52E", "#86C3F0", "#2B3F8C", "#CDB98C")
+FORM, COPIED = (
+    COLORS[0],
+    COLORS[3],
+)  # of an answer: what is the same in each, and what comes from the question
 LINE_STYLES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 HATCHES = ("", "//", "..", "xx", "\\\\", "oo", "--")

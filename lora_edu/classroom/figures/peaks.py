@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from matplotlib.transforms import blended_transform_factory
 
 from lora_edu.classroom.figures._canvas import PAD, Picture, drawing
@@ -13,6 +14,7 @@ from lora_edu.classroom.figures._marks import SIZE, label
 from lora_edu.classroom.figures._sentences import listed, sentence
 from lora_edu.classroom.figures.palette import COLORS, INK, PAPER, ROLE_HATCHES, ROLES, on
 
+CLEAR = 6  # dots between a sum and the line of the limit
 HATCHES = {"optimizer": "..", "gradients": "\\\\", "activations": ""} | ROLE_HATCHES
 
 
@@ -62,7 +64,7 @@ def memory_at_peak(
     end = largest or max(totals)
     if end < max(totals):
         raise ValueError(f"largest must be at least the longest bar, {max(totals):g}, got {largest}")
-    styles, across = _styles(roles), (1.22 if measured is None else 1.62) * end
+    styles, across, texts = _styles(roles), (1.22 if measured is None else 1.62) * end, []
     with drawing(alt, ax) as picture:
         for place, (name, parts) in enumerate(bars.items()):
             _bar(picture, place, parts, styles, across / 9)
@@ -75,25 +77,36 @@ def memory_at_peak(
                 picture.plot([found], [place], marker="D", color=INK, markersize=9, linestyle="")
             at = max(totals[place], found or 0.0) + end / 40
             box = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}
-            picture.text(at, place, text, va="center", fontweight="bold", fontsize=SIZE, bbox=box)
+            style: dict[str, Any] = {"va": "center", "fontweight": "bold", "fontsize": SIZE, "bbox": box}
+            texts.append(picture.text(at, place, text, **style))
         if limit is not None:
             ends = -0.6, len(bars) + 0.15
             picture.plot([limit[1]] * 2, ends, color=INK, linestyle="--", linewidth=1.6, zorder=0.9)
             picture.text(limit[1] + end / 80, ends[1], limit[0], va="bottom", fontsize=SIZE)
+            picture.before_drawing.append(lambda: _keep_off(picture, texts, limit[1], end / 40))
         bottom = len(bars) - 0.4 if limit is None else len(bars) + 0.2
         picture.set(xlim=(0, across), ylim=(bottom, -0.6))
         label(picture, unit, "", title)
         picture.set_yticks(range(len(bars)), list(bars))
         picture.grid(axis="y", visible=False)
         _key(picture, styles)
-        texts = [
+        told = [
             f"{name}: {listed(f'{part} {size:.2f}' for part, size in parts.items() if size)}, "
             f"together {sum(parts.values()):.2f}{_said_of((measured or {}).get(name), measured)}"
             for name, parts in bars.items()
         ]
         line = "" if limit is None else f"The line is {limit[0]}"
-        picture.alt = sentence(f"In {unit}, at the peak", *texts, line)
+        picture.alt = sentence(f"In {unit}, at the peak", *told, line)
     return picture
+
+
+def _keep_off(picture: Picture, texts: Sequence[Text], line: float, gap: float) -> None:
+    """Move texts that stand on an upright line to the right of it, if they have room there; else it is interrupted."""
+    x, beside = (picture.transData.transform((place, 0))[0] for place in (line, line + gap))
+    for text in texts:
+        box = text.get_window_extent()
+        if box.x0 - CLEAR < x < box.x1 + CLEAR and beside + box.width < picture.bbox.x1:
+            text.set_x(line + gap)
 
 
 def _said_of(found: float | None, measured: Mapping[str, float | None] | None) -> str:

@@ -24,6 +24,7 @@ def score_by_rate(
     series: Mapping[str, ArrayLike],
     *,
     rates: Sequence[float],
+    xlabel: str = "learning rate",
     ylabel: str = "",
     ylim: tuple[float, float] = (-0.1, 1.05),
     title: str = "",
@@ -40,7 +41,7 @@ def score_by_rate(
         The learning rates, rising; the axis is logarithmic.
     ylim : (float, float)
         Where the y axis begins and ends; below 0 leaves room between the first labels of both axes.
-    ylabel, title, alt, ax
+    xlabel, ylabel, title, alt, ax
         As in `lines`.
 
     Raises
@@ -48,7 +49,7 @@ def score_by_rate(
     ValueError
         If `alt` is empty or a shape does not fit `rates`.
     """
-    picture = lines(series, x=rates, xlabel="learning rate", ylabel=ylabel, title=title, alt=alt, ax=ax)
+    picture = lines(series, x=rates, xlabel=xlabel, ylabel=ylabel, title=title, alt=alt, ax=ax)
     best = []
     with mpl.rc_context(STYLE):  # new ticks
         for name, values in series.items():
@@ -63,7 +64,7 @@ def score_by_rate(
         picture.minorticks_off()
         picture.set_ylim(ylim)
         picture.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-    where = f"{ylabel[:1].upper()}{ylabel[1:]} against the learning rate" if ylabel else ""
+    where = f"{ylabel[:1].upper()}{ylabel[1:]} against the {xlabel}" if ylabel else ""
     picture.alt = alt or say.sentence(title, where, f"The best: {say.listed(best)}")
     return picture
 

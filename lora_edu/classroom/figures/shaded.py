@@ -45,11 +45,13 @@ def shaded_table(
     Raises
     ------
     ValueError
-        If `alt` is empty, there is no row, or a row has not one number a column.
+        If `alt` is empty, there is no row, a row has not one number a column, or the limits of a column do not ascend.
     """
     rows = [row for group in groups.values() for row in group.values()]
     if not rows or {len(row) for row in rows} | {len(limits), len(formats)} != {len(columns)}:
         raise ValueError(f"groups must hold rows of {len(columns)} numbers, one for each of {list(columns)}")
+    if not all(low < high for low, high in limits):
+        raise ValueError(f"limits must be pairs that ascend, such as (0, 1), got {list(limits)}")
     cell = (WIDTH - 2 * PAD - NAMES - LABELS) / len(columns)
     heads = [wrapped(name, cell - 0.06, 13) for name in columns]
     lines = max(head.count("\n") + 1 for head in heads)

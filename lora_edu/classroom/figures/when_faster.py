@@ -35,7 +35,7 @@ def speed_by_tokens(
     speeds : mapping of str to array
         Way to one number a place, shape (tokens,), above 0; at 1 it is as fast as the base.
     tokens : sequence of int
-        Ascending, from 1.
+        Ascending, above 0; from 1 if there are cited speeds.
     cited : mapping of str to float, optional
         What others report at one token, by a name: drawn as open marks at the left.
     base : str
@@ -48,8 +48,10 @@ def speed_by_tokens(
     Raises
     ------
     ValueError
-        If `alt` is empty, a way has not one speed for each number of tokens, or a speed is not above 0.
+        If `alt` is empty, a way has not one speed for each number of tokens, a speed is not above 0, or the numbers of
+        tokens do not ascend from 1 as far as they must.
     """
+    _check_tokens(tokens, from_one=bool(cited))
     drawn = {name: np.asarray(values, dtype=float) for name, values in speeds.items()}
     for name, values in drawn.items():
         if values.shape != (len(tokens),) or not (values > 0).all():
@@ -112,14 +114,15 @@ def roof_by_tokens(
     Raises
     ------
     ValueError
-        If `alt` is empty, there are fewer than two ways, a number is not above 0, or a way has not one triple for
-        each number of tokens.
+        If `alt` is empty, there are fewer than two ways, a number is not above 0, a way has not one triple for
+        each number of tokens, or these do not ascend.
 
     References
     ----------
     Williams, Waterman and Patterson 2009, "Roofline: an insightful visual performance model for multicore
     architectures", Communications of the ACM 52 (4), doi 10.1145/1498765.1498785.
     """
+    _check_tokens(tokens, from_one=False)
     triples = {name: np.asarray(values, dtype=float) for name, values in ways.items()}
     if len(triples) < 2:
         raise ValueError(f"ways must be at least two, got {list(triples)}")
@@ -166,6 +169,14 @@ def roof_by_tokens(
             ),
         )
     return picture
+
+
+def _check_tokens(tokens: Sequence[int], *, from_one: bool) -> None:
+    counts = list(tokens)
+    if not counts or counts[0] < 1 or (np.diff(counts) <= 0).any():
+        raise ValueError(f"tokens must be one or more numbers that ascend, the first 1 or more, got {counts}")
+    if from_one and counts[0] != 1:
+        raise ValueError(f"tokens must begin with 1 where speeds at one token are cited, got {counts}")
 
 
 def _fraction(value: float, _: int | None = None) -> str:

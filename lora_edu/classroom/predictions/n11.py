@@ -19,18 +19,18 @@ PREDICTIONS = (
         "How many of these adapters weigh as much as the whole base?",
         ("about 30", "about 300", "about 30,000"),
         answer="about 300",
-        why="538 MB / 1.84 MB is 292.",
+        why="513 MiB / 1.76 MiB is 292.",
+    ),
+    Question(
+        "How far is that shortcut from the exact average, as a share of the average?",
+        ("about 1 %", "about 10 %", "about 100 %"),
+        answer="about 100 %",
+        why="The product of the sums also multiplies one adapter's B with the other's A.",
     ),
     Question(
         "A trained adapter of this kind follows a layer W. Can the two be merged into one matrix?",
         ("no", "only at rank 1", "yes, as with LoRA"),
         answer="no",
         why="One matrix cannot bend: minus the input gives exactly minus the output. With ReLU it does not.",
-    ),
-    Question(
-        "How long must a prefix be to hold as many numbers as one of our LoRA adapters?",
-        ("4 tokens", "40 tokens", "400 tokens"),
-        answer="40 tokens",
-        why="460,800 / 11,520 = 40. LoRA of rank 8 on all linear layers would be 212 tokens.",
     ),
 )

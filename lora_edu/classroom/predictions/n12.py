@@ -10,21 +10,16 @@ PREDICTIONS = (
         why="Its epsilon of 1e-8 is 0 in fp16, and so is the square of a small gradient.",
     ),
     Question(
-        "r = 64 and alpha = 128, all else as it was. How many rotated digits are read right (median of "
-        "three seeds)?",
-        ("about 69 %", "about 91 %", "about 97 %"),
-        answer="about 69 %",
-        why="The scaling is still 2, but 64 terms of B A step together where 8 did.",
+        "Which lesson does that take away?",
+        ("to end a turn", "to read short rows", "none: filling teaches nothing"),
+        answer="to end a turn",
+        why="The real end of a turn is the same token as the filling, so its label goes too.",
     ),
     Question(
-        "An update 1 % as large as W is added to a 4-bit weight, and the sum is stored in NF4 again. How "
-        "much of the update is left?",
-        ("about 2 %", "about half", "all of it"),
-        answer="about 2 %",
-        why=(
-            "No weight moves far enough to reach another level. Only the largest of each block of 64 "
-            "keeps its step."
-        ),
+        "Every name in the file now begins with `model.`. What does `load_state_dict(..., strict=False)` do?",
+        ("it loads nothing, and is silent", "it raises an error", "it warns"),
+        answer="it loads nothing, and is silent",
+        why="It returns the names that it did not use, and raises nothing.",
     ),
     Question(
         "`in_training_mode` runs without gradients and changes no weight. Is the training after it the "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,31 @@ class Question:
             raise ValueError(f"choices must be at least two different texts, got {list(self.choices)}")
         if self.answer not in self.choices:
             raise ValueError(f"answer must be one of {list(self.choices)}, got {self.answer!r}")
+
+
+@dataclass(frozen=True)
+class QuestionAbout:
+    """A question about numbers that are known only when a notebook runs, such as those of the model it has loaded.
+
+    Attributes
+    ----------
+    make : callable
+        Takes the numbers by name and returns the `Question`.
+    example : mapping
+        The same numbers of the course's small model: what is asked where no model is loaded.
+    """
+
+    make: Callable[..., Question]
+    example: Mapping[str, Any]
+
+    def of(self, values: Mapping[str, Any]) -> Question:
+        """The question for these numbers.
+
+        Raises
+        ------
+        ValueError
+            If the names are not those of `example`.
+        """
+        if set(values) != set(self.example):
+            raise ValueError(f"a question about {sorted(self.example)} must get these, got {sorted(values)}")
+        return self.make(**values)

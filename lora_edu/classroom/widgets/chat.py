@@ -8,13 +8,16 @@ import ipywidgets
 
 from lora_edu.classroom.widgets._show import show, to_html
 
+Reply = Callable[[str, list[dict[str, str]]], str | Iterable[str]]
+"""What answers: speaker and messages in, the next turn out, whole or while it grows."""
+
 
 class Chat:
     """A conversation whose speaker may change from turn to turn; see `chat`."""
 
     def __init__(
         self,
-        reply: Callable[[str, list[dict[str, str]]], str],
+        reply: Reply,
         speakers: Sequence[str],
         opening: Iterable[tuple[str, str]],
     ):
@@ -33,16 +36,23 @@ class Chat:
         )
 
     def say(self, speaker: str, message: str) -> str:
-        """Put a message to a speaker; return the reply, which is in the transcript then."""
+        """Put a message to a speaker; return the reply. The transcript shows it, and while it grows what there is."""
         messages = [
             {"role": role, "content": text}
             for _, question, answer in self.turns
             for role, text in (("user", question), ("assistant", answer))
         ]
         reply = self._reply(speaker, [*messages, {"role": "user", "content": message}])
-        self.turns.append((speaker, message, reply))
-        self.transcript.value = self.to_html()
-        return reply
+        text = None
+        try:
+            for text in [reply] if isinstance(reply, str) else reply:
+                self.transcript.value = _to_html([*self.turns, (speaker, message, text)], growing=True)
+            if text is None:
+                raise ValueError("reply must return text or yield some, got nothing")
+            self.turns.append((speaker, message, text))
+        finally:  # a reply that broke off is not part of the conversation
+            self.transcript.value = self.to_html()
+        return text
 
     def _send(self, _: object) -> None:
         speaker, message = str(self.speaker.value), self.message.value.strip()
@@ -64,11 +74,7 @@ class Chat:
 
     def to_html(self) -> str:
         """The conversation so far, each reply under the name of its speaker."""
-        turns = [
-            f"<p><b>you:</b> {to_html(message)}<br><b>{to_html(speaker)}:</b> {to_html(reply)}</p>"
-            for speaker, message, reply in self.turns
-        ]
-        return f'<div role="log">{"".join(turns)}</div>'
+        return _to_html(self.turns)
 
     def __repr__(self) -> str:
         return "\n".join(f"you: {message}\n{speaker}: {reply}" for speaker, message, reply in self.turns)
@@ -77,8 +83,17 @@ class Chat:
         show(self.widget, "chat", ({"text/html": self.to_html(), "text/plain": repr(self)}, {}))
 
 
+def _to_html(turns: Sequence[tuple[str, str, str]], growing: bool = False) -> str:
+    lines = [
+        f"<p><b>you:</b> {to_html(message)}<br><b>{to_html(speaker)}:</b> {to_html(reply)}</p>"
+        for speaker, message, reply in turns
+    ]
+    busy = ' aria-busy="true"' if growing else ""  # a screen reader waits for the whole reply
+    return f'<div role="log"{busy}>{"".join(lines)}</div>'
+
+
 def chat(
-    reply: Callable[[str, list[dict[str, str]]], str],
+    reply: Reply,
     speakers: Sequence[str],
     opening: Iterable[tuple[str, str]] = (),
 ) -> Chat:
@@ -89,8 +104,9 @@ def chat(
     Parameters
     ----------
     reply : callable
-        ``reply(speaker, messages)`` returns the next turn as text; ``messages`` is the conversation so far, dicts
-        of ``role`` and ``content``, and ends with what the learner wrote.
+        ``reply(speaker, messages)`` returns the next turn as text, or yields it while it grows, the whole of it last
+        (such as `lora_edu.llm.data.extraction.stream_turn`); ``messages`` is the conversation so far, dicts of ``role``
+        and ``content``, and ends with what the learner wrote.
     speakers : sequence of str
         Who can answer, at least two, all different; one button each.
     opening : iterable of (speaker, message)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ipywidgets
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.widgets import frames
 from lora_edu.classroom.widgets._show import show, to_html
+from lora_edu.classroom.widgets.ahead import DRAWING, Ahead, neighbours
 
 PLAY_MILLISECONDS = 700
 
@@ -33,7 +35,7 @@ class Explorer:
         self._draw = draw
         self._pictures = figures.new_pictures(panels)
         self._frames: dict[tuple, tuple[bytes, str]] = {}
-        self._live: dict[tuple, tuple[bytes, str]] = {}
+        self._live = Ahead(self._quick_frame, is_over=lambda: self.widget.comm is None)
         self.sliders = {
             name: ipywidgets.SelectionSlider(
                 options=[(_label(value), value) for value in values],
@@ -52,17 +54,20 @@ class Explorer:
         self.caption = ipywidgets.HTML(value=to_html(text))  # a Label would not wrap
         self.widget = ipywidgets.VBox([*map(_with_play, self.sliders.values()), self.image, self.caption])
         for slider in self.sliders.values():
-            slider.observe(self._redraw, names="value")
+            slider.observe(self._redraw, names="index")
 
     def frame(self, **values: object) -> tuple[bytes, str]:
         """The PNG and the line of text for one value of each control, kept once drawn."""
-        return self._once(self._frames, values, figures.to_png)
-
-    def _once(self, kept: dict, values: Mapping[str, object], encode: Encode) -> tuple[bytes, str]:
         key = tuple(values[name] for name in self.controls)
-        if key not in kept:
-            kept[key] = self._render(values, encode)
-        return kept[key]
+        if key not in self._frames:
+            self._frames[key] = self._render(values, figures.to_png)
+        return self._frames[key]
+
+    def _quick_frame(self, places: tuple[int, ...]) -> tuple[bytes, str]:
+        values = {name: self.controls[name][p] for name, p in zip(self.controls, places, strict=True)}
+        if tuple(values.values()) in self._frames:  # such as the start, or all after a `sweep`
+            return self.frame(**values)
+        return self._render(values, figures.to_quick_png)
 
     def _render(self, values: Mapping[str, object], encode: Encode) -> tuple[bytes, str]:
         png, text = self._drawn(self._pictures, values, encode)
@@ -77,11 +82,15 @@ class Explorer:
         self._draw(*pictures, **values)
         return encode(pictures[0]), " ".join(picture.alt for picture in pictures)
 
-    def _redraw(self, _: object) -> None:
-        values = {name: slider.value for name, slider in self.sliders.items()}
-        kept = tuple(values.values()) in self._frames  # such as the start, or all after a `sweep`
-        png, text = self.frame(**values) if kept else self._once(self._live, values, figures.to_quick_png)
-        self.image.value, self.caption.value = png, to_html(text)
+    def _redraw(self, change: Mapping[str, Any]) -> None:
+        with DRAWING:  # to the end: a move that came in later, in another thread, is also shown later
+            places = tuple(slider.index for slider in self.sliders.values())
+            png, text = self._live(places)
+            self.image.value, self.caption.value = png, to_html(text)
+        moved = list(self.sliders.values()).index(change["owner"])
+        step = 1 if change["new"] > change["old"] else -1
+        sizes = [len(values) for values in self.controls.values()]
+        self._live.plan(neighbours(sizes, places, moved, step))
 
     def sweep(self) -> list[tuple[dict, str]]:
         """Draw every value of every control, the others at their start: all values and lines of text.
@@ -150,9 +159,9 @@ def explore(
     Parameters
     ----------
     draw : callable
-        ``draw(ax, **values)`` draws with functions of `figures`, passing them ``ax``; the ``alt`` it gives
-        is the line of text below the picture, so it should state the numbers. With `panels` above 1, it
-        gets as many axes: ``draw(left, right, **values)``.
+        ``draw(ax, **values)`` draws with functions of `figures`, passing them ``ax``, and changes nothing else: after
+        a move the neighbours are drawn ahead (`ahead`). The ``alt`` it gives is the line of text below the picture,
+        so it should state the numbers. With `panels` above 1, it gets as many axes: ``draw(left, right, **values)``.
     start : mapping, optional
         Value that a control has at first, by name; its first one if left out.
     panels : int

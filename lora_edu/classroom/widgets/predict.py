@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import ipywidgets
 
@@ -58,7 +59,11 @@ class Prediction:
 
 
 def predict(
-    question: str, choices: Sequence[str] | None = None, answer: str | None = None, why: str = ""
+    question: str,
+    choices: Sequence[str] | None = None,
+    answer: str | None = None,
+    why: str = "",
+    **values: Any,
 ) -> Prediction:
     """Ask before the experiment; the answer opens once the learner has chosen.
 
@@ -74,6 +79,8 @@ def predict(
         The right one of `choices`.
     why : str
         One sentence, shown with the answer.
+    **values
+        With an id of a question about a model: the numbers of the model that is loaded. Choices and answer follow.
 
     Returns
     -------
@@ -83,8 +90,9 @@ def predict(
     Raises
     ------
     ValueError
-        If there is no such id, there are fewer than two choices, two are equal, or `answer` is none of them.
+        If there is no such id, it takes other values, there are fewer than two choices, two are equal, or `answer` is
+        none of them.
     """
     if choices is None and answer is None:
-        return Prediction(find_question(question))
+        return Prediction(find_question(question, **values))
     return Prediction(Question(question, tuple(choices or ()), answer or "", why))

@@ -7,26 +7,37 @@ bfloat16 safetensors, a configuration and a tokenizer, in a folder of the user's
 
 On the command line, ``python -m lora_edu.llm.base_model`` fetches the model and prints where it is.
 
+``catalog`` knows the larger models that the course proposes, from a hub, and ``download`` asks before they come.
 ``fetch`` downloads and keeps it, ``convert`` turns one format into the other, ``load`` gives model and tokenizer.
 """
 
+from lora_edu.llm.base_model.catalog import SHAPES, TIERS, Tier
+from lora_edu.llm.base_model.download import require_consent
 from lora_edu.llm.base_model.fetch import DEFAULT_NAME, cache_root, fetch_base_model, fetch_gguf
 from lora_edu.llm.base_model.load import (
     load_base_model,
     load_config,
     load_tokenizer,
+    locate,
+    make_ready,
     resolve_dtype,
     return_freed_memory,
 )
 
 __all__ = [
     "DEFAULT_NAME",
+    "SHAPES",
+    "TIERS",
+    "Tier",
     "cache_root",
     "fetch_base_model",
     "fetch_gguf",
     "load_base_model",
     "load_config",
     "load_tokenizer",
+    "locate",
+    "make_ready",
+    "require_consent",
     "resolve_dtype",
     "return_freed_memory",
 ]

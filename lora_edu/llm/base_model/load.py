@@ -5,13 +5,14 @@ torch and transformers are imported where they are used: the command that only f
 
 import ctypes
 import os
-import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lora_edu.llm.base_model.catalog import TIERS, require_recorded_shape
+from lora_edu.llm.base_model.download import is_hub_id, require_consent, require_disk
 from lora_edu.llm.base_model.fetch import DEFAULT_NAME, fetch_base_model
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def load_base_model(
     ----------
     name
         ``"smollm2-135m"`` (fetched when it is not on this machine yet), a local folder, or the id of a
-        model hub, ``"owner/model"``. Weights are read from safetensors only.
+        model hub, ``"owner/model"``. Weights are read from safetensors only. A hub's model shows bars while it is
+        fetched and read. One above 1 GB is fetched only after `require_consent` was told yes.
     dtype
         Of the weights, or, with ``quantization``, of what stays unquantized and of the arithmetic:
         float32, bfloat16 or float16, as a ``torch.dtype`` or its name. None: float32 on a CPU; on a
@@ -55,35 +57,65 @@ def load_base_model(
     ------
     TypeError, ValueError
         ``name``, ``dtype`` or ``quantization`` is not one of the above; quantization would leave out matrices that are
-        in no linear layer, such as a mixture's experts; the tokenizer can neither pad nor end a text; and what
-        `fetch_base_model` raises.
+        in no linear layer, such as a mixture's experts; the tokenizer can neither pad nor end a text; a model of
+        `TIERS` has another shape or dtype than was recorded; and what `fetch_base_model` raises.
+    PermissionError
+        More than 1 GB would be fetched from a hub, and nobody said yes.
     OSError
-        The hub has no such model with safetensors, or cannot be reached; and what `fetch_base_model` raises.
+        The hub has no such model with safetensors, or cannot be reached; its cache has no room; and what
+        `fetch_base_model` raises.
     """
     from transformers import AutoModelForCausalLM
 
     if quantization not in (None, "nf4"):
         raise ValueError(f"quantization must be None or 'nf4', got {quantization!r}")
     dtype = resolve_dtype(dtype)
-    source = resolve_name(name)
-    tokenizer = _tokenizer(source, name)
+    source = locate(name)
+    tokenizer = load_tokenizer(name)
     if quantization:
         _require_linear_layers(load_config(name))
     if _device().type == "cpu":
         _use_free_cores()
-    with _no_loading_bar(), _explain_hub_errors(name):
+    with nullcontext() if is_hub_id(name) else _no_loading_bar(), _explain_hub_errors(name):
         model = AutoModelForCausalLM.from_pretrained(
-            source,
+            **source,
             dtype=dtype,
             quantization_config=_nf4_config(dtype, quant_storage) if quantization else None,
             device_map={"": _device()},
-            use_safetensors=True,
         )
-    if quantization:
+    return make_ready(model, tokenizer), tokenizer
+
+
+def locate(name: str = DEFAULT_NAME) -> dict[str, Any]:
+    """Return where a model is, as the first arguments of transformers' ``from_pretrained``.
+
+    Before that the small one is fetched if it is not here, and a hub is asked for nothing that `load_base_model` would
+    not ask for: consent, disk and recorded shape come first. Weights are to be read from safetensors only.
+
+    Raises
+    ------
+    TypeError, ValueError, PermissionError, OSError
+        As `load_base_model`, of its name.
+    """
+    source = resolve_name(name)
+    if is_hub_id(name):
+        require_consent(name)
+        require_disk(name)
+    require_recorded_shape(name, load_config(name))
+    return {
+        "pretrained_model_name_or_path": source,
+        "revision": _revision(name),
+        "use_safetensors": True,
+    }
+
+
+def make_ready(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    """Return the model that transformers has loaded in eval mode, ready for greedy answers and for training."""
+    if getattr(model, "is_loaded_in_4bit", False):
         _avoid_cpu_repacking(model)
     return_freed_memory()
     _answer_greedily(model, tokenizer)
-    return model.eval(), tokenizer
+    return model.eval()
 
 
 def load_tokenizer(name: str = DEFAULT_NAME) -> "PreTrainedTokenizerBase":
@@ -95,7 +127,7 @@ def _tokenizer(source: Path | str, name: str) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     with _explain_hub_errors(name):
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=_revision(name))
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError(
@@ -111,7 +143,7 @@ def load_config(name: str = DEFAULT_NAME) -> "PretrainedConfig":
 
     source = resolve_name(name)
     with _explain_hub_errors(name):
-        return AutoConfig.from_pretrained(source)
+        return AutoConfig.from_pretrained(source, revision=_revision(name))
 
 
 def resolve_dtype(dtype: "torch.dtype | str | None") -> "torch.dtype":
@@ -124,10 +156,12 @@ def resolve_dtype(dtype: "torch.dtype | str | None") -> "torch.dtype":
     """
     import torch
 
+    from lora_edu.llm.machine import has_bfloat16
+
     if dtype is None:
         if not torch.cuda.is_available():
             return torch.float32
-        return torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+        return torch.bfloat16 if has_bfloat16() else torch.float16
     allowed = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if not isinstance(dtype, (str, torch.dtype)):
         raise TypeError(f"dtype must be a torch.dtype, its name or None, got {type(dtype).__name__}")
@@ -145,11 +179,16 @@ def resolve_name(name: str) -> Path | str:
         return fetch_base_model()
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if is_hub_id(name):
         return name
     raise ValueError(
         f"name must be {DEFAULT_NAME!r}, a folder that exists, or a hub id 'owner/model'; got {name!r}"
     )
+
+
+def _revision(name: str) -> str:
+    """The hub's commit that the course was pinned to, or the newest."""
+    return (TIERS[name].revision if name in TIERS else None) or "main"
 
 
 def _use_free_cores() -> None:
@@ -170,7 +209,10 @@ def _use_free_cores() -> None:
 def _device() -> "torch.device":
     import torch
 
+    from lora_edu.llm.machine import pretend
+
     if torch.cuda.is_available():
+        pretend()
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))  # set by accelerate launch
     return torch.device("cpu")
 

@@ -1,8 +1,8 @@
 """What a fine-tune costs in numbers and in bytes, and whether it fits, from a configuration alone."""
 
+from lora_edu.llm.base_model.catalog import SHAPES
 from lora_edu.llm.budget.count import (
     KINDS,
-    SHAPES,
     count_parameters,
     lora_parameter_count,
     parameters_by_kind,

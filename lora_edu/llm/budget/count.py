@@ -6,43 +6,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from lora_edu.llm.base_model.catalog import SHAPES
 from lora_edu.methods import _validate
 from lora_edu.methods.qlora import NF4Linear
-
-
-def _llama_like(
-    kind: str, vocabulary: int, hidden: int, mlp: int, layers: int, heads: int, kv: int, tied: bool
-):
-    return {
-        "model_type": kind,
-        "vocab_size": vocabulary,
-        "hidden_size": hidden,
-        "intermediate_size": mlp,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv,
-        "tie_word_embeddings": tied,
-    }
-
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "SmolLM2-135M": _llama_like("llama", 49_152, 576, 1_536, 30, 9, 3, tied=True),
-    "SmolLM2-360M": _llama_like("llama", 49_152, 960, 2_560, 32, 15, 5, tied=True),
-    "SmolLM2-1.7B": _llama_like("llama", 49_152, 2_048, 8_192, 24, 32, 32, tied=True),
-    "Llama-2-7B": _llama_like("llama", 32_000, 4_096, 11_008, 32, 32, 32, tied=False),
-    "Mistral-7B": _llama_like("mistral", 32_000, 4_096, 14_336, 32, 32, 8, tied=False),
-    "Qwen2.5-7B": _llama_like("qwen2", 152_064, 3_584, 18_944, 28, 28, 4, tied=False),
-    "GPT-3": {
-        "model_type": "gpt2",
-        "vocab_size": 50_257,
-        "n_positions": 2_048,
-        "n_embd": 12_288,
-        "n_layer": 96,
-        "n_head": 96,
-    },
-}
-"""Shapes that need no network: as each model's config.json gives them, and for GPT-3, which is built as GPT-2
-is, Brown et al. 2020 (arXiv 2005.14165), table 2.1."""
 
 KINDS: tuple[str, ...] = ("embeddings", "attention", "mlp", "norms", "head")
 

@@ -58,6 +58,9 @@ def memory_ledger(
     device: str = "cpu",
     micro_batches: int = 1,
     flash_attention: bool = True,
+    answers: int = 0,
+    prompt: int = 0,
+    new_tokens: int = 64,
 ) -> Ledger:
     """Predict the peak memory of a fine-tune by `lora_edu.llm.finetune`, from a configuration alone.
 
@@ -88,6 +91,9 @@ def memory_ledger(
     flash_attention
         Whether the GPU has a fused kernel for 16-bit grouped-query attention: compute capability 8.0 on. In float32
         none has.
+    answers, prompt, new_tokens
+        Conversations that are answered at once before and after training, tokens of the longest, and the most that
+        an answer adds. With 0 answers nothing is asked, and the ledger is that of the training.
 
     Returns
     -------
@@ -118,4 +124,5 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
         _validate.require(settings[name] in values, name, f"one of {', '.join(values)}", repr(settings[name]))
     _validate.floating_dtype("dtype", settings["dtype"])
     names = ("batch", "seq", "micro_batches", *(["r"] if settings["method"] != "full" else []))
-    return settings | {name: _validate.integer(name, settings[name], 1) for name in names}
+    least = dict.fromkeys(names, 1) | dict.fromkeys(("answers", "prompt", "new_tokens"), 0)
+    return settings | {name: _validate.integer(name, settings[name], low) for name, low in least.items()}

@@ -13,6 +13,9 @@ a layer's backward
     a fused kernel holds every score.
 the end of backward
     All gradients. Of a head that shares the embedding's weight there are three: its own, the embedding's, their sum.
+answering
+    No gradients, but the keys and values of every token so far, for each conversation that is answered at once. The
+    fine-tune asks before and after it trains, and its optimizer is still there.
 
 Let ``h, q, k, m`` be the features of the residual stream, the queries, the keys, the MLP; ``H`` the query heads;
 ``e`` the bytes of a number that a product gives; ``s`` in the stream (4 in QLoRA, whose norms are float32, else
@@ -56,6 +59,7 @@ TERMS = (
     "logits",
     "workspace",
     "process",
+    "key-value cache",
 )
 """``workspace``: what lives for a moment. ``process``: Python and the libraries, in memory that a CPU shares."""
 
@@ -93,12 +97,16 @@ class FineTune:
         device: str,
         micro_batches: int,
         flash_attention: bool,
+        answers: int,
+        prompt: int,
+        new_tokens: int,
     ):
         self.full, self.quantized = method == "full", method == "qlora"
         self.peft, self.on_gpu = backend == "peft", device == "cuda"
         self.eight_bit = optimizer == "paged_adamw_8bit"
         self.checkpointing, self.accumulates = gradient_checkpointing, micro_batches > 1
         self.seq, self.tokens, self.r = seq, batch * seq, r
+        self.answers, self.prompt, self.written = answers, prompt, prompt + new_tokens
         self.wide = dtype.itemsize
         self.stream = FLOAT32 if self.quantized else self.wide
         self.autocast = self.on_gpu and self.wide < FLOAT32
@@ -156,6 +164,28 @@ class FineTune:
         )
         # A head that shares the embedding's weight: its gradient, the embedding's, and the sum that is kept of them.
         yield self.standing() | {"gradients": gradients, "workspace": 2 * head_gradient * self.tied + library}
+        if self.answers:
+            logits = self.answers * self.vocabulary * (self.wide + FLOAT32)  # of each prompt's last token
+            read, write = self.cache(self.prompt), self.cache(self.written)
+            rest = {"logits": logits, "workspace": self.reading() + library}
+            yield self.standing() | rest | {"key-value cache": read}
+            rest = {"logits": logits, "workspace": self.writing() + library}
+            yield self.standing() | rest | {"key-value cache": write}
+
+    def cache(self, tokens: int) -> int:
+        """Keys and values of so many tokens in each conversation. Asked without autocast, they are as the stream."""
+        return 2 * self.layers * self.key * self.stream * self.answers * tokens
+
+    def reading(self) -> int:
+        """A layer's MLP over all prompts at once."""
+        stream = self.stream * (3 * self.mlp + 2 * self.hidden)
+        return self.answers * self.prompt * stream + self.dequantized()
+
+    def writing(self) -> int:
+        """A layer's keys and values copied: to append a token, and for every query head that shares them."""
+        layer = self.cache(self.written) // self.layers
+        repeated = layer * (self.query // self.key) if self.key < self.query else 0
+        return layer // 2 + repeated + self.dequantized()
 
     def standing(self) -> dict[str, int]:
         """What is there from the first step to the last."""

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
 from lora_edu.llm.budget.ledger import DEVICES, Ledger
+from lora_edu.llm.machine import GIB, free_gpu_bytes
 from lora_edu.methods import _validate
 
-GIB = 2**30
 MARGIN = {"cpu": 1.15, "cuda": 1.10}
 """What the ledger may be wrong by, and memory that an allocator holds without using it."""
 
@@ -67,8 +66,7 @@ def available_bytes(device: str = "cpu") -> int:
     and this process's resident memory. On a GPU it is free memory and what PyTorch's allocator holds unused.
     """
     if device == "cuda":
-        unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-        return torch.cuda.mem_get_info()[0] + unused
+        return free_gpu_bytes()
     free = min([psutil.virtual_memory().available, *_cgroup_free()])
     return free + psutil.Process().memory_info().rss
 
@@ -105,6 +103,9 @@ def _refusal(ledger: Ledger, device: str, limit: float, smaller: tuple[str, ...]
     knobs: dict[str, dict[str, Any]] = {
         f"sequences of {s['seq'] // 2} tokens (max_length)": {"seq": max(1, s["seq"] // 2)}
     }
+    if s["answers"] > 1:
+        half = s["answers"] // 2
+        knobs[f"{half} answers at once (eval_batch_size)"] = {"answers": half}
     if s["method"] != "qlora":
         knobs["method qlora"] = {"method": "qlora"}
     knobs |= {f"a smaller model, such as {name}": {"config": name} for name in smaller}

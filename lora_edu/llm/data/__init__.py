@@ -1,7 +1,8 @@
 """What is learned: the course's events and personas, and your own conversations, read and checked line by line.
 
-``events`` and ``personas`` are the course's data, ``conversations`` your own, ``extraction`` how a sentence is asked
-about and an answer counted, ``lines`` how any file of JSON Lines is read.
+``events`` and ``personas`` are the course's data. ``rows`` reads your own, ``conversations`` checks it, ``arrange``
+shares it out, ``doctor`` looks at it before a model does. ``extraction`` is how a sentence is asked about and an answer
+counted, ``dialogue`` how all turns of a conversation are scored, ``lines`` how any file of JSON Lines is read.
 """
 
 from lora_edu.llm.data.events import EVENT_FIELDS, load_events

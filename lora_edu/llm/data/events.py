@@ -75,7 +75,11 @@ def _to_choose_settings(train: list[dict[str, Any]]) -> tuple[list[dict[str, Any
 
 
 def _parse_event(line: str, place: str) -> dict[str, Any]:
-    record = parse_json(line, place)
+    return check_event(parse_json(line, place), place)
+
+
+def check_event(record: Any, place: str) -> dict[str, Any]:
+    """Return a line of the event data, or raise a ValueError that names `place` and what is wrong there."""
     require_keys(place, record, ("sentence", "event"), optional=("unseen_pattern",))
     sentence, event = record["sentence"], record["event"]
     require(is_text(sentence), f"{place}: sentence", "text", sentence)

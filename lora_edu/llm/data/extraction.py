@@ -6,16 +6,16 @@ Two of them know nothing of events and serve any conversation: `encode_turn` and
 """
 
 import json
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from lora_edu.llm.console import unfailing
+from lora_edu.llm.data.asking import NEW_TOKENS, answers_at_once, answers_cut, progress_bar
 from lora_edu.llm.data.chat_template import (
     Messages,
     context_length,
@@ -105,16 +105,36 @@ def encode_turn(tokenizer: Any, messages: Messages, answer: str) -> dict[str, li
     if whole.startswith(prompt) and whole.endswith(after):
         # What the template strips from the answer, or writes before it, the model must learn to.
         written = whole[len(prompt) : len(whole) - len(after)].removesuffix(end) + end
-    before, labels = _tokens(tokenizer, prompt), _tokens(tokenizer, written)
-    together = _tokens(tokenizer, prompt + written)
-    if together[: len(before)] == before:
-        # Some tokenizers put a space before what they read first: an answer is not first.
-        labels = together[len(before) :]
-    return {
-        "input_ids": before + labels,
-        "attention_mask": [1] * len(before + labels),
-        "labels": [IGNORE] * len(before) + labels,
-    }
+    return encode_segments(tokenizer, [(prompt, False), (written, True)])
+
+
+def encode_segments(tokenizer: Any, segments: Sequence[tuple[str, bool]]) -> dict[str, list[int]]:
+    """Return pieces of one text as token ids, labels on those that are scored.
+
+    Parameters
+    ----------
+    segments
+        In their order: a piece, and whether it is scored. No token reaches over the end of a piece, since a prompt
+        ends there when the model is asked.
+    """
+    ids, labels, text = [], [], ""
+    for piece, scored in segments:
+        text += piece
+        together, new = _tokens(tokenizer, text), _tokens(tokenizer, piece)
+        if together[: len(ids)] == ids:
+            # Some tokenizers put a space before what they read first: an answer is not first.
+            new = together[len(ids) :]
+        ids = ids + new
+        labels += new if scored else [IGNORE] * len(new)
+    return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
+
+
+def longest_prompt(tokenizer: Any, sentences: Sequence[str], examples: Sequence[dict] = ()) -> int:
+    """Return the tokens of the longest prompt that asks about one of these sentences."""
+    prompts = (
+        render(tokenizer, chat(sentence, examples), add_generation_prompt=True) for sentence in sentences
+    )
+    return max(len(_tokens(tokenizer, prompt)) for prompt in prompts)
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
@@ -127,7 +147,7 @@ def generate_answers(
     sentences: Sequence[str],
     examples: Sequence[dict] = (),
     batch_size: int = 25,
-    max_new_tokens: int = 64,
+    max_new_tokens: int = NEW_TOKENS,
     progress: str | None = None,
 ) -> list[str]:
     """Return the model's greedy answers, in the order of the sentences.
@@ -151,8 +171,7 @@ def generate_answers(
         model,
         tokenizer,
         [chat(sentence, examples) for sentence in sentences],
-        # About as many tokens at once as without examples.
-        batch_size=max(1, batch_size // (1 + len(examples))),
+        batch_size=answers_at_once(batch_size, examples),
         max_new_tokens=max_new_tokens,
         progress=progress,
     )
@@ -164,7 +183,7 @@ def generate_turns(
     tokenizer: Any,
     conversations: Sequence[Messages],
     batch_size: int = 25,
-    max_new_tokens: int = 64,
+    max_new_tokens: int = NEW_TOKENS,
     progress: str | None = None,
     adapter_names: Sequence[str] | None = None,
 ) -> list[str]:
@@ -195,6 +214,8 @@ def generate_turns(
         raise ValueError(
             f"adapter_names must be one a conversation, {len(conversations)}, got {len(adapter_names)}"
         )
+    if cut := answers_cut():
+        max_new_tokens = min(max_new_tokens, cut[1])
     was_training = model.training
     model.eval()
     turns: list[str] = []
@@ -223,6 +244,66 @@ def generate_turns(
     return turns
 
 
+@torch.no_grad()
+def stream_turn(
+    model: nn.Module, tokenizer: Any, messages: Messages, max_new_tokens: int = 256, at_once: int = 4
+) -> Iterator[str]:
+    """Yield the model's greedy next turn while it grows; at last the whole of it.
+
+    The text is that of `generate_turns`, which is asked for a few tokens at a time. No thread runs beside the reader:
+    who stops reading stops the model, and an error is raised where the text is read.
+
+    Parameters
+    ----------
+    model, tokenizer
+        A causal language model and its tokenizer.
+    messages
+        The conversation so far, as in `encode_turn`. The mark of a turn that was cut is not read to the model.
+    max_new_tokens
+        Length at which the turn is cut, in tokens, if the model's context does not end before. A turn that is cut
+        ends with ``... (cut at 256 tokens)``.
+    at_once
+        Tokens between two texts.
+
+    Raises
+    ------
+    ValueError
+        As in `generate_turns`.
+    """
+    turns = [turn | {"content": _CUT.sub("", turn["content"])} for turn in messages]
+    batch = tokenizer(
+        [render(tokenizer, turns, add_generation_prompt=True)], return_tensors="pt", add_special_tokens=False
+    ).to(model.device)
+    ids, prompt, cache = batch["input_ids"], batch["input_ids"].shape[1], None
+    most = min(max_new_tokens, _room(model, tokenizer, ids))
+    stops = stop_tokens(model, tokenizer, turns)
+    was_training = model.training
+    try:
+        while (written := ids.shape[1] - prompt) < most and not (written and int(ids[0, -1]) in stops):
+            model.eval()
+            output = cast(Any, model).generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                past_key_values=cache,
+                do_sample=False,
+                max_new_tokens=min(at_once, most - written),
+                eos_token_id=stops,
+                pad_token_id=tokenizer.pad_token_id,
+                use_cache=True,
+                return_dict_in_generate=True,
+            )
+            ids, cache = output.sequences, output.past_key_values
+            # Of a character that takes several tokens the first alone are no text yet.
+            yield tokenizer.decode(ids[0, prompt:], skip_special_tokens=True).removesuffix("\ufffd")
+    finally:
+        model.train(was_training)
+    text = tokenizer.decode(ids[0, prompt:], skip_special_tokens=True)
+    yield text if int(ids[0, -1]) in stops else f"{text} ... (cut at {most:,} tokens)"
+
+
+_CUT = re.compile(r" \.\.\. \(cut at [\d,]+ tokens\)$")
+
+
 def _room(model: Any, tokenizer: Any, input_ids: torch.Tensor) -> int:
     """Return how many tokens the model can still write after these; refuse what it cannot read."""
     require_known_tokens(tokenizer, model.config, int(input_ids.max()))
@@ -232,13 +313,6 @@ def _room(model: Any, tokenizer: Any, input_ids: torch.Tensor) -> int:
             f"conversations must be shorter than the model's context of {context} tokens, got one of {length}"
         )
     return context - length
-
-
-def progress_bar(total: int, title: str | None, initial: int = 0) -> tqdm:
-    """Return a bar of plain text, the same in a terminal, a notebook and a log; no title, no bar."""
-    return tqdm(
-        total=total, desc=title, initial=initial, disable=title is None, file=unfailing(), ascii=" -#"
-    )
 
 
 def exact_match(answers: Sequence[str], events: Sequence[dict[str, str]]) -> float:
@@ -253,7 +327,7 @@ def exact_match(answers: Sequence[str], events: Sequence[dict[str, str]]) -> flo
 def evaluate(
     model: nn.Module, tokenizer: Any, lines: Sequence[dict], progress: str | None = None, **generation: Any
 ) -> dict[str, Any]:
-    """Answer the sentences of a data set and count what is right.
+    """Answer the sentences of a data set and count what is right: all of them, or as many as `answers_cut` allows.
 
     Returns
     -------
@@ -261,6 +335,8 @@ def evaluate(
         ``exact_match`` (fraction 0 to 1), ``n``, ``answers`` (as generated), ``seconds``.
     """
     start = time.perf_counter()
+    if cut := answers_cut():
+        lines = lines[: cut[0]]
     answers = generate_answers(
         model, tokenizer, [line["sentence"] for line in lines], progress=progress, **generation
     )

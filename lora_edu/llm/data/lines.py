@@ -1,5 +1,6 @@
 """Files of JSON Lines, read and checked: what the course's own data and a learner's have in common."""
 
+import codecs
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,18 +30,40 @@ def own_file(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def read_text(file: Path) -> str:
+    """Return the UTF-8 text of a file, each line ended by a newline alone.
+
+    Raises
+    ------
+    ValueError
+        The file holds other bytes; the message names the first such line.
+    """
+    content = file.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(
+            f"{file} must be UTF-8 text, got other bytes: it begins as UTF-16 does. Save it as UTF-8"
+        )
+    try:
+        text = content.decode("utf-8-sig")  # some editors on Windows start a file with a mark
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(f"{file} must be UTF-8 text, got other bytes in line {line} ({error})") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def numbered_lines(file: Path) -> list[tuple[str, str]]:
+    """Return each line that is not blank, and a text that names file and number."""
+    # split, not splitlines: a JSON string may hold line separators other than the newline.
+    numbered = enumerate(read_text(file).split("\n"), start=1)
+    lines = [(line, f"{file}, line {number}") for number, line in numbered if line.strip()]
+    if not lines:
+        raise ValueError(f"{file} must hold at least one line, got none")
+    return lines
+
+
 def read_lines(file: Path, parse: Callable[[str, str], dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what `parse` makes of each line; it gets the line and a text that names file and number."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")  # some editors on Windows start a file with a mark
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} must be UTF-8 text, got other bytes ({error})") from error
-    # split, not splitlines: a JSON string may hold line separators other than the newline.
-    numbered = enumerate(text.split("\n"), start=1)
-    records = [parse(line, f"{file}, line {number}") for number, line in numbered if line.strip()]
-    if not records:
-        raise ValueError(f"{file} must hold at least one line, got none")
-    return records
+    return [parse(line, place) for line, place in numbered_lines(file)]
 
 
 def is_text(value: Any) -> bool:

@@ -2,11 +2,15 @@
 
     python -m lora_edu.llm.finetune --output build/runs/qlora
     python -m lora_edu.llm.finetune --output build/runs/mine --model auto --dataset mine.jsonl
+    python -m lora_edu.llm.finetune --output build/runs/hub --dataset owner/name --columns prompt=question \\
+        completion=answer --epochs 2 --over-length drop --validation-fraction 0.1 --patience 3
 
 A setting travels one way, through one file after the other:
 
 ``config``
     What the user says, checked when it is made.
+``reading``
+    The data: what is learned from, what is kept back for validation, what is asked.
 ``recipe``, ``plan``
     What machine, data and model make of it: dtype, optimizer, batch, memory (`lora_edu.llm.budget`), examples.
     Settled once, before a weight is loaded, and frozen. Below it nothing asks the machine again.

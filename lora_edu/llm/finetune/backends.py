@@ -59,7 +59,7 @@ class PeftBackend:
 
     def attach(self, model: Any, recipe: Recipe) -> PeftModel:
         if recipe.quantized:
-            _widen_residual_stream(model)
+            widen_residual_stream(model)
         lora = LoraConfig(
             r=recipe.lora.r,
             lora_alpha=cast(int, recipe.lora.lora_alpha),
@@ -102,7 +102,7 @@ class ScratchBackend:
         }
         if not recipe.quantized:
             return surgery.add_lora(model, lora.target_modules, **settings)
-        _widen_residual_stream(model)
+        widen_residual_stream(model)
         return surgery.add_qlora(model, lora.target_modules, compute_dtype=recipe.dtype, **settings)
 
     def save(self, model: Any, folder: Path) -> None:
@@ -144,7 +144,7 @@ def backend_of(method: str, backend: str) -> Backend:
     return ScratchBackend() if backend == "scratch" else PeftBackend()
 
 
-def _widen_residual_stream(model: Any) -> None:
+def widen_residual_stream(model: Any) -> None:
     """Make what passes between the layers float32, at the cost of the norms alone; no change in float32.
 
     A norm with a float32 weight gives float32, so each block adds float32 to the stream, which in float16 may

@@ -6,6 +6,7 @@ comes after it asks neither the machine nor the user again.
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,45 +15,24 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from lora_edu.llm.base_model import DEFAULT_NAME, load_config, load_tokenizer
+from lora_edu.llm.base_model import DEFAULT_NAME, TIERS, load_config, load_tokenizer, require_consent
+from lora_edu.llm.base_model.download import is_hub_id, require_disk
 from lora_edu.llm.budget import Ledger
-from lora_edu.llm.data.conversations import (
-    Conversation,
-    encode_conversations,
-    event_conversation,
-    load_conversations,
-)
-from lora_edu.llm.data.events import load_events
+from lora_edu.llm.data.asking import NEW_TOKENS, answers_at_once, answers_cut
+from lora_edu.llm.data.extraction import longest_prompt
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
-from lora_edu.llm.finetune.recipe import Recipe, choose_model, fit, make_recipe
+from lora_edu.llm.finetune.reading import Questions, encode_material, read_material
+from lora_edu.llm.finetune.recipe import Asking, Recipe, choose_model, fit, make_recipe, settle_rate
 from lora_edu.llm.threads import use_free_cores
+from lora_edu.llm.tiers import LARGE_RATE
 
-FEW_SHOT_EXAMPLES = 3
-
-_NOT_IDENTITY = ("output", "resume", "overwrite", "preflight", "train_file", "dataset", "test_file", "model")
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What the model is asked before and after: lines of the event data.
-
-    Attributes
-    ----------
-    before
-        Asked of the base as well.
-    worked
-        Worked examples for the base's second try.
-    seen, unseen
-        Asked afterwards: patterns that the training data has, and others.
-    batch_size
-        Sentences answered at once.
-    """
-
-    before: list[dict]
-    worked: list[dict]
-    seen: list[dict]
-    unseen: list[dict]
-    batch_size: int
+_NOT_IDENTITY = (
+    *("output", "resume", "overwrite", "preflight", "allow_download", "report_to", "model", "epochs"),
+    # What they come to is known by its content.
+    *("train_file", "dataset", "dataset_config", "split", "columns", "test_file", "system", "learn"),
+    *("max_length", "over_length", "validation_file", "validation_split", "validation_fraction"),
+)
+ALLOW_DOWNLOAD = "--allow-download (in Python: allow_download=True; in notebook 10: DOWNLOAD = True)"
 
 
 @dataclass(frozen=True)
@@ -69,10 +49,16 @@ class Plan:
         How each step is computed.
     examples
         Encoded training examples: ``input_ids``, ``attention_mask``, ``labels``.
+    validation
+        Such examples whose loss is measured at each checkpoint; empty without validation data.
+    patience
+        After how many validation losses without a new best the run stops; None: never.
     ledger
         Predicted memory, bytes by term; None where nothing was predicted.
     notes
         What was chosen or changed, and why: one sentence each.
+    report_to
+        ``"none"`` or ``"tensorboard"``.
     identity
         What makes two runs the same run, so that one may go on as the other: settings, and the data by its content.
     """
@@ -81,14 +67,24 @@ class Plan:
     folder: Path
     recipe: Recipe
     examples: list[dict[str, list[int]]]
+    validation: list[dict[str, list[int]]]
+    patience: int | None
     questions: Questions
     ledger: Ledger | None
     notes: tuple[str, ...]
+    report_to: str
     identity: dict[str, Any]
 
 
-def make_plan(config: FinetuneConfig) -> Plan:
+def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     """Settle a run; nothing is loaded but the tokenizer, nothing is written.
+
+    Parameters
+    ----------
+    config
+        What the user said.
+    loaded
+        Whether the base is in memory already.
 
     Raises
     ------
@@ -96,44 +92,78 @@ def make_plan(config: FinetuneConfig) -> Plan:
         A setting or a line of the data is wrong.
     MemoryError
         The run would not fit this machine; the message says what to change.
+    PermissionError
+        A model of more than 1 GB would be fetched, and ``allow_download`` is not set.
+    OSError
+        The disk has no room for it.
     """
     processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
     recipe = make_recipe(config, processes)
-    conversations, questions = _read_data(config)
+    material = read_material(config)
+    if recipe.sharded and material.validation:
+        raise ValueError("validation data must not be given with FSDP: a sharded run writes no checkpoints")
     notes = [] if recipe.device == "cuda" else [f"Computes with {use_free_cores()}."]
+    notes += material.notes
     if recipe.model == AUTO:
         # The course's tokenizer needs no hub, and one tokenizer counts about as many tokens as another.
-        examples = encode_conversations(load_tokenizer(DEFAULT_NAME), conversations, config.max_length)
-        recipe = replace(recipe, model=choose_model(recipe, _longest(examples)))
-        notes.append(f"Model: {recipe.model}")
+        counted = load_tokenizer(DEFAULT_NAME), load_config(DEFAULT_NAME)
+        examples, _ = encode_material(config, material.train, *counted, "training")
+        asking = _asking(counted[0], material.questions)
+        model = choose_model(recipe, _longest(examples), asking)
+        recipe = replace(recipe, model=model, learning_rate=settle_rate(config, model))
+        tier = TIERS[model]
+        notes.append(f"Model: {model} ({tier.download / 1e9:.1f} GB to download once, {tier.licence})")
+    if is_hub_id(recipe.model) and not loaded:
+        require_consent(recipe.model, config.allow_download, ALLOW_DOWNLOAD)
+        require_disk(recipe.model)
+    if config.learning_rate is None and recipe.learning_rate == LARGE_RATE:
+        notes.append(
+            f"Learning rate {LARGE_RATE:g}: the model has a billion parameters or more. (learning_rate changes it.)"
+        )
     tokenizer, model_config = load_tokenizer(recipe.model), load_config(recipe.model)
-    examples = encode_conversations(tokenizer, conversations, config.max_length, model_config)
-    identity = _identity(config, recipe, examples, questions)
+    examples, changed = encode_material(config, material.train, tokenizer, model_config, "training")
+    validation, more = encode_material(config, material.validation, tokenizer, model_config, "validation")
+    notes += changed + more
+    recipe = replace(recipe, steps=config.steps or _steps_of(config, recipe, len(examples)))
+    identity = _identity(config, recipe, examples, validation, material.questions)
     ledger = None
     if config.preflight:
-        recipe, ledger, changed = fit(recipe, _longest(examples))
+        asking = _asking(tokenizer, material.questions)
+        recipe, ledger, changed = fit(recipe, _longest(examples + validation), asking, loaded)
         notes += changed
     folder = Path(config.output).expanduser().absolute()
-    return Plan(config, folder, recipe, examples, questions, ledger, tuple(notes), identity)
-
-
-def _read_data(config: FinetuneConfig) -> tuple[list[Conversation], Questions]:
-    if config.dataset is None:
-        train = load_events("train", _expanded(config.train_file))
-        conversations = [event_conversation(line) for line in train]
-        worked, test = train[:FEW_SHOT_EXAMPLES], load_events("test", _expanded(config.test_file))
-    else:
-        conversations, worked = load_conversations(str(_expanded(config.dataset))), []
-        test = load_events("test", _expanded(config.test_file)) if config.test_file else []
-    seen = [line for line in test if not line.get("unseen_pattern")][: config.test_events]
-    unseen = [line for line in test if line.get("unseen_pattern")][: config.test_events]
-    return conversations, Questions(
-        seen[: config.before_events], worked, seen, unseen, config.eval_batch_size
+    return Plan(
+        config,
+        folder,
+        recipe,
+        examples,
+        validation,
+        config.patience,
+        material.questions,
+        ledger,
+        tuple(notes),
+        config.report_to,
+        identity,
     )
 
 
-def _expanded(path: str | None) -> str | None:
-    return str(Path(path).expanduser()) if path and path.startswith("~") else path
+def _asking(tokenizer: Any, questions: Questions) -> Asking:
+    """What the run will ask, as far as memory depends on it: the questions that hold most tokens at once."""
+    new_tokens = min(NEW_TOKENS, (answers_cut() or (0, NEW_TOKENS))[1])
+    kinds = []
+    for lines, worked in ((questions.seen + questions.unseen, []), (questions.before, questions.worked)):
+        if lines:
+            answers = min(len(lines), answers_at_once(questions.batch_size, worked))
+            prompt = longest_prompt(tokenizer, [line["sentence"] for line in lines], worked)
+            kinds.append(Asking(answers, prompt, new_tokens))
+    return max(
+        kinds, key=lambda asking: asking.answers * (asking.prompt + asking.new_tokens), default=Asking()
+    )
+
+
+def _steps_of(config: FinetuneConfig, recipe: Recipe, rows: int) -> int:
+    """Return how many optimizer steps the epochs take; the last step of each may see fewer rows."""
+    return math.ceil((config.epochs or 0) * math.ceil(rows / recipe.batch_size))
 
 
 def _longest(examples: Sequence[dict[str, list[int]]]) -> int:
@@ -141,16 +171,26 @@ def _longest(examples: Sequence[dict[str, list[int]]]) -> int:
 
 
 def _identity(
-    config: FinetuneConfig, recipe: Recipe, examples: list[dict[str, list[int]]], questions: Questions
+    config: FinetuneConfig,
+    recipe: Recipe,
+    examples: list[dict[str, list[int]]],
+    validation: list[dict[str, list[int]]],
+    questions: Questions,
 ) -> dict[str, Any]:
     """Files count by what they hold, not by their names; ``auto`` by what it became."""
     settings = {key: value for key, value in asdict(config).items() if key not in _NOT_IDENTITY}
-    became = {"dtype": str(recipe.dtype).removeprefix("torch."), "optimizer": recipe.optimizer}
-    return (
-        settings
-        | became
-        | {"training_data_sha256": _sha256(examples), "test_data_sha256": _sha256(asdict(questions))}
-    )
+    became = {
+        "dtype": str(recipe.dtype).removeprefix("torch."),
+        "optimizer": recipe.optimizer,
+        "learning_rate": recipe.learning_rate,
+        "steps": recipe.steps,
+    }
+    content = {
+        "training_data_sha256": _sha256(examples),
+        "validation_data_sha256": _sha256(validation) if validation else None,
+        "test_data_sha256": _sha256(asdict(questions)),
+    }
+    return settings | became | content
 
 
 def _sha256(content: Any) -> str:

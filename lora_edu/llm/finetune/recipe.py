@@ -8,22 +8,49 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lora_edu.llm.base_model import DEFAULT_NAME, load_config, resolve_dtype
-from lora_edu.llm.budget import ARCHITECTURES, Ledger, count_parameters, memory_ledger, preflight
+from lora_edu.llm.base_model import SHAPES, TIERS, load_config, resolve_dtype
+from lora_edu.llm.budget import (
+    ARCHITECTURES,
+    Ledger,
+    available_bytes,
+    count_parameters,
+    memory_ledger,
+    preflight,
+)
 from lora_edu.llm.budget.preflight import GIB, changes
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
 from lora_edu.llm.finetune.sharding import is_sharded, require_shardable
+from lora_edu.llm.machine import has_bfloat16
 from lora_edu.llm.surgery import ALL_LINEAR
+from lora_edu.llm.tiers import learning_rate
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-TIERS = {
-    "Qwen/Qwen2.5-7B-Instruct": "Qwen2.5-7B",
-    "HuggingFaceTB/SmolLM2-1.7B-Instruct": "SmolLM2-1.7B",
-    DEFAULT_NAME: "SmolLM2-135M",
-}
-"""What ``--model auto`` chooses from, the largest first, and the recorded shape of each. On a CPU: the last."""
+FULL_RATE = 2e-5
+"""The peak learning rate of a full fine-tune where none is given."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What is asked before and after training, as far as memory depends on it.
+
+    Attributes
+    ----------
+    answers
+        Conversations answered at once; 0: nothing is asked.
+    prompt
+        Tokens of the longest.
+    new_tokens
+        The most that an answer adds.
+    """
+
+    answers: int = 0
+    prompt: int = 0
+    new_tokens: int = 64
+
+
+NOTHING_ASKED = Asking()
 
 
 @dataclass(frozen=True)
@@ -131,8 +158,8 @@ def make_recipe(config: FinetuneConfig, processes: int = 1) -> Recipe:
             config.use_rslora,
         ),
         optimizer=choose_optimizer(config),
-        steps=config.steps,
-        learning_rate=float(config.learning_rate or 0),
+        steps=config.steps or 0,  # of epochs the plan counts them, once it has the rows
+        learning_rate=settle_rate(config, config.model),
         warmup_steps=config.warmup_steps,
         batch_size=config.batch_size,
         micro_batch_size=config.micro_batch_size,
@@ -142,8 +169,22 @@ def make_recipe(config: FinetuneConfig, processes: int = 1) -> Recipe:
         processes=processes,
         sharded=sharded,
         device="cuda" if on_gpu else "cpu",
-        fused_attention=not on_gpu or torch.cuda.get_device_capability() >= (8, 0),
+        fused_attention=not on_gpu or has_bfloat16(),
     )
+
+
+def settle_rate(config: FinetuneConfig, model: str) -> float:
+    """Return the peak learning rate: what was asked for, or what suits the method and the size of `model`.
+
+    Of ``auto`` no size is known yet: it is taken for a small one until a model is chosen.
+    """
+    if config.learning_rate is not None:
+        return config.learning_rate
+    if config.method == "full":
+        return FULL_RATE
+    if model == AUTO:
+        return learning_rate(1)
+    return learning_rate(model if model in TIERS or model in SHAPES else load_config(model))
 
 
 def compute_dtype(config: FinetuneConfig) -> torch.dtype:
@@ -165,27 +206,39 @@ def choose_optimizer(config: FinetuneConfig) -> str:
     return "paged_adamw_8bit" if paged else "adamw"
 
 
-def choose_model(recipe: Recipe, seq: int) -> str:
+def choose_model(recipe: Recipe, seq: int, asking: Asking = NOTHING_ASKED) -> str:
     """Return the largest of `TIERS` that fits the GPU as `recipe` asks; on a CPU the smallest.
+
+    One that is said to be risky in float16 is left out where float16 is computed in.
 
     Parameters
     ----------
     seq
         Tokens of the longest training example.
     """
-    names = list(TIERS)
-    if recipe.device == "cuda":
-        for name in names[:-1]:
-            try:
-                preflight(predict_memory(recipe, TIERS[name], seq), recipe.device)
-            except MemoryError:
-                continue
-            return name
-    return names[-1]
+    smallest, *larger = TIERS.values()
+    for tier in reversed(larger) if recipe.device == "cuda" else ():
+        if recipe.dtype == torch.float16 and tier.risky_in_float16:
+            continue
+        try:
+            preflight(predict_memory(recipe, tier.shape, seq, asking), recipe.device)
+        except MemoryError:
+            continue
+        return tier.name
+    return smallest.name
 
 
-def fit(recipe: Recipe, seq: int) -> tuple[Recipe, Ledger | None, list[str]]:
+def fit(
+    recipe: Recipe, seq: int, asking: Asking = NOTHING_ASKED, loaded: bool = False
+) -> tuple[Recipe, Ledger | None, list[str]]:
     """Return the recipe that fits this machine, the memory it will take, and in words what was changed.
+
+    Parameters
+    ----------
+    seq
+        Tokens of the longest training example.
+    loaded
+        Whether the base is in memory already.
 
     Raises
     ------
@@ -197,10 +250,10 @@ def fit(recipe: Recipe, seq: int) -> tuple[Recipe, Ledger | None, list[str]]:
         kinds = ", ".join(ARCHITECTURES)
         unknown = f"Memory is not predicted for {model_config.model_type} models, only for {kinds}."
         return recipe, None, [unknown]
-    asked = predict_memory(recipe, model_config, seq)
+    asked = predict_memory(recipe, model_config, seq, asking)
     parameters = count_parameters(model_config)
-    smaller = tuple(shape for shape in TIERS.values() if count_parameters(shape) < parameters)
-    fitting = preflight(asked, recipe.device, smaller=smaller)
+    smaller = tuple(tier.shape for tier in reversed(TIERS.values()) if tier.parameters < parameters)
+    fitting = preflight(asked, recipe.device, _available(asked, loaded), smaller)
     notes = []
     if changed := changes(asked, fitting):
         notes.append(
@@ -213,8 +266,17 @@ def fit(recipe: Recipe, seq: int) -> tuple[Recipe, Ledger | None, list[str]]:
     return adjusted, fitting, notes
 
 
-def predict_memory(recipe: Recipe, model_config: "PretrainedConfig | str", seq: int) -> Ledger:
-    """Return the memory ledger of a run on this machine, for sequences of `seq` tokens."""
+def _available(asked: Ledger, loaded: bool) -> int:
+    """Bytes that the run may fill. On a GPU, a base that is there already would count as used by another."""
+    there = asked["weights"] + asked["quantization constants"]
+    device = asked.settings["device"]
+    return available_bytes(device) + (there if loaded and device == "cuda" else 0)
+
+
+def predict_memory(
+    recipe: Recipe, model_config: "PretrainedConfig | str", seq: int, asking: Asking = NOTHING_ASKED
+) -> Ledger:
+    """Return the memory ledger of a run on this machine, for sequences of `seq` tokens and what is asked."""
     return memory_ledger(
         model_config,
         recipe.method,
@@ -229,4 +291,7 @@ def predict_memory(recipe: Recipe, model_config: "PretrainedConfig | str", seq: 
         recipe.device,
         recipe.micro_batches,
         recipe.fused_attention,
+        asking.answers,
+        asking.prompt,
+        asking.new_tokens,
     )

@@ -10,6 +10,10 @@ the last two are None where the base was sharded over GPUs;
 ``notes``: what was chosen or changed to suit the machine, one sentence each;
 ``predicted_memory_bytes``: by term, before anything was loaded; None without a preflight;
 ``trainable_parameters``; ``losses`` (nats a label token, one an optimizer step); ``resumed_from_step``;
+``eval_losses``: with validation data, ``step`` and ``loss`` (nats a label token, averaged over each row, then over the
+rows) before the first step and at each checkpoint, else empty; ``kept_step``: whose weights were saved, with validation
+data those of the lowest loss after a step, else the last; ``stopped_early``: whether ``patience`` ended the run before
+its last step;
 ``exact_match_before`` and ``exact_match_before_few_shot`` (the base on the first seen-pattern events, without
 and with worked examples in its prompt), ``exact_match`` (seen patterns) and ``exact_match_unseen``: fractions
 0 to 1, None where nothing was asked (with ``dataset`` only a ``test_file`` is); ``n``: how many events stand
@@ -17,8 +21,9 @@ behind each;
 ``seconds``: ``before``, ``train`` (since the last resume), ``step`` (an optimizer step's median; None for one
 step), ``answers``, ``answers_unseen``;
 ``processes``: how many shared each step's sentences;
-``peak_memory_bytes`` (resident, this process), ``peak_gpu_memory_bytes`` (this process) and
-``training_peak_gpu_memory_bytes`` (each process's while it trained); both None on a CPU;
+``peak_memory_bytes`` (resident, this process), ``peak_gpu_memory_bytes`` and ``peak_gpu_reserved_bytes`` (this process:
+tensors, and what PyTorch's allocator held for them; paged optimizer state is in neither) and
+``training_peak_gpu_memory_bytes`` (each process's while it trained); all three None on a CPU;
 ``answers``: one entry a test event, with ``sentence``, ``event``, ``answer``, ``correct``, ``unseen_pattern``
 and, where the base was asked, ``before``.
 """
@@ -35,7 +40,8 @@ from torch import Tensor
 from lora_edu.llm import surgery
 from lora_edu.llm.data.extraction import parse_event
 from lora_edu.llm.finetune.backends import Backend
-from lora_edu.llm.finetune.plan import FEW_SHOT_EXAMPLES, Plan
+from lora_edu.llm.finetune.plan import Plan
+from lora_edu.llm.finetune.reading import FEW_SHOT_EXAMPLES
 from lora_edu.llm.provenance import provenance
 
 NOT_ASKED: dict[str, Any] = {"exact_match": None, "n": 0, "answers": [], "seconds": 0.0}
@@ -88,9 +94,10 @@ def build_record(
     base
         The entry of that name.
     training
-        ``trainable_parameters``, ``losses``, ``resumed_from_step``, and ``train`` and ``step`` in seconds.
+        ``trainable_parameters``, ``losses``, ``eval_losses``, ``kept_step``, ``stopped_early``,
+        ``resumed_from_step``, and ``train`` and ``step`` in seconds.
     peaks
-        The entries ``peak_gpu_memory_bytes`` and ``training_peak_gpu_memory_bytes``.
+        The entries ``peak_gpu_memory_bytes``, ``peak_gpu_reserved_bytes`` and ``training_peak_gpu_memory_bytes``.
     """
     seconds = {key: training.pop(key) for key in ("train", "step")}
     return {
@@ -124,7 +131,8 @@ def build_record(
 
 def _settings_as_run(plan: Plan) -> dict[str, Any]:
     recipe = plan.recipe
-    became = {name: getattr(recipe, name) for name in ("model", "micro_batch_size", "gradient_checkpointing")}
+    settled = ("model", "steps", "learning_rate", "micro_batch_size", "gradient_checkpointing")
+    became = {name: getattr(recipe, name) for name in settled}
     return asdict(plan.config) | became
 
 
@@ -180,9 +188,28 @@ def summary(record: dict[str, Any]) -> str:
         if losses
         else []
     )
+    if record.get("eval_losses"):
+        first, kept = record["eval_losses"][0], record["kept_step"]
+        best = next(e["loss"] for e in record["eval_losses"] if e["step"] == kept)
+        early = ", stopped early" if record["stopped_early"] else ""
+        start = f"validation loss {first['loss']:.3f} at step {first['step']}"
+        lines.append(f"{start}, {best:.3f} at step {kept}, which is kept{early}")
     asked = f", answers {seconds['answers']:.0f} s" if len(lines) > 1 else ""
-    kind, peak = "memory", record["peak_memory_bytes"]
-    if record["peak_gpu_memory_bytes"]:
-        kind, peak = "GPU memory", record["peak_gpu_memory_bytes"]
-    memory = f"peak {kind} {peak / 2**30:.2f} GiB"
-    return "\n".join([*lines, f"training {seconds['train']:.0f} s{asked}, {memory}"])
+    return "\n".join([*lines, f"training {seconds['train']:.0f} s{asked}", *memory_lines(record)])
+
+
+def memory_lines(record: dict[str, Any]) -> list[str]:
+    """Return the run's peaks in words, beside what was predicted of the same memory.
+
+    On a GPU the ledger speaks of the GPU's memory, and the host's stands on a line of its own.
+    """
+    terms = record.get("predicted_memory_bytes")
+    predicted = f"; {sum(terms.values()) / 2**30:.2f} GiB predicted" if terms else ""
+    host = f"{record['peak_memory_bytes'] / 2**30:.2f} GiB"
+    if not record["peak_gpu_memory_bytes"]:
+        return [f"peak memory {host}{predicted}"]
+    allocated = f"peak GPU memory {record['peak_gpu_memory_bytes'] / 2**30:.2f} GiB allocated"
+    # Records of earlier runs do not know what was reserved.
+    reserved = record.get("peak_gpu_reserved_bytes")
+    held = f", {reserved / 2**30:.2f} GiB reserved" if reserved else ""
+    return [f"{allocated}{held}{predicted}", f"peak host memory {host}"]

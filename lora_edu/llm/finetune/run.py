@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
@@ -35,13 +36,16 @@ class Run:
     tokenizer: Any
 
 
-def finetune(config: FinetuneConfig) -> Run:
+def finetune(config: FinetuneConfig, loaded: tuple[Any, Any] | None = None) -> Run:
     """Train, count what the model gets right before and after, and record it.
 
     Parameters
     ----------
     config
         The settings.
+    loaded
+        The base and its tokenizer, as `load_base_model` gave them for this model and dtype, so that a large one need
+        not be read again. The run puts its adapter into it. None: they are loaded here.
 
     Returns
     -------
@@ -52,26 +56,32 @@ def finetune(config: FinetuneConfig) -> Run:
     ------
     ValueError
         If a setting or a data file is wrong, or the output folder holds another run, files of others, or a run that
-        is alive. What the folder holds is then as it was.
+        is alive; or `loaded` is not the base that the settings ask for. What the folder holds is then as it was.
+    PermissionError
+        A model of more than 1 GB would be fetched from a hub, and ``allow_download`` is not set.
     MemoryError
         If the run would not fit this machine; the message says what to change.
     DivergedError
         At the first loss that is not finite. The last good checkpoint is kept.
     """
-    plan = make_plan(config)
+    plan = make_plan(config, loaded is not None)
+    if loaded is not None:
+        _require_base(plan, loaded[0])
     if not PartialState().is_main_process:
-        return _run(plan, None)
+        return _run(plan, None, loaded)
     for note in plan.notes:
         say(note)
     with open_run_folder(plan) as folder:
-        return _run(plan, folder)
+        return _run(plan, folder, loaded)
 
 
-def _run(plan: Plan, folder: RunFolder | None) -> Run:
+def _run(plan: Plan, folder: RunFolder | None, loaded: tuple[Any, Any] | None) -> Run:
     """Do what the plan says; `folder` is the main process's alone."""
     process, backend = PartialState(), backend_of(plan.recipe.method, plan.recipe.backend)
     [finished] = broadcast_object_list([folder.finished() if folder else None])
-    model, tokenizer = _load(plan, backend)
+    if plan.recipe.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # of what was done before in this process
+    model, tokenizer = _load(plan, backend, loaded)
     parameters = count_parameters(model)
     model = _attach(model, plan, backend)
     base = base_fingerprint(backend, model, tokenizer)
@@ -86,8 +96,18 @@ def _run(plan: Plan, folder: RunFolder | None) -> Run:
         checkpoint = folder.newest_checkpoint()
     [checkpoint] = broadcast_object_list([checkpoint])
 
-    trainer = make_trainer(plan.recipe, backend, model, tokenizer, plan.examples, plan.folder)
-    seconds = _train(trainer, backend, checkpoint)
+    trainer = make_trainer(
+        plan.recipe,
+        backend,
+        model,
+        tokenizer,
+        plan.examples,
+        plan.folder,
+        plan.validation,
+        plan.patience,
+        plan.report_to,
+    )
+    seconds = _train(trainer, checkpoint)
     training_peaks = gather_object([trainer.gpu_peak.now()])
     # Asked without autocast afterwards, as it was before.
     model = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
@@ -102,14 +122,13 @@ def _run(plan: Plan, folder: RunFolder | None) -> Run:
             _ask_after(plan, before, model, tokenizer),
             {
                 "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-                "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+                **_losses(trainer),
                 "resumed_from_step": step_of(checkpoint) if checkpoint else None,
                 "train": seconds,
                 "step": trainer.progress.step_seconds(),
             },
             {
-                "peak_gpu_memory_bytes": max(trainer.gpu_peak.before_training, trainer.gpu_peak.now())
-                or None,
+                **trainer.gpu_peak.of_the_run(),
                 "training_peak_gpu_memory_bytes": training_peaks if any(training_peaks) else None,
             },
         )
@@ -118,9 +137,25 @@ def _run(plan: Plan, folder: RunFolder | None) -> Run:
     return run
 
 
-def _load(plan: Plan, backend: Backend) -> tuple[Any, Any]:
+def _require_base(plan: Plan, model: Any) -> None:
+    """Refuse a loaded model that is not the plain base that the recipe would load."""
+    recipe = plan.recipe
+    plain = recipe.backend == "peft" and recipe.method != "full"
+    in_4_bits = bool(getattr(model, "is_loaded_in_4bit", False))
+    adapted = any("lora" in name for name, _ in model.named_parameters())
+    head = model.get_output_embeddings()
+    if not plain or adapted or in_4_bits != recipe.quantized or head.weight.dtype != recipe.dtype:
+        asked = f"{'in 4 bits' if recipe.quantized else 'not quantized'}, {recipe.dtype}, without an adapter"
+        found = f"{'in 4 bits' if in_4_bits else 'not quantized'}, {head.weight.dtype}"
+        raise ValueError(
+            f"loaded must be the base of a LoRA or QLoRA run of the backend peft, {asked}; got one {found}"
+            f"{', with an adapter' if adapted else ''}, for method {recipe.method!r} and backend {recipe.backend!r}"
+        )
+
+
+def _load(plan: Plan, backend: Backend, loaded: tuple[Any, Any] | None) -> tuple[Any, Any]:
     """Return the base and its tokenizer, if the adapter's layers are there."""
-    model, tokenizer = backend.load(plan.recipe)
+    model, tokenizer = loaded or backend.load(plan.recipe)
     if plan.recipe.method != "full":
         lora = plan.recipe.lora
         choose_layers(model, lora.target_modules, lora.r)  # the same refusals whatever the backend
@@ -135,17 +170,28 @@ def _attach(model: Any, plan: Plan, backend: Backend) -> Any:
     return model
 
 
-def _train(trainer: CourseTrainer, backend: Backend, checkpoint: Path | None) -> float:
+def _train(trainer: CourseTrainer, checkpoint: Path | None) -> float:
     """Train from the beginning or from a checkpoint; return the seconds that it took."""
     start = time.perf_counter()
-    if checkpoint and step_of(checkpoint) == trainer.args.max_steps:
-        # Every step is done. Trainer would begin one more.
-        backend.restore(trainer.model, checkpoint)
-        trainer.state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    else:
+    # Where every step is done, Trainer would begin one more.
+    if checkpoint is None or not trainer.take_over(checkpoint):
+        trainer.args.eval_on_start = checkpoint is None and trainer.args.load_best_model_at_end
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.require_finite_weights()
     return time.perf_counter() - start
+
+
+def _losses(trainer: CourseTrainer) -> dict[str, Any]:
+    """Return the record's entries of the losses, and of what was kept."""
+    history = trainer.state.log_history
+    return {
+        "losses": [entry["loss"] for entry in history if "loss" in entry],
+        "eval_losses": [
+            {"step": entry["step"], "loss": entry["eval_loss"]} for entry in history if "eval_loss" in entry
+        ],
+        "kept_step": trainer.kept_step,
+        "stopped_early": trainer.state.global_step < trainer.args.max_steps,
+    }
 
 
 def _save(plan: Plan, backend: Backend, model: Any, tokenizer: Any) -> None:

@@ -27,6 +27,7 @@ _BASE = "base_weights_sha256"
 _OUR_KEYS = {"method", "backend", "micro_batch_size", "before_events"}
 _CONTENT = {
     "training_data_sha256": "the training data has changed",
+    "validation_data_sha256": "the validation data has changed",
     "test_data_sha256": "the test data has changed",
     _BASE: "the base model's weights have changed",
 }
@@ -174,6 +175,11 @@ def mark_complete(checkpoint: Path) -> None:
     """Write a checkpoint's last file, size and hash of each other: a kill before it leaves nothing to trust."""
     files = {path.name: _fingerprint(path) for path in sorted(checkpoint.iterdir()) if path.name != COMPLETE}
     write_json(checkpoint / COMPLETE, files)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is there as it was written."""
+    return _damage(checkpoint) is None
 
 
 def step_of(checkpoint: Path) -> int | None:

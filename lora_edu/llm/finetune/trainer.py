@@ -1,7 +1,8 @@
 """transformers' Trainer as the course runs it: what trains is what is saved, and a diverged run stops.
 
 The loop is Trainer's over accelerate. Ours are checkpoints that are trusted only when whole, one line of progress,
-the peak of the GPU's memory, and the refusal to go on from a number that is none.
+the peak of the GPU's memory, the refusal to go on from a number that is none, and a validation loss that changes
+nothing of the training but what is kept of it.
 """
 
 import itertools
@@ -18,13 +19,21 @@ import torch
 import transformers
 from accelerate import PartialState
 from torch import nn
-from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainerCallback
+from transformers import (
+    DataCollatorForSeq2Seq,
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+)
 
-from lora_edu.llm.data.extraction import progress_bar
+from lora_edu.llm.console import say
+from lora_edu.llm.data.asking import progress_bar
 from lora_edu.llm.files import explain_full_disk
 from lora_edu.llm.finetune.backends import Backend
 from lora_edu.llm.finetune.recipe import Recipe
-from lora_edu.llm.finetune.run_folder import mark_complete
+from lora_edu.llm.finetune.run_folder import is_whole, mark_complete, step_of
 
 
 class DivergedError(ArithmeticError):
@@ -44,6 +53,7 @@ class CourseTrainer(Trainer):
     def __init__(self, backend: Backend, recipe: Recipe, **arguments: Any):
         super().__init__(**arguments)
         self._backend, self._recipe = backend, recipe
+        self._best_step: int | None = None
         self.progress, self.gpu_peak = _Progress(), _GpuPeak(recipe.device == "cuda")
         self.add_callback(self.gpu_peak)
         self.add_callback(_StopWhenDiverged(recipe))
@@ -73,6 +83,42 @@ class CourseTrainer(Trainer):
             self.accelerator.unwrap_model(self.model), Path(cast(str, output_dir or self.args.output_dir))
         )
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Return the validation loss; the random numbers of the training go on as if it had not been asked."""
+        with torch.random.fork_rng([torch.cuda.current_device()] if self._recipe.device == "cuda" else []):
+            return super().evaluate(*args, **kwargs)
+
+    def take_over(self, checkpoint: Path) -> bool:
+        """Make the state of a checkpoint ours if nothing was left to train after it; return whether."""
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        early = cast(Any, state.stateful_callbacks).get(
+            "EarlyStoppingCallback", {"args": {}, "attributes": {}}
+        )
+        waited = early["attributes"].get("early_stopping_patience_counter", 0)
+        if state.global_step < self.args.max_steps and waited < early["args"].get(
+            "early_stopping_patience", math.inf
+        ):
+            return False
+        self._backend.restore(self.model, checkpoint)
+        self.state = state
+        if self.args.load_best_model_at_end:
+            self._load_best_model()
+        return True
+
+    @property
+    def kept_step(self) -> int:
+        """The step whose weights the model has after training."""
+        return self._best_step or self.state.global_step
+
+    def _load_best_model(self) -> None:
+        self.accelerator.wait_for_everyone()
+        best = Path(cast(str, self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+        if not is_whole(best):
+            say(f"Checkpoint {best}, the best, is damaged: the last one is kept.")
+            return
+        self._backend.restore(self.accelerator.unwrap_model(self.model), best)
+        self._best_step = step_of(best)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._backend.restore(
             self.accelerator.unwrap_model(model or self.model), Path(resume_from_checkpoint)
@@ -86,6 +132,7 @@ class CourseTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
             mark_complete(folder)
+        self.accelerator.wait_for_everyone()  # until it is marked
 
 
 class _Progress(TrainerCallback):
@@ -93,6 +140,7 @@ class _Progress(TrainerCallback):
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        self._postfix: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar = progress_bar(state.max_steps, "training", initial=state.global_step)
@@ -107,8 +155,9 @@ class _Progress(TrainerCallback):
         return statistics.median(steps) if steps else None
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
+        shown = {"loss": "loss", "eval_loss": "validation"}
+        self._postfix |= {shown[key]: f"{logs[key]:.3f}" for key in shown if logs and key in logs}
+        self.bar.set_postfix(self._postfix)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.close()
@@ -121,21 +170,31 @@ class _StopWhenDiverged(TrainerCallback):
         self._recipe = recipe
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise DivergedError(f"the loss is {loss}", state.global_step, self._recipe)
+        for key, name in (("loss", "the loss"), ("eval_loss", "the validation loss")):
+            loss = (logs or {}).get(key)
+            if loss is not None and not math.isfinite(loss):
+                raise DivergedError(f"{name} is {loss}", state.global_step, self._recipe)
+
+
+class _ValidateLast(TrainerCallback):
+    """A validation loss of the last step, too, wherever it falls."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_evaluate = control.should_evaluate or state.global_step >= state.max_steps
 
 
 class _GpuPeak(TrainerCallback):
-    """The most memory that was allocated on this process's GPU, in bytes; 0 without one."""
+    """The most memory that was allocated and reserved on this process's GPU, in bytes; 0 without one."""
 
     before_training = 0
+    reserved_before_training = 0
 
     def __init__(self, on_gpu: bool):
         self._on_gpu = on_gpu
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.before_training = self.now()  # sharding, which is over by now, holds more than a step does
+        self.reserved_before_training = self.reserved()
         if self._on_gpu:
             torch.cuda.reset_peak_memory_stats()
 
@@ -143,9 +202,28 @@ class _GpuPeak(TrainerCallback):
         """Return the peak since training began."""
         return torch.cuda.max_memory_allocated() if self._on_gpu else 0
 
+    def reserved(self) -> int:
+        """Return the most that PyTorch's allocator held since training began, tensors and what lies between them."""
+        return torch.cuda.max_memory_reserved() if self._on_gpu else 0
+
+    def of_the_run(self) -> dict[str, int | None]:
+        """Return the peaks of all that was done so far, before, in and after training; None without a GPU."""
+        return {
+            "peak_gpu_memory_bytes": max(self.before_training, self.now()) or None,
+            "peak_gpu_reserved_bytes": max(self.reserved_before_training, self.reserved()) or None,
+        }
+
 
 def make_trainer(
-    recipe: Recipe, backend: Backend, model: Any, tokenizer: Any, examples: Sequence[dict], folder: Path
+    recipe: Recipe,
+    backend: Backend,
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[dict],
+    folder: Path,
+    validation: Sequence[dict] = (),
+    patience: int | None = None,
+    report_to: str = "none",
 ) -> CourseTrainer:
     """Return the loop that trains `model` by `recipe` and keeps its checkpoints under `folder`.
 
@@ -153,6 +231,12 @@ def make_trainer(
     ----------
     examples
         Dicts of ``input_ids``, ``attention_mask`` and ``labels``.
+    validation
+        Such dicts, whose loss is measured at each checkpoint; the weights of the best are those that are kept.
+    patience
+        After how many validation losses without a new best training stops; None: never.
+    report_to
+        ``"none"`` or ``"tensorboard"``.
     """
     on_gpu = recipe.device == "cuda"
     arguments = transformers.TrainingArguments(
@@ -176,11 +260,12 @@ def make_trainer(
         dataloader_pin_memory=on_gpu,
         remove_unused_columns=False,
         disable_tqdm=True,
-        report_to="none",
+        report_to=report_to,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # the base, whose 4-bit codes are buffers, is frozen and the same everywhere
         **({} if recipe.optimizer == "adamw" else {"optim": recipe.optimizer}),
-        **_checkpointing_arguments(recipe),
+        **checkpointing_arguments(recipe),
+        **(_validation_arguments(recipe) if validation else {}),
     )
     # Several are accelerate's matter; Trainer would take nn.DataParallel.
     arguments._n_gpu = min(arguments.n_gpu, 1)
@@ -190,16 +275,36 @@ def make_trainer(
         model=model,
         args=arguments,
         train_dataset=cast(Any, examples),
+        eval_dataset=cast(Any, validation) or None,
         data_collator=DataCollatorForSeq2Seq(tokenizer),
     )
     trainer.remove_callback(PrinterCallback)
+    if validation:
+        trainer.add_callback(_ValidateLast())
+    if patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(patience))
     if recipe.sharded:
         # Each weight, gradient and loss in its own dtype, as on one GPU. accelerate would make all of them bfloat16.
         cast(Any, trainer.accelerator.state.fsdp_plugin).mixed_precision_policy = None
     return trainer
 
 
-def _checkpointing_arguments(recipe: Recipe) -> dict[str, Any]:
+def _validation_arguments(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": recipe.save_every,
+        "per_device_eval_batch_size": 1,  # each row counts as much as another, and nothing is padded
+        "prediction_loss_only": True,  # or the logits of all rows would be gathered
+        "label_names": ["labels"],
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "loss",
+        "greater_is_better": False,
+        "restore_callback_states_from_checkpoint": True,  # how long it has waited
+    }
+
+
+def checkpointing_arguments(recipe: Recipe) -> dict[str, Any]:
+    """Return the TrainingArguments that switch gradient checkpointing on, if the recipe says so."""
     if not recipe.gradient_checkpointing:
         return {}
     names = {f.name for f in fields(transformers.TrainingArguments)}

@@ -9,13 +9,14 @@ from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import Picture, text_width
 from lora_edu.classroom.figures._sentences import count_of, percent, sentence
-from lora_edu.classroom.figures.palette import GRID, ROLES, SOFT, mix
+from lora_edu.classroom.figures.palette import COPIED, FORM, GRID, ROLES, SOFT, mix
 from lora_edu.classroom.figures.schematic.parts import token
 from lora_edu.classroom.figures.schematic.sheet import SIZE, Block, sheet, word
 
 WIDTH, MARGIN, TILE = 10.8, 1.75, 0.4
 IGNORED = -100  # PyTorch's and transformers' label for "not scored"
 UNSURE = 0.1
+MINUS = "\N{MINUS SIGN}"
 
 
 def scored_example(
@@ -23,6 +24,7 @@ def scored_example(
     labels: Sequence[int],
     *,
     probabilities: ArrayLike | Mapping[str, ArrayLike] | None = None,
+    copied: Sequence[bool] | None = None,
     title: str = "",
     alt: str | None = None,
     ax: Picture | None = None,
@@ -41,14 +43,22 @@ def scored_example(
     probabilities : array or mapping of str to array, optional
         For each token the probability (0 to 1) that the model gave it, one for each token: what is not scored
         is ignored. A mapping draws one strip a model, such as {"base": ..., "with adapter": ...}.
+    copied : sequence of bool, optional
+        For each token whether it is copied from what was read: then form and copied tokens differ in colour, and
+        copied ones have an edge. Not together with probabilities.
     title, alt, ax
         As in `lines`; without a title, one that states how many tokens are scored.
 
     Raises
     ------
     ValueError
-        If the lengths differ, nothing is scored, or a probability lies outside 0 to 1.
+        If the lengths differ, nothing is scored, a probability lies outside 0 to 1, or both probabilities and what is
+        copied are given.
     """
+    if copied is not None and (probabilities is not None or len(copied) != len(tokens)):
+        raise ValueError(
+            f"copied must be one a token, {len(tokens)}, and without probabilities, got {len(copied)}"
+        )
     scored = [label != IGNORED for label in labels]
     if len(tokens) != len(labels) or len(tokens) < 2 or not any(scored[1:]):
         raise ValueError(
@@ -70,10 +80,10 @@ def scored_example(
             for name, row in [("reads", 0), *((name, i + 1) for i, name in enumerate(shades))]:
                 word(picture, (MARGIN - 0.15, y - 0.48 * row - TILE / 2), name, ha="right", weight="bold")
             for index, x, width in line:
-                _place(picture, index, (x, y - TILE), width, shown, scored, shades)
+                _place(picture, index, (x, y - TILE), width, shown, scored, shades, copied)
             y -= step + 0.18
-        word(picture, (0.3, 0.3), _key(shades), soft=True, ha="left")
-        picture.alt = _said(shown, scored, shades)
+        word(picture, (0.3, 0.3), _key(shades, copied), soft=True, ha="left")
+        picture.alt = _said(shown, scored, shades, copied)
     return picture
 
 
@@ -85,6 +95,7 @@ def _place(
     shown: Sequence[str],
     scored: Sequence[bool],
     shades: Mapping[str, np.ndarray],
+    copied: Sequence[bool] | None,
 ) -> None:
     """Draw the tile that is read at one place, and below it those that must be said there."""
     x, y = corner
@@ -96,6 +107,11 @@ def _place(
         block = Block(x, y - 0.48 * (row + 1), width, TILE)
         if not scored[index + 1]:
             word(picture, (x + width / 2, block.y + TILE / 2), "·", soft=True)
+            continue
+        if copied is not None:
+            color = COPIED if copied[index + 1] else FORM
+            edge = COPIED if copied[index + 1] else None
+            token(picture, block, shown[index + 1], mix(color, 0.3), edge=edge)
             continue
         p = values[index + 1]
         strength = 0.5 if np.isnan(p) else 0.06 + 0.86 * p
@@ -130,18 +146,30 @@ def _checked(name: str, values: ArrayLike, scored: Sequence[bool]) -> np.ndarray
     return array
 
 
-def _key(shades: Mapping[str, np.ndarray]) -> str:
+def _key(shades: Mapping[str, np.ndarray], copied: Sequence[bool] | None) -> str:
+    if copied is not None:
+        return "with an edge: copied from the sentence · without: the form · grey: read, not scored"
     if any(np.isnan(values[1:]).all() for values in shades.values()):
-        return "grey: read, not scored · dot: nothing has to be said here"
-    return "shade: probability of the right token · framed: below 10 % · grey: read, not scored"
+        return f"grey: read, not scored · dot: nothing has to be said here, label {IGNORED:d}".replace(
+            "-", MINUS
+        )
+    right = "shade: probability of the right token · framed: below 10 %"
+    return f"{right} · grey: not scored · dot: label {IGNORED:d}".replace("-", MINUS)
 
 
-def _said(shown: Sequence[str], scored: Sequence[bool], shades: Mapping[str, np.ndarray]) -> str:
+def _said(
+    shown: Sequence[str],
+    scored: Sequence[bool],
+    shades: Mapping[str, np.ndarray],
+    copied: Sequence[bool] | None,
+) -> str:
     answer = [i for i in range(1, len(shown)) if scored[i]]
     parts = [
         f"{len(shown)} tokens are read and {len(answer)} are scored, from {shown[answer[0]]} to {shown[answer[-1]]}",
-        "At each place the model must say the next one",
+        f"At each place the model must say the next one; what is not scored has the label {IGNORED}",
     ]
+    if copied is not None:
+        parts.append(f"{sum(copied)} of them are copied, the others are the form")
     for name, values in shades.items():
         right = values[answer]
         if not np.isnan(right).any():

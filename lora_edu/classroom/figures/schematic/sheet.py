@@ -81,6 +81,7 @@ def sheet(
         picture.set(xlim=(0, width), ylim=(0, height))
         picture.set_axis_off()
         set_title(picture, title)
+        picture.is_sheet = True
         yield picture
 
 

@@ -1,0 +1,73 @@
+"""What notebook 10 calls beside the libraries."""
+
+import json
+
+import pytest
+from torch import nn
+
+from lora_edu.classroom.experiments import by_hand
+from lora_edu.classroom.experiments.live_loss import LiveLoss
+from lora_edu.llm.budget import memory_ledger
+from lora_edu.llm.finetune import summary
+
+EVENT = {"who": "Ada", "what": "rowing", "where": "Ulm", "day": "Monday", "time": "9:00"}
+
+
+def asked(answers, right):
+    return {"exact_match": right / len(answers), "n": len(answers), "answers": answers, "seconds": 1.0}
+
+
+def test_wrong_answers_say_what_would_be_right():
+    lines = [{"sentence": f"sentence {i}", "event": EVENT} for i in range(5)]
+    answers = [
+        json.dumps(EVENT),
+        json.dumps(EVENT | {"day": "Sunday"}),
+        "I do not know",
+        json.dumps(EVENT | {"x": "y"}),
+    ]
+    columns = by_hand.wrong_answers(asked(answers, 1), lines)
+    assert columns["sentence"] == ["sentence 1", "sentence 2", "sentence 3"]
+    assert columns["wrong_answer"] == answers[1:]
+    assert columns["right_would_be"] == [
+        "day: Monday",
+        ", ".join(f"{k}: {v}" for k, v in EVENT.items()),
+        "no other keys",
+    ]
+
+
+def test_a_record_is_summed_up_as_those_of_finetune(tmp_path):
+    live = LiveLoss(None)
+    live.losses, live.form, live.copied, live.validation = [2.0, 1.0], [1.0, 0.5], [3.0, 2.0], {2: 0.5}
+    answers = {
+        kind: asked(["x"] * n, right)
+        for kind, n, right in (("before", 4, 0), ("few_shot", 4, 1), ("seen", 10, 9), ("unseen", 10, 5))
+    }
+    record = by_hand.record(tmp_path, answers, live, memory_ledger("SmolLM2-135M"))
+    assert by_hand.shares(record) == [0, 0.25, 0.9, 0.5]
+    assert json.loads((tmp_path / "run.json").read_text()) == record
+    text = summary(record)
+    assert "90%  of 10" in text and "50%  of 10" in text and "2.000 at the first step, 1.000" in text
+
+
+def test_decisions_follow_the_memory_that_is_there():
+    asked = memory_ledger("SmolLM2-135M", batch=2, seq=160)
+    assert by_hand.decision(asked, 3) == "as it is"
+    assert "refused" in by_hand.decision(asked, 0.2)
+    assert by_hand.decision(asked, 1.0) != "as it is"  # the reserve is missing
+
+
+def test_counts_are_of_numbers_not_of_bytes():
+    model = nn.ModuleDict({"a": nn.Linear(6, 4, bias=False), "b": nn.Linear(4, 2, bias=False)})
+    assert by_hand.counts(model, r=3) == {"parameters": 24 + 8, "trained": 3 * (10 + 6)}
+
+
+def test_a_program_elsewhere_answers_or_says_why_not(tmp_path):
+    assert by_hand.run_elsewhere("import sys; print('x'); print(sys.argv[1])", ["said"], tmp_path) == "said"
+    with pytest.raises(RuntimeError, match="status 1"):
+        by_hand.run_elsewhere("1 / 0", [], tmp_path)
+
+
+def test_a_new_folder_is_empty(tmp_path):
+    old = by_hand.new_folder(str(tmp_path / "a" / "b"))
+    (old / "file").touch()
+    assert list(by_hand.new_folder(str(old)).iterdir()) == []
