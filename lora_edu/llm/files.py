@@ -46,26 +46,31 @@ def whole(*paths: str | Path) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def whole_folder(path: str | Path, needed: int = 0) -> Iterator[Path]:
+def whole_folder(path: str | Path, needed: int = 0, known_by: str | None = None) -> Iterator[Path]:
     """Yield a folder to write to; it takes the name `path` when the block ends without error, and is gone otherwise.
 
     Parameters
     ----------
     path
-        New, or an empty folder.
+        New, or an empty folder; or one that may be replaced.
     needed
         Bytes that will be written, as far as they are known.
+    known_by
+        Name of a file: a folder that holds it may be replaced. None: no folder may.
 
     Raises
     ------
     FileExistsError
-        `path` is there already, and is more than an empty folder.
+        `path` is there already, and is none of these.
     OSError
         The disk is full, or has fewer bytes free than `needed`. Nothing is left then.
     """
     target = Path(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(f"out must be a new or an empty folder, got {target}, which holds something")
+    if target.exists() and not (_is_empty(target) or (known_by and (target / known_by).is_file())):
+        unless = f", or one with {known_by}" if known_by else ""
+        raise FileExistsError(
+            f"out must be a new or an empty folder{unless}, got {target}, which holds something"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
     if free < needed:
@@ -80,10 +85,14 @@ def whole_folder(path: str | Path, needed: int = 0) -> Iterator[Path]:
             partial.mkdir()
             yield partial
         if target.exists():
-            target.rmdir()
+            shutil.rmtree(target) if known_by else target.rmdir()
         partial.replace(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -275,6 +275,12 @@ def test_a_base_must_be_known(make_adapter, tmp_path):
     (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
     with pytest.raises(ValueError, match=r"base must be given: .*adapter_config\.json names none"):
         export_gguf_adapter(folder, tmp_path / "a.gguf")
+    elsewhere = json.dumps(config | {"base_model_name_or_path": "/of/another/machine"})
+    (folder / "adapter_config.json").write_text(elsewhere)
+    with pytest.raises(
+        ValueError, match=r"base must be given: .* names /of/another/machine, which is not on"
+    ):
+        export_gguf_adapter(folder, tmp_path / "a.gguf")
     with pytest.raises(FileNotFoundError, match=r"has no adapter_config\.json"):
         export_gguf_adapter(tmp_path, tmp_path / "a.gguf")
 
@@ -282,6 +288,9 @@ def test_a_base_must_be_known(make_adapter, tmp_path):
 def test_the_ending_of_a_file_is_gguf(make_adapter, tmp_path):
     with pytest.raises(ValueError, match=r"out must be a file that ends in \.gguf, got .*a\.bin"):
         export_gguf_adapter(make_adapter(), tmp_path / "a.bin")
+    (tmp_path / "a.gguf").mkdir()
+    with pytest.raises(ValueError, match=r"out must be a file .*a\.gguf \(a folder\)$"):
+        export_gguf_adapter(make_adapter(), tmp_path / "a.gguf")
 
 
 def test_a_failure_while_writing_leaves_what_was_there(make_adapter, tmp_path, monkeypatch):
@@ -346,7 +355,9 @@ def test_an_adapter_of_qlora_is_merged_into_what_it_was_trained_over(base, make_
 
 def test_a_merge_leaves_nothing_half_written_and_overwrites_nothing(make_adapter, tmp_path, monkeypatch):
     folder, out = make_adapter(), tmp_path / "merged"
-    with pytest.raises(ValueError, match=r"dtype must hold every sum, torch\.float16 does not that of"):
+    with pytest.raises(
+        ValueError, match=r"dtype must hold every weight, torch\.float16 does not hold model\."
+    ):
         monkeypatch.setattr("lora_edu.llm.export.source.Adapter.scaling", 1e9)
         export_merged(folder, out, dtype="float16")
     assert list(tmp_path.iterdir()) == []

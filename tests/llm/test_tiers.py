@@ -208,7 +208,7 @@ def test_the_bars_of_a_hubs_model_are_shown_and_the_courses_are_not(monkeypatch,
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", loading)
     load_base_model(str(tiny_folder))
     # A hub cannot be reached here: the same folder stands for what it would give.
-    monkeypatch.setattr(load, "resolve_name", lambda name: tiny_folder)
+    monkeypatch.setattr(load, "_resolve_name", lambda name: tiny_folder)
     load_base_model("some/model")
     assert shown == [(False, False), (True, True)]
 

@@ -22,6 +22,7 @@ from lora_edu.llm.base_model.load import (
     make_ready,
     resolve_dtype,
     return_freed_memory,
+    weight_files,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "require_consent",
     "resolve_dtype",
     "return_freed_memory",
+    "weight_files",
 ]

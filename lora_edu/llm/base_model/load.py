@@ -97,7 +97,7 @@ def locate(name: str = DEFAULT_NAME) -> dict[str, Any]:
     TypeError, ValueError, PermissionError, OSError
         As `load_base_model`, of its name.
     """
-    source = resolve_name(name)
+    source = _resolve_name(name)
     if is_hub_id(name):
         require_consent(name)
         require_disk(name)
@@ -120,7 +120,7 @@ def make_ready(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -
 
 def load_tokenizer(name: str = DEFAULT_NAME) -> "PreTrainedTokenizerBase":
     """Load the tokenizer alone, with a pad token; the name as in `load_base_model`."""
-    return _tokenizer(resolve_name(name), name)
+    return _tokenizer(_resolve_name(name), name)
 
 
 def _tokenizer(source: Path | str, name: str) -> "PreTrainedTokenizerBase":
@@ -141,9 +141,33 @@ def load_config(name: str = DEFAULT_NAME) -> "PretrainedConfig":
     """Load the configuration alone, a file of a few kilobytes; the name as in `load_base_model`."""
     from transformers import AutoConfig
 
-    source = resolve_name(name)
+    source = _resolve_name(name)
     with _explain_hub_errors(name):
         return AutoConfig.from_pretrained(source, revision=_revision(name))
+
+
+def weight_files(name: str = DEFAULT_NAME) -> list[Path]:
+    """Return the safetensors of a model that is on this machine; the name as in `load_base_model`.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are none: the folder holds other files, or the hub's cache has not got the model yet.
+    """
+    folder = _resolve_name(name)
+    if isinstance(folder, str):
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = snapshot_download(folder, revision=_revision(name), local_files_only=True)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"name must be a model on this machine, {name!r} is not here yet"
+            ) from error
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"name must be a model with weights in safetensors, {folder} holds none")
+    return files
 
 
 def resolve_dtype(dtype: "torch.dtype | str | None") -> "torch.dtype":
@@ -171,7 +195,7 @@ def resolve_dtype(dtype: "torch.dtype | str | None") -> "torch.dtype":
     return resolved
 
 
-def resolve_name(name: str) -> Path | str:
+def _resolve_name(name: str) -> Path | str:
     """Local folder or hub id that ``from_pretrained`` takes."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, got {type(name).__name__}")

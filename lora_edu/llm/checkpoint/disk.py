@@ -46,6 +46,12 @@ def write_adapter_files(folder: str | Path, config: dict[str, Any], tensors: dic
     return folder
 
 
+def find_adapter(folder: str | Path) -> Path:
+    """Return the folder of an adapter: the given one, or ``adapter`` in the given folder of a fine-tune."""
+    inside = Path(folder) / "adapter"
+    return inside if inside.is_dir() else Path(folder)
+
+
 def open_adapter_files(folder: Path) -> Files:
     """Return what the two files hold, whatever kind of adapter and numbers that is.
 

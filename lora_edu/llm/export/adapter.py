@@ -73,10 +73,12 @@ def as_array(tensor: Tensor) -> np.ndarray:
 
 
 def require_gguf(out: str | Path) -> Path:
-    """Return `out`; raise ValueError unless it ends in ``.gguf``."""
+    """Return `out`; raise ValueError unless it ends in ``.gguf`` and is no folder."""
     out = Path(out)
-    if out.suffix != ".gguf":
-        raise ValueError(f"out must be a file that ends in .gguf, got {out}")
+    if out.suffix != ".gguf" or out.is_dir():
+        raise ValueError(
+            f"out must be a file that ends in .gguf, got {out}{' (a folder)' if out.is_dir() else ''}"
+        )
     return out
 
 

@@ -6,6 +6,8 @@ The head between two lines of dashes is the one that model hubs read (YAML).
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lora_edu.llm.export.source import Adapter, Base
 
 _SCORES = {
@@ -35,18 +37,23 @@ head of this file (`license:`).
 """
 
 
-def merged_card(adapter: Adapter, out: Path, dtype: str, quantization: str | None) -> str:
+def merged_into(base: Base, dtype: torch.dtype, quantization: str | None) -> str:
+    """Return into which weights an adapter is merged, in words."""
+    if quantization:
+        return (
+            f"each linear layer of {base.title} rounded to NF4 with double quantization, then made wide again, in "
+            f"{_name_of(dtype)}"
+        )
+    return f"the weights of {base.title} as they come, in {_name_of(dtype)}"
+
+
+def merged_card(adapter: Adapter, out: Path, dtype: torch.dtype, quantization: str | None) -> str:
     """Return the card of a merged model, which says into which weights the adapter was merged."""
-    into = (
-        f"each linear layer of {adapter.base.title} rounded to NF4 with double quantization, then made wide again, in "
-        f"{dtype}"
-        if quantization
-        else f"the weights of {adapter.base.title} as they come, in {dtype}"
-    )
+    into = merged_into(adapter.base, dtype, quantization)
     return f"""{_head(adapter.base, "finetune", adapter.base.licence)}
 # {out.name}
 
-{adapter.base.title} with a LoRA adapter merged into its weights, in transformers' format, {dtype}.
+{adapter.base.title} with a LoRA adapter merged into its weights, in transformers' format, {_name_of(dtype)}.
 
 **Merged into:** {into}.{_mismatch(adapter.run, quantization)}
 
@@ -78,6 +85,10 @@ The model **{model.title}** as one GGUF file, {quantization}, with its tokenizer
 
 {_licence_of_weights(model)}
 """
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _head(base: Base, relation: str, licence: str | None) -> str:

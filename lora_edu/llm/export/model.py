@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lora_edu.llm.base_model import load_tokenizer
-from lora_edu.llm.base_model.load import resolve_name
+from lora_edu.llm.base_model import load_tokenizer, weight_files
 from lora_edu.llm.export.adapter import as_array, require_gguf
 from lora_edu.llm.export.card import gguf_card
 from lora_edu.llm.export.source import Base, find_base
@@ -92,13 +91,10 @@ def require_plain_llama(config: "PretrainedConfig") -> None:
             )
 
 
-def model_tensors(folder: Path, config: "PretrainedConfig") -> Iterator[tuple[str, Tensor]]:
+def model_tensors(files: list[Path], config: "PretrainedConfig") -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a model as GGUF names and orders them, one in memory at a time."""
     from safetensors import safe_open
 
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"folder must hold weights in safetensors, {folder} holds none")
     for file in files:
         with safe_open(file, framework="pt") as tensors:
             for key in sorted(tensors.keys()):
@@ -166,7 +162,7 @@ def _write(file: Path, model: Base, quantization: str, vocabulary: dict[str, Any
     for field, value in vocabulary.items():
         if value is not None:
             getattr(writer, f"add_{field}")(value)
-    for name, tensor in model_tensors(Path(resolve_name(model.name)), model.config):
+    for name, tensor in model_tensors(weight_files(model.name), model.config):
         _add_tensor(writer, name, tensor, quantization)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

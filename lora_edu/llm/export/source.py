@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lora_edu.llm.base_model import DEFAULT_NAME, cache_root, load_config
-from lora_edu.llm.checkpoint import read_lora
+from lora_edu.llm.base_model import DEFAULT_NAME, TIERS, cache_root, load_config
+from lora_edu.llm.checkpoint import CONFIG_FILE, find_adapter, read_lora
 from lora_edu.methods import _validate
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-_FULL_NAMES = {DEFAULT_NAME: "HuggingFaceTB/SmolLM2-135M-Instruct"}
-_LICENCES = {_FULL_NAMES[DEFAULT_NAME]: "apache-2.0"}
 
 
 @dataclass(frozen=True)
@@ -38,13 +35,15 @@ class Base:
     @property
     def title(self) -> str:
         """Its name on a model hub where that is known; of a folder, the last part: cards go to others."""
-        is_folder = Path(self.name).expanduser().is_dir()
-        return Path(self.name).resolve().name if is_folder else _FULL_NAMES.get(self.name, self.name)
+        if Path(self.name).expanduser().is_dir():
+            return Path(self.name).expanduser().resolve().name
+        return TIERS[self.name].hub_id if self.name in TIERS else self.name
 
     @property
     def licence(self) -> str | None:
         """The identifier of its licence (SPDX, in small letters), None where it is not known here."""
-        return _LICENCES.get(self.title)
+        known = {tier.hub_id: tier.licence.lower() for tier in TIERS.values()}
+        return known.get(self.title)
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,7 @@ def read_adapter(folder: str | Path, base: str | None = None) -> Adapter:
         What `load_adapter` raises: a missing or damaged file; anything but a plain LoRA, by name; a tensor that does
         not fit the base. Or nothing names a base.
     """
-    folder = Path(folder)
-    if (folder / "adapter").is_dir():
-        folder /= "adapter"
+    folder = find_adapter(folder)
     named = find_base(base or _named_base(folder))
     config, tensors = read_lora(_empty_model(named.config), folder)
     return Adapter(
@@ -122,7 +119,7 @@ def find_base(name: str) -> Base:
 
 
 def _named_base(folder: Path) -> str:
-    file = folder / "adapter_config.json"
+    file = folder / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(f"folder must hold an adapter in PEFT's format; {folder} has no {file.name}")
     try:
@@ -131,6 +128,8 @@ def _named_base(folder: Path) -> str:
         raise ValueError(f"{file} must be one JSON object, got something else") from None
     if not name:
         raise ValueError(f"base must be given: {file} names none")
+    if Path(name).is_absolute() and Path(name).name != DEFAULT_NAME and not Path(name).exists():
+        raise ValueError(f"base must be given: {file} names {name}, which is not on this machine")
     return name
 
 

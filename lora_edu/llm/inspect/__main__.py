@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m lora_edu.llm.inspect", description="Look into the two files of an adapter."
     )
-    parser.add_argument("adapter", help="folder of an adapter in PEFT's format")
+    parser.add_argument("adapter", help="adapter in PEFT's format, or folder of a fine-tune")
     parser.add_argument("--base", help="also compare each update with its weight: smollm2-135m or a folder")
     settings = parser.parse_args(arguments)
     try:

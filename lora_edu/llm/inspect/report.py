@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lora_edu.llm.base_model import load_config
-from lora_edu.llm.base_model.load import resolve_name
+from lora_edu.llm.base_model import load_config, weight_files
 from lora_edu.llm.budget.count import SHAPES, resolve_config
-from lora_edu.llm.checkpoint.disk import PREFIX, open_adapter_files
+from lora_edu.llm.checkpoint.disk import PREFIX, find_adapter, open_adapter_files
 from lora_edu.llm.inspect.suspect import suspicions
 from lora_edu.llm.inspect.update import Update, singular_values
 
@@ -63,7 +62,7 @@ def inspect_adapter(folder: str | Path, base: str | None = None) -> Report:
     Parameters
     ----------
     folder
-        An adapter in PEFT's format.
+        An adapter in PEFT's format, or the folder of a fine-tune.
     base
         As `load_base_model` takes it, but on this machine: its weights are read one at a time and compared with the
         updates. None: no weight is read.
@@ -73,7 +72,7 @@ def inspect_adapter(folder: str | Path, base: str | None = None) -> Report:
     FileNotFoundError, ValueError
         A file is missing or cannot be read. Numbers that are not finite are reported, not refused.
     """
-    config, tensors = open_adapter_files(Path(folder))
+    config, tensors = open_adapter_files(find_adapter(folder))
     factors, others = _pairs(tensors)
     complete = {path: (pair["A"], pair["B"]) for path, pair in factors.items() if len(pair) == 2}
     norms = _weight_norms(base, complete) if base else {}
@@ -163,10 +162,7 @@ def _weight_norms(base: str, wanted: dict[str, Any]) -> dict[str, float]:
     from safetensors import safe_open
 
     norms = {}
-    files = sorted(Path(resolve_name(base)).glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"base must be on this machine, with weights in safetensors, got {base!r}")
-    for file in files:
+    for file in weight_files(base):
         with safe_open(file, framework="pt") as weights:
             held = set(weights.keys())
             for path in wanted:
