@@ -201,6 +201,14 @@ def test_no_adapter_is_refused(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: folder must hold adapter_config.json")
 
 
+def test_the_folder_of_a_fine_tune_is_as_good(saved, capsys):
+    texts = []
+    for folder in (saved, saved.parent):
+        main([str(folder)])
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] and "rank 4, alpha 6" in texts[0]
+
+
 def test_a_base_without_weights_here_is_refused():
-    with pytest.raises(FileNotFoundError, match=r"base must be on this machine, .* got 'owner/model'"):
+    with pytest.raises(FileNotFoundError, match="must be a model on this machine, 'owner/model' is not here"):
         inspect_adapter(CAPTAIN, base="owner/model")

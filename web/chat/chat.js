@@ -24,14 +24,20 @@ function line(kind, who, text) {
     shown.className = kind;
     shown.append(name, words);
     place("log").append(shown);
-    shown.scrollIntoView({block: "end"});
+    follow();
     return words;
+}
+
+function follow() {
+    place("log").lastElementChild.scrollIntoView({block: "nearest"});
 }
 
 async function fetched(file) {
     say(`Loading ${file} …`);
     const answer = await fetch(file);
     if (!answer.ok) throw new Error(`${file} is missing (${answer.status})`);
+    const bytes = Number(answer.headers.get("content-length"));
+    if (bytes) say(`Loading ${file}, ${(bytes / 1e6).toFixed(1)} MB …`);
     return answer.blob();
 }
 
@@ -59,9 +65,9 @@ async function load(voice) {
     if (loaded === voice) return;
     const start = performance.now();
     say(`Loading ${voice} …`);
-    if (wllama) await wllama.exit();
-    loaded = null;
     const quiet = () => {};
+    await wllama?.exit().catch(quiet); // of an engine that failed
+    loaded = null;
     wllama = new Wllama(
         {default: engine},
         {suppressNativeLog: true, logger: {debug: quiet, log: quiet, warn: quiet, error: console.error}},
@@ -82,7 +88,7 @@ async function answer(question) {
     const voice = document.querySelector("input[name=voice]:checked").value;
     line("asked", "You", question);
     await load(voice);
-    const words = line("answer", voice, "");
+    const words = line(voice === BASE ? "answer of-base" : "answer", voice, "");
     stop = new AbortController();
     place("stop").disabled = false;
     let tokens = 0;
@@ -93,6 +99,7 @@ async function answer(question) {
         first ||= performance.now();
         tokens += 1;
         words.textContent += text;
+        follow();
     };
     const messages = [{role: "user", content: question}];
     const asked = {messages, max_tokens: MOST, temperature: 0, stream: true, abortSignal: stop.signal, onData};
@@ -106,6 +113,7 @@ async function answer(question) {
 
 async function busy(work) {
     for (const id of ["voices", "send"]) place(id).disabled = true;
+    place("log").ariaBusy = "true"; // so that an answer is read aloud once, when it is whole
     try {
         await work();
     } catch (error) {
@@ -113,6 +121,7 @@ async function busy(work) {
     }
     for (const id of ["voices", "send"]) place(id).disabled = false;
     place("stop").disabled = true;
+    place("log").ariaBusy = "false";
 }
 
 place("ask").addEventListener("submit", event => {
