@@ -28,6 +28,7 @@ _MORE = (
 )
 
 
+@torch.no_grad()
 def export_merged(
     folder: str | Path,
     out: str | Path,
@@ -83,7 +84,6 @@ def export_merged(
         model, tokenizer = load_base_model(adapter.base.name, dtype=dtype)
         rounded = linear_layers(model).keys() if quantization else ()
 
-        @torch.no_grad()
         def value_of(weight: Weight) -> Tensor:
             W, layer = model.get_parameter(weight.path), weight.path.removesuffix(".weight")
             if layer in rounded:
