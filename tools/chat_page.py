@@ -90,7 +90,11 @@ def main() -> None:
     print(f"The page is in {folder}", flush=True)
     if settings.build_only:
         return
-    served = server(folder, settings.port)
+    try:
+        served = server(folder, settings.port)
+    except OSError as error:
+        reason = f"Port {settings.port} cannot be used ({error.strerror})"
+        raise SystemExit(f"{reason}: choose another with --port, or 0 for any that is free") from None
     print(f"Open http://127.0.0.1:{served.server_address[1]} (stop with Ctrl-C)", flush=True)
     try:
         served.serve_forever()
