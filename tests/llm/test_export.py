@@ -20,7 +20,6 @@ from transformers import (
 
 from lora_edu.llm import surgery
 from lora_edu.llm.base_model import fetch_gguf, load_tokenizer
-from lora_edu.llm.base_model.convert import _save_tokenizer
 from lora_edu.llm.checkpoint import load_adapter, save_adapter, write_adapter_files
 from lora_edu.llm.export import (
     QUANTIZATIONS,
@@ -48,26 +47,12 @@ IDS = torch.arange(24).reshape(2, 12)
 
 
 @pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory):
-    """The small model with a small tokenizer of the base's kind: 256 bytes, 3 special tokens, 2 merges."""
+def tiny_folder(small_tokenizer, tmp_path_factory):
+    """The small model with a small tokenizer of the base's kind."""
     folder = tmp_path_factory.mktemp("tiny")
-    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    tokens = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġt", "Ġth"]
-    _save_tokenizer(
-        {
-            "tokenizer.ggml.tokens": tokens,
-            "tokenizer.ggml.token_type": [3] * len(specials) + [1] * (len(tokens) - len(specials)),
-            "tokenizer.ggml.merges": ["Ġ t", "Ġt h"],
-            "tokenizer.ggml.bos_token_id": 1,
-            "tokenizer.ggml.eos_token_id": 2,
-            "tokenizer.ggml.unknown_token_id": 0,
-            "tokenizer.ggml.padding_token_id": 2,
-            "llama.context_length": 2048,
-            "tokenizer.chat_template": load_tokenizer().chat_template,
-        },
-        folder,
-    )
-    make_tiny(vocabulary=len(tokens)).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(small_tokenizer)
+    make_tiny(vocabulary=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from lora_edu.llm import export, files
-from lora_edu.llm.base_model import fetch_base_model, load_base_model
+from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.export import model_folder, save_merged
 
 IDS = torch.arange(3, 40).unsqueeze(0)
@@ -34,13 +34,13 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return AutoTokenizer.from_pretrained(fetch_base_model())
+def tokenizer(small_tokenizer):
+    return AutoTokenizer.from_pretrained(small_tokenizer)
 
 
 @pytest.fixture(scope="module")
 def make_base(tokenizer, tmp_path_factory):
-    """A function that writes a very small model of a kind, beside the course's tokenizer."""
+    """A function that writes a very small model of a kind, beside a small tokenizer."""
 
     def make(kind):
         model, config, more = KINDS[kind]
@@ -215,11 +215,11 @@ def test_the_model_stays_as_it_was(tied, tokenizer, tmp_path):
 
 
 def test_both_ways_write_the_same_model(tied, tokenizer, tmp_path):
-    """From memory, with peft over the course's NF4, and from the adapter's files over bitsandbytes' NF4."""
+    """From memory, with peft over bitsandbytes' NF4, and from the adapter's files over the course's."""
     model = adapted(tied)
     model.save_pretrained(tmp_path / "adapter")
-    of_files = export.export_merged(tmp_path / "adapter", tmp_path / "a", base=tied, quantization="nf4")
-    of_memory = save_merged(model, tokenizer, tmp_path / "b")
+    of_files = export.export_merged(tmp_path / "adapter", tmp_path / "a", "float32", tied, "nf4")
+    of_memory = save_merged(model, tokenizer, tmp_path / "b", "float32")
     a, b = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (of_files, of_memory))
     assert a.keys() == b.keys()
     for key in a:
