@@ -1,15 +1,15 @@
 // Answers greedily with llama.cpp on one CPU thread. Reads JSON from stdin and prints JSON:
-// {model, adapters: {name: file or null}, prompts, most} -> {name: [{prompt: [ids], reply: [ids], text}]}
+// {model, voices: {name: {adapter: file or null, most}}, prompts} -> {name: [{prompt: [ids], reply: [ids], text}]}
 // A prompt is the text that a chat template made, special tokens included; `most` limits the tokens of a reply.
 import fs from "node:fs";
 import {getLlama} from "node-llama-cpp";
 
-const {model: file, adapters, prompts, most} = JSON.parse(fs.readFileSync(0, "utf8"));
+const {model: file, voices, prompts} = JSON.parse(fs.readFileSync(0, "utf8"));
 const llama = await getLlama({build: "never", gpu: false, progressLogs: false, logLevel: "error", maxThreads: 1});
 const model = await llama.loadModel({modelPath: file});
 const answers = {};
-for (const [name, lora] of Object.entries(adapters)) {
-    const context = await model.createContext({contextSize: 512, threads: 1, lora: lora ?? undefined});
+for (const [name, {adapter, most}] of Object.entries(voices)) {
+    const context = await model.createContext({contextSize: 512, threads: 1, lora: adapter ?? undefined});
     const sequence = context.getSequence();
     answers[name] = [];
     for (const prompt of prompts) {
