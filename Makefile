@@ -21,8 +21,8 @@ NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 SOLUTIONS := $(filter-out $(addprefix notebooks/solutions/,06_% 10_% 11_%),$(wildcard notebooks/solutions/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help course book slides site publish-check lab test check test-colab test-gpu notebooks-gpu binder-limit bench \
-	notebooks constraints constraints-colab repo clean set-up-course set-up-book set-up-test
+.PHONY: help course book slides site publish-check lab chat test check test-colab test-gpu notebooks-gpu binder-limit \
+	bench notebooks constraints constraints-colab repo clean set-up-course set-up-book set-up-test
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 19
@@ -48,6 +48,9 @@ lab: set-up-course ## open JupyterLab on your own copies of the notebooks, in wo
 	$(PY) tools/working_copies.py
 	JUPYTER_CONFIG_PATH="$(CURDIR)/configs/jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
 		$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/work $(LAB_ARGS)
+
+chat: set-up-book ## chat with the base model and its adapters in your browser, nothing leaves the machine
+	$(PY) -m tools.chat_page
 
 test: check ## everything CI runs: make check, the tests, every notebook compared with its stored output
 	$(TEST_ENV) $(PY) -m pytest -p tests.ci_guard -p tests.films -n $(WORKERS) --dist loadfile --no-loadscope-reorder \

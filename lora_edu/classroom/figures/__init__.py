@@ -68,4 +68,5 @@ from lora_edu.classroom.figures.spectra import error_by_rank, spectrum
 from lora_edu.classroom.figures.terms import copy_and_rest, terms
 from lora_edu.classroom.figures.trade_off import trade_off
 from lora_edu.classroom.figures.two_scales import two_scales
+from lora_edu.classroom.figures.update_map import update_map
 from lora_edu.classroom.figures.when_faster import roof_by_tokens, speed_by_tokens
