@@ -120,6 +120,17 @@ def test_no_cell_of_the_course_shows_two_pictures():  # myst-nb has one alt a ce
             assert len(pictures) < 2, path.name
 
 
+def test_a_page_and_the_map_lead_to_the_slides_if_there_are_any():
+    head = new_markdown_cell("# 01 · Page\n\n[Open in Colab](x) · [Notation](y)", id="head")
+    notebook, nowhere = new_notebook(cells=[head]), sources.ROOT / "nowhere"
+    with_decks, _ = sources.notebook_page(notebook, "01_page", nowhere, SLUG, "../slides")
+    assert '<a href="../slides/01_page.html">Slides</a> · [Notation]' in with_decks.cells[0].source
+    without, _ = sources.notebook_page(notebook, "01_page", nowhere, SLUG)
+    assert "Slides" not in without.cells[0].source
+    assert sources.deck_line(["01_page"], "../slides").count('<a href="../slides/01_page.html">01</a>') == 1
+    assert sources.deck_line(["01_page"], "") == ""
+
+
 # ---------------------------------------------------------------- the glossary
 
 

@@ -9,7 +9,7 @@ import copy
 import posixpath
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import nbformat
@@ -119,6 +119,12 @@ def deck_link(name: str, decks: str, text: str) -> str:
     return f'<a href="{decks}/{name}.html">{text}</a>'
 
 
+def deck_line(names: Iterable[str], decks: str) -> str:
+    """What the map of the course says of the slides; nothing if there are none."""
+    links = " · ".join(deck_link(name, decks, name.partition("_")[0]) for name in names)
+    return f"**Slides**, to teach from, of notebook {links}." if decks else ""
+
+
 def prepare_code_cell(cell: NotebookNode) -> None:
     """Say in myst-nb's words what to show of a cell, and what its picture shows."""
     tags = tags_of(cell)
@@ -213,14 +219,13 @@ def write_sources(
         The names of the sliders' pictures that the pages show.
     """
     shutil.copytree(BOOK, folder, dirs_exist_ok=True)
-    slides = " · ".join(deck_link(name, decks, name.partition("_")[0]) for name in notebooks) if decks else ""
     lists = {
         "notebooks": notebooks,
         "tour_pages": TOURS,
         "tours": [f"- [{tour.title}]({name}.md) {tour.promise}" for name, tour in TOURS.items()],
     }
     fill = {**landing.words(folder), **{key: "\n".join(lines) for key, lines in lists.items()}, "slug": slug}
-    fill["slides"] = f"**Slides**, to teach from, of notebook {slides}." if slides else ""
+    fill["slides"] = deck_line(notebooks, decks)
     for path in folder.glob("*.md"):
         text = re.sub(r"\{\{(\w+)\}\}", lambda found: fill[found[1]], path.read_text(encoding="utf-8"))
         write_text(path, with_book_links(text, "docs/book", slug))

@@ -61,6 +61,7 @@ def deck(request, browser):
             "no decks in build/slides: make book"
         )  # with CI=true, tests/ci_guard.py makes this a failure
     context = browser.new_context(offline=True, viewport={"width": 1280, "height": 720})
+    context.set_default_timeout(120_000)  # a busy machine answers late
     page, requests, said = context.new_page(), [], []
     page.on("request", lambda asked: requests.append(asked.url))
     page.on("requestfailed", lambda asked: said.append(f"failed: {asked.url}"))
