@@ -34,7 +34,12 @@ const katex = require(process.argv[1]);
 const formulas = JSON.parse(require("fs").readFileSync(0));
 const draw = ([text, displayMode]) => ["htmlAndMathml", "mathml"].map(
     (output) => katex.renderToString(text, { displayMode, output }));
-process.stdout.write(JSON.stringify(formulas.map(draw)));
+try {
+    process.stdout.write(JSON.stringify(formulas.map(draw)));
+} catch (error) {
+    console.error(error.message);
+    process.exitCode = 1;
+}
 """
 
 

@@ -107,15 +107,15 @@ def test_every_slider_keeps_its_keys_and_goes_to_both_ends(deck):
         go_to(page, figure)
         place = page.evaluate(PLACE)
         for slider, labels in zip(figure.get_by_role("slider").all(), film["labels"].values(), strict=True):
-            for key, step, label in (("End", "ArrowLeft", labels[-1]), ("Home", "ArrowRight", labels[0])):
+            for key, label in (("End", labels[-1]), ("Home", labels[0])):
                 slider.press(key)
                 assert slider.get_attribute("aria-valuetext") == label
                 figure.locator("img").evaluate(
                     "image => image.decode()"
                 )  # fails where there is no such picture
-                assert page.evaluate(WRONG) == []
-                slider.press(step)
-                assert slider.get_attribute("aria-valuetext") != label
+            slider.press("ArrowRight")
+            assert slider.get_attribute("aria-valuetext") == labels[1]
+        assert page.evaluate(WRONG) == []
         assert page.evaluate(PLACE) == place
 
 
