@@ -34,7 +34,7 @@ def checkout(tmp_path):
 
 
 def make(folder, *arguments):
-    command = ["make", f"PYTHON={sys.executable}", f"PY={sys.executable}", *arguments]
+    command = ["make", "--no-print-directory", f"PYTHON={sys.executable}", f"PY={sys.executable}", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
@@ -128,7 +128,10 @@ def test_a_workflow_may_do_no_more_than_it_has_to():
 def test_pages_are_published_once_they_are_built_and_one_run_at_a_time():
     pages = workflow("pages")
     build, deploy = pages["jobs"]["build"], pages["jobs"]["deploy"]
-    assert pages[True]["push"] == {"branches": ["main"]} and "pull_request" not in pages[True]
+    tested = {"workflows": [workflow("test")["name"]], "types": ["completed"], "branches": ["main"]}
+    assert pages[True] == {"workflow_run": tested, "workflow_dispatch": None}
+    assert "workflow_run.event == 'push' && github.event.workflow_run.conclusion == 'success'" in build["if"]
+    assert build["steps"][0]["with"]["ref"] == "${{ github.event.workflow_run.head_sha || github.sha }}"
     assert pages["concurrency"] == {"group": "pages", "cancel-in-progress": False}
     assert deploy["needs"] == "build" and deploy["environment"]["name"] == "github-pages"
     assert deploy["environment"]["url"] == f"${{{{ steps.{deploy['steps'][0]['id']}.outputs.page_url }}}}"
@@ -196,6 +199,8 @@ def test_the_site_is_the_book_with_the_rest_beside_it(checkout):
     build = checkout / "build"
     write(build / "book", index=PAGE)
     write(build / "book" / "frames")
+    write(build / "book" / "_static" / "katex")
+    (build / "book" / "_static" / "katex" / "katex.min.css").touch()
     (build / "book" / "frames" / "a.webp").write_bytes(b"\x00\xff")
     write(build / "slides", index=DECK)
     write(build / "lora-chat", index="chat")
@@ -203,10 +208,11 @@ def test_the_site_is_the_book_with_the_rest_beside_it(checkout):
     [command] = [command for command in commands("pages") if command == "make site"]
     done = make(checkout, "--old-file=book", *command.split()[1:])
     assert done.returncode == 0, done.stderr
-    assert "(book, slides, lora-chat)" in done.stdout and "4 files" in done.stdout
+    assert "(book, slides, lora-chat)" in done.stdout and "5 files" in done.stdout
     [upload] = [step for step in steps("pages") if "upload-pages-artifact" in step.get("uses", "")]
     site = checkout / upload["with"]["path"]
     assert sorted(str(file.relative_to(site)) for file in site.rglob("*") if file.is_file()) == [
+        "_static/katex/katex.min.css",
         "chat/index.html",
         "frames/a.webp",
         "index.html",
@@ -217,9 +223,12 @@ def test_the_site_is_the_book_with_the_rest_beside_it(checkout):
     assert links(build / "book" / "index.html")[0] == "../slides/01.html"  # what was built stays as it was
 
 
-def test_a_site_without_a_book_is_refused(tmp_path):
-    write(tmp_path / "slides", index=DECK)
-    with pytest.raises(FileNotFoundError, match="make book"):
+@pytest.mark.parametrize("missing", publish.NEEDED)
+def test_half_a_site_is_refused(tmp_path, missing):
+    for file in set(publish.NEEDED) - {missing}:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.raises(FileNotFoundError, match=f"{missing}.*make book"):
         publish.gather(tmp_path, tmp_path / "site")
     assert not (tmp_path / "site").exists()
 

@@ -12,6 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = {"book": ".", "slides": "slides", "lora-chat": "chat"}
 """A folder of build/, and where it is published."""
+NEEDED = ("book/index.html", "book/_static/katex/katex.min.css", "slides/index.html")
+"""What `make book` leaves where node and npm work. Without them, formulas stay as they are in the source."""
 
 
 def gather(build: Path, site: Path) -> list[str]:
@@ -20,10 +22,11 @@ def gather(build: Path, site: Path) -> list[str]:
     Raises
     ------
     FileNotFoundError
-        When there is no book, which is the way to the rest.
+        When the book or the slides are missing, or were made without node.
     """
-    if not (build / "book" / "index.html").is_file():
-        raise FileNotFoundError(f"there is no book in {build / 'book'}: make book")
+    for file in NEEDED:
+        if not (build / file).is_file():
+            raise FileNotFoundError(f"{file} is missing in {build}: make book")
     shutil.rmtree(site, ignore_errors=True)
     found = [part for part in PARTS if (build / part).is_dir()]
     for part in found:

@@ -145,10 +145,10 @@ def run_course(notebooks: list[Path], output: Path) -> None:
     settings = {"LORA_EDU_RUNS": str(output / "runs"), FOLDER_VARIABLE: str(frames)}
     progress = Progress()
     executed = {path.stem: execute(path, progress, settings) for path in notebooks}
+    say("\n".join(before_and_after(output / "runs")))
     has_decks = decks_written(executed, frames, output / "slides", present_slug(ROOT), book="..")
     if warnings := write_book(executed, frames, output, decks="slides" if has_decks else ""):
         say(warnings)
-    say("\n".join(before_and_after(output / "runs")))
 
 
 def main() -> None:

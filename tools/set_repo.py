@@ -26,7 +26,8 @@ def present_slug(root: Path) -> str:
 def pages_address(slug: str) -> str:
     """Where GitHub Pages publishes a repository, without ``https://``."""
     owner, name = slug.split("/")
-    return f"{owner}.github.io/{name}"
+    root = f"{owner}.github.io"
+    return root if name.lower() == root.lower() else f"{root}/{name}"
 
 
 def names_of(slug: str) -> dict[bytes, re.Pattern[bytes]]:

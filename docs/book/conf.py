@@ -13,7 +13,8 @@ from tools.set_repo import present_slug
 SLUG = present_slug(npm.WEB.parent)
 
 project = html_title = "lora_edu"
-author = "the authors of lora_edu"
+author = "the lora_edu contributors"
+copyright = "2026, the lora_edu contributors. Text and figures: CC BY 4.0. Code: Apache License 2.0"
 language = "en"
 extensions = ["myst_nb", "tools.book.terms"]
 exclude_patterns = ["**.ipynb_checkpoints"]
@@ -44,7 +45,7 @@ html_theme = "pydata_sphinx_theme"
 html_static_path = ["static"]
 html_css_files = ["page.css", "book.css"]
 html_js_files = [(name, {"defer": "defer"}) for name in ("page.js", "tour.js", "book.js")]
-html_copy_source = html_show_sourcelink = html_show_sphinx = html_show_copyright = False
+html_copy_source = html_show_sourcelink = html_show_sphinx = False
 html_use_index = False  # it would be empty
 html_show_search_summary = False  # it would be read over a network, which a file has none of
 html_scaled_image_link = False
@@ -57,7 +58,7 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "show_toc_level": 1,
     "show_prev_next": True,
-    "footer_start": [],
+    "footer_start": ["copyright"],
     "footer_end": [],
     "article_footer_items": [],
     "icon_links": [

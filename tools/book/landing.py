@@ -21,7 +21,7 @@ def words(folder: Path) -> dict[str, str]:
         groups=capstone.GROUPS,
         ylabel="share of events",
         number_format="{:.0%}",
-        title="Before, no event was right. After training, most are",
+        title="Asked alone, the base model got no event right. After training, most are",
     )
     return {
         "result": picture(result, folder / "result.png"),

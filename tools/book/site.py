@@ -106,6 +106,7 @@ def copy_katex(packages: Path, folder: Path) -> None:
     """Put the style and the letters of KaTeX' formulas into `folder`."""
     katex = packages / "katex" / "dist"
     (folder / "katex").mkdir(exist_ok=True)
+    shutil.copy(packages / "katex" / "LICENSE", folder / "katex" / "LICENSE.txt")
     shutil.copy(katex / "katex.min.css", folder / "katex")
     # Of its three formats, the one that every browser takes first.
     shutil.copytree(

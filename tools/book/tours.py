@@ -130,7 +130,7 @@ TOURS = {
     ),
     "look_levels": Tour(
         "What do 4 bits keep?",
-        "Sixteen levels for all numbers, and what one large number does to the rest.",
+        "A few levels for all numbers, and what one large number does to the rest.",
         "07_quantization",
         (1, 2),
         (
@@ -161,7 +161,8 @@ TOURS = {
             ),
             Step(
                 "Weights are not all between -1 and 1. So they are divided by the largest of them first. This picture "
-                "stands for weights; one of its 55,296 numbers is the largest.",
+                "stands for weights; one of its 55,296 numbers is the largest. From here on there "
+                "are 15 levels, and the middle one is 0.",
                 {"bits": "4", "blocksize": "55296", "outlier": "1"},
                 film=1,
             ),
@@ -220,14 +221,14 @@ TOURS = {
         ),
     ),
     "look_life": Tour(
-        "How does a 4-bit weight train?",
+        "How do you train over 4-bit weights?",
         "One weight at a time is made wide, used and dropped.",
         "09_qlora_from_scratch",
         (0,),
         (
             Step(
-                "A model is a row of blocks. Their weights lie stored in 4 bits. To be multiplied, the weight that is "
-                "needed now is made wide, in 16 bits.",
+                "A model is a row of blocks. Their weights lie stored in 4 bits, as codes. To be multiplied, the weight "
+                "that is needed now is made wide, in 16 bits. Beside it stand A and B, two thin tables of numbers.",
                 {"step": "0"},
             ),
             Step(
@@ -274,15 +275,15 @@ def tour_page(
     notebooks : mapping
         Executed, by name. Where the tour's own is missing, the steps stand alone.
     frames : Path
-        Where the films of their sliders lie.
+        Where the films of their sliders lie; the tour has no sliders if one is missing.
     address : str
         Of that folder or a copy, seen from the page.
     """
     notebook = notebooks.get(tour.notebook)
     texts = explorer_texts(notebook) if notebook else []
     films = [read_film(frames, texts[place]) if place < len(texts) else None for place in tour.films]
-    shown = [film for film in films if film is not None]
-    steps = "".join(_step_html(step, films[step.film]) for step in tour.steps)
+    shown = [] if None in films else [film for film in films if film is not None]
+    steps = "".join(_step_html(step, shown[step.film] if shown else None) for step in tour.steps)
     sliders = "".join(static_slider(film, address) for film in shown)
     body = f'<div class="lora-edu-tour"><ol>{steps}</ol>{sliders}</div>'
     number = tour.notebook.partition("_")[0]

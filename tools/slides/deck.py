@@ -16,7 +16,7 @@ from lora_edu.llm.files import write_text
 from tools import npm
 from tools.book.site import copy_katex
 from tools.book.sources import COLAB, FRAMES, LINK, ROOT, outside_code, page_of
-from tools.slides.markup import Formulas, Markup, code_style
+from tools.slides.markup import Formulas, FormulaWrong, Markup, code_style
 from tools.slides.outline import Slide, slides_of
 
 STATIC = ROOT / "docs" / "slides"
@@ -64,10 +64,9 @@ def decks_written(
     notebooks: Mapping[str, NotebookNode], frames: Path, output: Path, slug: str, book: str
 ) -> bool:
     """Write the decks, as `write_decks` does, in place of older ones, or say why not; whether they are there."""
-    shutil.rmtree(output, ignore_errors=True)
     try:
         write_decks(notebooks, frames, output, slug, book)
-    except npm.NodeMissing as error:
+    except (npm.NodeMissing, FormulaWrong) as error:
         say(f"No slides: {error}.")
         return False
     return True
@@ -76,7 +75,7 @@ def decks_written(
 def write_decks(
     notebooks: Mapping[str, NotebookNode], frames: Path, output: Path, slug: str, book: str
 ) -> None:
-    """Write a deck for each notebook to `output`, and an index of them.
+    """Write a deck for each notebook to `output`, and an index of them, in place of what was there.
 
     Parameters
     ----------
@@ -105,6 +104,7 @@ def write_decks(
         decks[name] = slides_of(page.cells, Markup(formulas), lambda text: with_addresses(text, slug, book))
         end_with_links(decks[name], address(f"{name}.ipynb", slug, book), COLAB.format(slug=slug, name=name))
     formulas.draw(node, packages / "katex" / "dist" / "katex.min.js")
+    shutil.rmtree(output, ignore_errors=True)
     copy_shared(packages, output / SHARED)
     (output / FRAMES).mkdir(parents=True, exist_ok=True)
     for picture in pictures:
@@ -156,6 +156,7 @@ def copy_shared(packages: Path, folder: Path) -> None:
     files = [reveal / "reveal.js", reveal / "reveal.css", reveal / "plugin" / "notes.js", *LINKED]
     for file in [*files, *STATIC.iterdir()]:
         shutil.copy(file, folder)
+    shutil.copy(packages / "reveal.js" / "LICENSE", folder / "LICENSE-reveal.js.txt")
     copy_katex(packages, folder)
     write_text(folder / "code.css", code_style())
 

@@ -84,6 +84,7 @@ def opened(request, browser):
             "no book in build/book: make book"
         )  # with CI=true, tests/ci_guard.py makes this a failure
     context = browser.new_context(offline=True, color_scheme="light", viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(120_000)  # a busy machine answers late
     page, requests, said = context.new_page(), [], []
     page.on("request", lambda asked: requests.append(asked.url))
     page.on("requestfailed", lambda asked: said.append(f"failed: {asked.url}"))
