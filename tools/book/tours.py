@@ -227,8 +227,8 @@ TOURS = {
         (0,),
         (
             Step(
-                "A model is a row of blocks. Their weights lie stored in 4 bits, as codes. To be multiplied, the weight "
-                "that is needed now is made wide, in 16 bits. Beside it stand A and B, two thin tables of numbers.",
+                "A model is a row of blocks. Their weights lie stored in 4 bits, as codes. To be multiplied, the "
+                "weight that is needed now is made wide, in 16 bits. Beside it stand A and B, two thin tables of numbers.",
                 {"step": "0"},
             ),
             Step(
