@@ -228,7 +228,7 @@ TOURS = {
         (
             Step(
                 "A model is a row of blocks. Their weights lie stored in 4 bits, as codes. To be multiplied, the "
-                "weight that is needed now is made wide, in 16 bits. Beside it stand A and B, two thin tables of numbers.",
+                "weight that is needed now is made wide, in 16 bits. Beside it stand A and B, two thin tables.",
                 {"step": "0"},
             ),
             Step(
