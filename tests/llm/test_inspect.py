@@ -109,6 +109,11 @@ def halved(tensors):
     del tensors[f"{V1}.lora_B.weight"]
 
 
+def unlike(tensors):
+    key = f"{V1}.lora_B.weight"
+    tensors[key] = tensors[key][:, :2].contiguous()
+
+
 def left_out(tensors):
     for factor in "AB":
         del tensors[f"{Q0}.lora_{factor}.weight"]
@@ -135,6 +140,7 @@ SUSPECT = {
     "NaN": (broken, {}, rf"NaN or infinity in {Q0}\.lora_A\.weight"),
     "zero": (still, {}, "an update of zero, as before the first step, in model.layers.1.self_attn.v_proj$"),
     "half": (halved, {}, "A or B alone, without the other, in model.layers.1.self_attn.v_proj"),
+    "unlike": (unlike, {}, "A of another rank than B in model.layers.1.self_attn.v_proj$"),
     "left out": (left_out, {}, "left out, though other blocks have it: block 0 self_attn.q_proj$"),
     "asked": (without_q, {}, "asked for by target_modules, but not in the file: q_proj"),
     "dtypes": (mixed, {}, r"several dtypes: torch\.float16, torch\.float32"),

@@ -32,18 +32,21 @@ def suspicions(
     factors
         ``"A"`` and ``"B"`` by the path of their layer.
     updates
-        Of the layers that have both.
+        Of the layers that have both, of one rank.
     others
         The tensors that are neither.
     """
     broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     halves = [path for path, pair in factors.items() if len(pair) == 1]
+    measured = {u.path for u in updates}
+    unlike = [path for path, pair in factors.items() if len(pair) == 2 and path not in measured]
     still = [u.path for u in updates if u.norm == 0]
     asked = config.get("r")
     ranks = [u.path for u in updates if u.r != asked and not config.get("rank_pattern")]
     found = [
         _some(broken, "NaN or infinity in {}"),
         _some(halves, "A or B alone, without the other, in {}"),
+        _some(unlike, "A of another rank than B in {}"),
         _some(still, "an update of zero, as before the first step, in {}"),
         _some(ranks, f"another rank than the configuration's {asked} in {{}}"),
         _some(_outliers(updates), f"an update {OUTLIER} times as large as the median of its kind in {{}}"),
