@@ -7,13 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lora_edu.llm.inspect.update import Update
+from lora_edu.llm.checkpoint.disk import CONFIG_FILE
+from lora_edu.llm.checkpoint.fit import asks_for, starts_neutral
+from lora_edu.llm.inspect.update import BLOCK, Update
 
 OUTLIER = 10
 """An update that is so many times larger than the median of its kind of layer is named."""
-
-# Ways to start A and B that leave the base as it is.
-_NEUTRAL_STARTS = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
 
 
 def suspicions(
@@ -50,7 +49,7 @@ def suspicions(
         _some(still, "an update of zero, as before the first step, in {}"),
         _some(ranks, f"another rank than the configuration's {asked} in {{}}"),
         _some(_outliers(updates), f"an update {OUTLIER} times as large as the median of its kind in {{}}"),
-        _some(_gaps(updates), "left out, though other blocks have it: {}"),
+        _some(_gaps(config, factors), "left out, though other blocks have it: {}"),
         _some(_unanswered(config, factors), "asked for by target_modules, but not in the file: {}"),
         _some(list(others), "no part of a LoRA, and passed over here: {}") if factors else None,
         _some(sorted({str(t.dtype) for t in tensors.values()}), "several dtypes: {}", least=2),
@@ -69,7 +68,7 @@ def _config_warnings(config: dict[str, Any]) -> list[str]:
             )
     if config.get("use_dora"):
         found.append("use_dora: the update is rescaled by a magnitude, norms here are those of B A alone")
-    if config.get("init_lora_weights") not in _NEUTRAL_STARTS:
+    if not starts_neutral(config.get("init_lora_weights")):
         found.append(
             f"init_lora_weights {config['init_lora_weights']!r} changes the base, which is not in these files"
         )
@@ -99,12 +98,26 @@ def _outliers(updates: list[Update]) -> list[str]:
     ]
 
 
-def _gaps(updates: list[Update]) -> list[str]:
-    """Layers that some block up to the last adapted one has not, though another has."""
-    here = {(update.kind, update.block) for update in updates if update.block is not None}
-    last = max((block for _, block in here), default=-1)
-    kinds = sorted({kind for kind, _ in here})
-    return [f"block {n} {kind}" for n in range(last + 1) for kind in kinds if (kind, n) not in here]
+def _gaps(config: dict[str, Any], factors: dict[str, Any]) -> list[str]:
+    """Layers that the configuration asks for and some block up to the last adapted one has not, though another has."""
+    found = (BLOCK.fullmatch(path) for path in factors)
+    here = {(match["before"], int(match["number"]), match["kind"]) for match in found if match}
+    last = max((number for _, number, _ in here), default=-1)
+    kinds = sorted({(before, kind) for before, _, kind in here})
+    return [
+        f"block {n} {kind}"
+        for n in range(last + 1)
+        for before, kind in kinds
+        if (before, n, kind) not in here and _asks_for(config, f"{before}{n}.{kind}")
+    ]
+
+
+def _asks_for(config: dict[str, Any], path: str) -> bool:
+    """Whether the configuration asks for a layer; one that says it in no way that PEFT knows may ask for all."""
+    try:
+        return asks_for(config, path, Path(CONFIG_FILE))
+    except ValueError:
+        return True
 
 
 def _unanswered(config: dict[str, Any], factors: dict[str, Any]) -> list[str]:
