@@ -43,6 +43,7 @@ def write_model(
     dtype: torch.dtype,
     value_of: Callable[[Weight], Tensor],
     into: str,
+    base: str | None,
 ) -> None:
     """Write weights, configuration, tokenizer and a note of what was merged.
 
@@ -60,6 +61,8 @@ def write_model(
         Asked for each weight when its turn comes, in whatever dtype; what it returns may be thrown away after.
     into
         What the adapter was merged into, for the note.
+    base
+        The `origin` of those weights, for the note; None where nobody knows it.
 
     Raises
     ------
@@ -82,7 +85,7 @@ def write_model(
     _plain_config(model, dtype).save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_json(folder / NOTE, {"merged into": into, "dtype": str(dtype).removeprefix("torch.")})
+    write_json(folder / NOTE, {"merged into": into, "base": base, "dtype": str(dtype).removeprefix("torch.")})
 
 
 def _numel(parameter: nn.Parameter) -> int:
