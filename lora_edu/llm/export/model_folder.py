@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora_edu.llm.files import write_json
+from lora_edu.llm.files import save_tensors, write_json
 
 NOTE = "merged.json"
 """The file by which a folder that this module wrote is known."""
@@ -76,7 +75,7 @@ def write_model(
         if len(shards) > 1:
             name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         tensors = {weight.key: _rounded(value_of(weight), dtype, weight.key) for weight in shard}
-        save_file(tensors, folder / name, metadata={"format": "pt"})
+        save_tensors(tensors, folder / name)
         index |= dict.fromkeys(tensors, name)
         del tensors
     if len(shards) > 1:
