@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
+# What a card takes from the record of a fine-tune.
+_OF_A_RUN = {"schema", "config", "seed", "losses", "n"}
+_OF_ITS_CONFIG = {"method", "batch_size", "learning_rate"}
+
+
 @dataclass(frozen=True)
 class Base:
     """The model under an adapter.
@@ -170,8 +175,14 @@ def _empty_model(config: "PretrainedConfig") -> torch.nn.Module:
 
 
 def _run_of(folder: Path) -> dict[str, Any] | None:
-    """Return the record of the fine-tune whose folder holds this adapter."""
+    """Return the record of the fine-tune whose folder holds this adapter; another program's run.json is none."""
     file = folder.parent / "run.json"
     if folder.name != "adapter" or not file.is_file():
         return None
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    if not isinstance(run, dict) or not run.keys() >= _OF_A_RUN or not isinstance(run["config"], dict):
+        return None
+    return run if run["config"].keys() >= _OF_ITS_CONFIG else None
