@@ -194,11 +194,11 @@ def test_an_adapter_read_back_is_the_same_update(base, make_adapter, tmp_path, t
     assert max((found[name] - wanted[name]).abs().max().item() for name in wanted) < 1e-6
 
 
-def test_the_head_of_an_adapter_says_what_llama_cpp_asks_for(make_adapter, tmp_path):
+def test_the_head_of_an_adapter_says_what_llama_cpp_asks_for(make_adapter, tiny_folder, tmp_path):
     file = export_gguf_adapter(make_adapter(use_rslora=True), tmp_path / "captain.gguf")
     head = contents(file)
     assert head["general.type"] == "adapter" and head["general.architecture"] == "llama"
-    assert head["adapter.type"] == "lora" and head["general.base_model.0.name"] == "tiny0"
+    assert head["adapter.type"] == "lora" and head["general.base_model.0.name"] == tiny_folder.name
     assert head["adapter.lora.alpha"] == pytest.approx(6 * 4**0.5)  # alpha / sqrt(r) = this / r
 
 
@@ -518,16 +518,18 @@ RUN = {
 }
 
 
-def test_a_card_tells_base_data_scores_and_what_it_was_merged_into(make_adapter, tmp_path):
+def test_a_card_tells_base_data_scores_and_what_it_was_merged_into(make_adapter, tiny_folder, tmp_path):
     make_adapter().rename(tmp_path / "adapter")
     (tmp_path / "run.json").write_text(json.dumps(RUN))
     card = export_gguf_adapter(tmp_path, tmp_path / "events.gguf").with_suffix(".md").read_text()
-    assert "base_model: tiny0" in card and "| fine-tuned, seen patterns | 95.5% | 200 |" in card
+    assert (
+        f"base_model: {tiny_folder.name}\n" in card and "| fine-tuned, seen patterns | 95.5% | 200 |" in card
+    )
     assert "unseen" not in card and "seed 3" in card and "events.jsonl" in card and "/home/me" not in card
     merged = export_merged(tmp_path, tmp_path / "merged")
     text = (merged / "README.md").read_text()
     assert (
-        "**Merged into:** the weights of tiny0 as they come, in bfloat16. The adapter was trained over"
+        f"**Merged into:** the weights of {tiny_folder.name} as they come, in bfloat16. The adapter was trained over"
         in text
     )
     for file in merged.iterdir():
