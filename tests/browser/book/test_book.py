@@ -37,7 +37,7 @@ DOLLARS = """() => {
 }"""
 # Of Markdown, what no reader sees as words: formulas, addresses, tags, the language of a block of code.
 NO_TEXT = re.compile(
-    r"\$\$.*?\$\$|\$[^$]+\$|\]\([^)]*\)|^\[[^]]+\]: .*?$|<[^>]*>|```\w+", re.DOTALL | re.MULTILINE
+    r"\$\$.*?\$\$|\$[^$]+\$|\]\([^)]*\)|\]\[\w+\]|^\[[^]]+\]: .*?$|<[^>]*>|```\w+", re.DOTALL | re.MULTILINE
 )
 SEEN_TEXT = """() => {
     const page = document.querySelector('main').cloneNode(true);
