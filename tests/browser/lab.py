@@ -116,3 +116,8 @@ def run_all(page, seconds):
     """Run all cells; the errors that they raised."""
     page.evaluate(RUN_ALL)
     return page.wait_for_function(ERRORS, timeout=1000 * seconds).json_value()
+
+
+def end_kernel(page):
+    """End the kernel of the page's notebook, which would live on, and draw ahead, when the page is closed."""
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")

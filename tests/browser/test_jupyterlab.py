@@ -1,7 +1,7 @@
 """Sliders and predictions in JupyterLab, in Chromium, as a learner moves them: by keyboard and by mouse.
 
-The numbers below a picture are computed here a second time. How long a redraw takes is printed (``pytest -s``),
-never asserted.
+The numbers below a picture are computed a second time: here for the places that a slider is moved to, in tests/films.py
+for all. How long a redraw takes is printed (``pytest -s``), never asserted.
 """
 
 import base64
@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from lora_edu.classroom.widgets.pages import explorer_texts
-from tests.browser.lab import open_notebook, run_all, running_lab
+from tests.browser.lab import end_kernel, open_notebook, run_all, running_lab
 from tests.browser.needed import needed_cells
 from tests.browser.recomputed import EXPECTED
 from tools import build_notebooks
@@ -64,6 +64,7 @@ def notebook(request, lab, browser):
     page = open_notebook(browser, lab, request.param)
     assert run_all(page, SECONDS_TO_RUN) == []
     yield request.param, page
+    end_kernel(page)
     page.close()
 
 
@@ -139,43 +140,36 @@ def test_a_slider_starts_as_in_the_stored_notebook(notebook):
     assert [explorer.state()[1] for explorer in explorers(name, page)] == texts
 
 
-def test_a_slider_redraws(notebook, capsys):
-    # The first test to move a slider: each value is drawn here for the first time.
+def test_arrow_keys_move_every_slider(notebook, capsys):
     name, page = notebook
+    milliseconds = []
     for explorer in explorers(name, page):
         for handle in explorer.handles:
-            explorer.go_to_start(handle)
-            steps = min(10, int(float(handle.get_attribute("aria-valuemax"))))
-            milliseconds = [handle.evaluate(REDRAW) for _ in range(steps)]
-            median = statistics.median(milliseconds)
-            with capsys.disabled():
-                print(f"\n{name}: a redraw takes {median:.0f} ms (median of {len(milliseconds)})")
-
-
-def test_arrow_keys_move_every_slider(notebook):
-    for explorer in explorers(*notebook):
-        for handle in explorer.handles:
             first = explorer.go_to_start(handle)
-            handle.press("ArrowRight")
+            milliseconds.append(handle.evaluate(REDRAW))
             second = explorer.settle(unlike=first[-1])
             handle.press("ArrowLeft")
             assert explorer.settle(unlike=second[-1]) == first
+    with capsys.disabled():
+        print(
+            f"\n{name}: a redraw takes {statistics.median(milliseconds):.0f} ms (median of {len(milliseconds)})"
+        )
 
 
-def test_the_mouse_drags_every_slider(notebook):
+def test_the_mouse_drags_a_slider_of_each_notebook(notebook):
     _, page = notebook
-    for explorer in explorers(*notebook):
-        for handle in explorer.handles:
-            first = explorer.go_to_start(handle)
-            handle.scroll_into_view_if_needed()
-            box = handle.bounding_box()
-            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-            page.mouse.move(x, y)
-            page.mouse.down()
-            track = handle.locator("xpath=ancestor::*[contains(@class, 'noUi-base')]").bounding_box()
-            page.mouse.move(track["x"] + track["width"], y, steps=8)
-            page.mouse.up()
-            explorer.settle(unlike=first[-1])
+    explorer = explorers(*notebook)[0]
+    handle = explorer.handles[0]
+    first = explorer.go_to_start(handle)
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    track = handle.locator("xpath=ancestor::*[contains(@class, 'noUi-base')]").bounding_box()
+    page.mouse.move(track["x"] + track["width"], y, steps=8)
+    page.mouse.up()
+    explorer.settle(unlike=first[-1])
 
 
 # ---------------------------------------------------------------- predictions
