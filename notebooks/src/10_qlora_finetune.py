@@ -204,7 +204,7 @@ schedule = {
     "lr_scheduler_type": "linear",
 }
 
-# %%
+# %% tags=["slide-skip"]
 arithmetic = {
     "bf16": recipe.dtype == torch.bfloat16,
     "fp16": recipe.dtype == torch.float16,
@@ -689,7 +689,7 @@ def reply(speaker, messages):
 
 chat(reply, ["my adapter", "base"])
 
-# %% [markdown]
+# %% [markdown] tags=["slide-skip"]
 # ## Recipes
 #
 # *Deeper: nothing later needs this section.*
@@ -715,7 +715,8 @@ chat(reply, ["my adapter", "base"])
 # plain text get **no chat template**. Of `messages`, **every** token is scored, or with `assistant_only_loss=True` the
 # assistant's turns, if the template marks them. That is our `learn="all"`; our default is the last turn. We pack
 # nothing: the doctor counts little padding.
-#
+
+# %% [markdown]
 # ### When not to use it
 #
 # On a small model 4 bits save little: the embedding stays wide, and activations do not shrink. And if three examples in

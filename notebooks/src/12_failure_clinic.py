@@ -25,8 +25,9 @@
 #
 # *Core: look up, do not learn by heart.*
 #
-# "§ 1" is section 1 of this page, "[05] § 1" that of notebook 05.
-#
+# "§ 1" is section 1 of this page, "[05](05_training_lora.ipynb) § 1" that of notebook 05.
+
+# %% [markdown] tags=["slide-skip"]
 # ### It does not start, or it is gone
 #
 # | you see | likely cause | cure | where |
@@ -696,17 +697,17 @@ check("12.4", which_knob)
 #
 # | said | where it holds |
 # |---|---|
-# | LoRA "[decomposes a large matrix][peft]" into two low-rank ones | it is the *update*; W stays whole ([01], [04]) |
-# | "[no additional inference latency][lora]" | after merging; side by side it costs ([04] § 2, [11]) |
+# | LoRA "[decomposes a large matrix][peft]" into two low-rank ones | it is the *update*; W stays ([01], [04][layer]) |
+# | "[no additional inference latency][lora]" | after merging; apart it costs ([04][layer] § 2, [11][adapters]) |
 # | "[training with LoRA much faster][openvino]" | not for the 135M: 40 s, full fine-tuning 21 s ([GPUs][gpus]) |
 # | QLoRA: "[about 75% smaller peak GPU memory][google]" | 67 % for a 7B shape, 15 % for the 135M ([GPUs][gpus]) |
 # | "[LoRA is about 66% faster than QLoRA][google]" | 23 % for the 135M: 40.2 s against 49.5 ([GPUs][gpus]) |
 # | α "[should typically be set to dim or 0.5 ** dim][nemo]", the rank | the step grows with α: tune the rate (§ 1) |
-# | prefix tuning learns "[only 0.1% of the parameters][prefix]" | 0.34 % for 40 tokens: length decides ([11] § 5) |
+# | prefix tuning learns "[only 0.1% of the parameters][prefix]" | 0.34 % for 40 tokens ([11][adapters] § 5) |
 #
 # [01]: 01_rank_and_svd.ipynb
-# [04]: 04_lora_from_scratch.ipynb
-# [11]: 11_many_adapters.ipynb
+# [layer]: 04_lora_from_scratch.ipynb
+# [adapters]: 11_many_adapters.ipynb
 # [gpus]: https://github.com/OWNER/REPO/blob/main/docs/gpus.md
 # [peft]: https://huggingface.co/docs/peft/v0.20.0/package_reference/lora
 # [lora]: https://arxiv.org/abs/2106.09685

@@ -130,7 +130,7 @@ def test_a_notebook_runs_in_colabs_kernel(colab, number):
 
 
 # What answers are told, and what the ledger adds up, needs no library's other version; stored pictures are of one
-# matplotlib.
+# matplotlib. That a figure draws the same twice is seen with our versions.
 LEFT_OUT = (
     "test_checks_fooled.py",
     "test_checks_right_ways.py",
@@ -143,7 +143,7 @@ LEFT_OUT = (
 def test_the_tests_of_the_classroom_pass(quantizing):
     ignored = (f"--ignore=tests/classroom/{name}" for name in LEFT_OUT)
     printed = quantizing.run(
-        *("-m", "pytest", "-q", "-p", "tests.ci_guard", "tests/classroom", *ignored),
+        *("-m", "pytest", "-q", "-p", "tests.ci_guard", "-k", "not redrawing", "tests/classroom", *ignored),
         folder=quantizing.clone,
         PYTHONPATH=str(quantizing.clone),  # of the kernels that tests start
     )
