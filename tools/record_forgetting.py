@@ -268,7 +268,7 @@ def main() -> None:
     content = {
         "command": "python -m tools.record_forgetting",
         **provenance(),
-        "revision": arguments.revision,
+        "revision": ", then ".join(filter(None, [earlier.get("revision"), arguments.revision])),
         "settings": {"batch_size": BATCH_SIZE, "dtype": "float32", "r": 8, "lora_alpha": 16, "seeds": seeds},
         "general": general,
         "base": base,
