@@ -32,6 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "notebooks" / "src"
 TEACHING = ROOT / "docs" / "teaching"
 PLAN, PAGE = TEACHING / "plan.toml", TEACHING / "run_sheets.md"
+PAGES = ("teaching", "run_sheets", "notes", "test", "adopting")
+"""Of docs/teaching/, in the order of the book; the first leads to the others."""
 REFERENCE = re.compile(r"(\d\db?) § (.+)")
 HEADING = re.compile(r"(#{2,3}) (.*)")
 EXERCISE = re.compile(r"Exercise (\d\d\.\d+) · (.*?) \(")
@@ -216,7 +218,9 @@ def page(plan: Mapping[str, Any], folder: Path = SOURCES) -> str:
         if sheet.get("rows"):
             parts.append(_table(rows_of(sheet, plan, folder)))
         if home := sheet.get("home"):
-            parts.append("**At home:** " + "; ".join(_homework(reference, folder) for reference in home) + ".")
+            parts.append(
+                "**At home:** " + "; ".join(_homework(reference, folder) for reference in home) + "."
+            )
     return "\n\n".join([*parts, plan["closing"].strip()]) + "\n"
 
 
@@ -241,7 +245,9 @@ def minutes_table(folder: Path = SOURCES) -> str:
     lines = []
     for source in sorted(folder.glob(build_notebooks.SOURCES)):
         for heading, parts in sections_of(source).items():
-            shown = ", ".join(f"{part.name or 'text'} {part.minutes:.1f} {' '.join(part.polls)}" for part in parts)
+            shown = ", ".join(
+                f"{part.name or 'text'} {part.minutes:.1f} {' '.join(part.polls)}" for part in parts
+            )
             lines.append(f"{source.name.partition('_')[0]:<4}{heading:<64} {shown}")
     return "\n".join(lines)
 
@@ -250,7 +256,9 @@ def main() -> None:
     """Write the page, or check it."""
     parser = argparse.ArgumentParser(description="Write docs/teaching/run_sheets.md from its plan.")
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--check", action="store_true", help="write nothing; fail if the page is not as planned")
+    choice.add_argument(
+        "--check", action="store_true", help="write nothing; fail if the page is not as planned"
+    )
     choice.add_argument("--minutes", action="store_true", help="print the course's minutes for each section")
     options = parser.parse_args()
     if options.minutes:
