@@ -170,7 +170,7 @@ def test_points_of_an_exam_question_add_up():
 
 def test_the_key_has_every_question_and_tells_of_every_wrong_choice():
     page = PAGES["test"]
-    questions = re.findall(r"^\*\*(\d+)\. .*?\*\*\n\n((?:- \w\) .*\n)+)", page, re.M)
+    questions = re.findall(r"^\*\*(\d+)\. [^*]*\*\*\n\n((?:- \w\) .*\n)+)", page, re.M)
     rows = re.findall(r"^\| (\d+) \| (\w) \| (.*?) \|", page, re.M)
     key = {number: (right, told) for number, right, told in rows}
     assert list(key) == [number for number, _ in questions] and len(key) == 10

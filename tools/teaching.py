@@ -119,7 +119,7 @@ def find(reference: str, folder: Path = SOURCES) -> tuple[Path, str]:
     PlanError
         If the notebook has no such section.
     """
-    notebook, place = REFERENCE.fullmatch(reference).groups()
+    notebook, _, place = reference.partition(" § ")
     source = source_of(notebook, folder)
     for heading in sections_of(source):
         if heading == place or heading.startswith((f"{place}.", f"{place}:")):
