@@ -30,7 +30,7 @@ def test_the_page_of_run_sheets_is_what_the_plan_says():
 @pytest.mark.parametrize("sheet", SHEETS, ids=[sheet["title"] for sheet in SHEETS])
 def test_a_sheet_adds_up_and_gives_each_section_its_time(sheet):
     table = PAGES["run_sheets"].split(f"# {sheet['title']}\n", 1)[1].split("\n#", 1)[0]
-    rows = re.findall(r"^\| (\d+)-(\d+) \| (.+?) \| (.*?) \| (.*) \|$", table, re.M)
+    rows = re.findall(r"^\| (\d+)\u2011(\d+) \| (.+?) \| (.*?) \| (.*) \|$", table, re.M)
     starts, ends = ([int(row[side]) for row in rows] for side in (0, 1))
     assert starts == [0, *ends[:-1]] and ends[-1] == sheet["minutes"]
     for start, end, what, _, do in rows:
@@ -159,7 +159,7 @@ def test_exercises_named_in_the_notes_are_there():
         assert named and [key for key in named if f'check("{key}"' not in source] == []
 
 
-def test_points_of_an_exam_question_add_up():
+def test_every_exam_question_names_its_points():
     for part in PARTS.values():
         told = re.search(r"\((\d+)\s+points\)\*", part)
         assert told and 4 <= int(told[1]) <= 10

@@ -36,6 +36,8 @@ PAGES = ("teaching", "run_sheets", "notes", "test", "adopting")
 """Of docs/teaching/, in the order of the book; the first leads to the others."""
 REFERENCE = re.compile(r"(\d\db?) § (.+)")
 HEADING = re.compile(r"(#{2,3}) (.*)")
+UNBROKEN = "\u2011"
+"""A hyphen at which no line ends."""
 EXERCISE = re.compile(r"Exercise (\d\d\.\d+) · (.*?) \(")
 
 
@@ -225,7 +227,7 @@ def page(plan: Mapping[str, Any], folder: Path = SOURCES) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    lines = [f"| {row.start}-{row.end} | {row.what} | {row.tell} | {row.do} |" for row in rows]
+    lines = [f"| {row.start}{UNBROKEN}{row.end} | {row.what} | {row.tell} | {row.do} |" for row in rows]
     return "\n".join(["| min | section | say | do |", "|---|---|---|---|", *lines])
 
 

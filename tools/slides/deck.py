@@ -190,10 +190,11 @@ def index_page(decks: Mapping[str, list[Slide]]) -> str:
     rows = []
     for name, slides in decks.items():
         sections = [
-            f'<li><a href="{name}.html#/{number - 1}">{section}</a> {number}</li>'
-            for section, number in first_slides(slides).items()
+            f'<li><a href="{name}.html#/{place - 1}">{section}</a> {place}</li>'
+            for section, place in first_slides(slides).items()
         ]
-        head = f'<h2><a href="{name}.html">{slides[0].heading}</a></h2>'
+        number = name.partition("_")[0]
+        head = f'<h2>{number} · <a href="{name}.html">{slides[0].heading}</a></h2>'
         rows.append(f'{head}\n<ul style="list-style: none">\n{"".join(sections)}\n</ul>')
     return INDEX.format(rows="\n".join(rows))
 
