@@ -40,7 +40,7 @@ def test_a_sheet_adds_up_and_gives_each_section_its_time(sheet):
 
 
 def reading_minutes(notebook, heading, do):
-    """The course's minutes for a section without what the row skips, read off the source a second time."""
+    """The course's minutes for a section, whose heading the source must have, without what the row skips."""
     text = teaching.source_of(notebook).read_text(encoding="utf-8")
     assert f"\n# ## {heading}\n" in text
     skipped = do.partition("Skip ")[2]
