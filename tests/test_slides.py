@@ -236,6 +236,14 @@ def test_a_deck_and_all_that_it_loads_lie_in_one_folder(written, page):
     assert 'href="01_small.html"' in (written / "index.html").read_text(encoding="utf-8")
 
 
+def test_the_index_leads_to_each_section(written):
+    index = BeautifulSoup((written / "index.html").read_text(encoding="utf-8"), "html.parser")
+    assert [link["href"] for link in index.select("li a")] == ["01_small.html#/1", "01_small.html#/2"]
+    assert [item.text[-1] for item in index.select("li")] == ["2", "3"] and "\ue000" not in index.text
+    found = BeautifulSoup((written / "01_small.html").read_text(encoding="utf-8"), "html.parser")
+    assert found.select(".slides > section")[2].h2.text == "Summary"
+
+
 def test_formulas_are_drawn_on_slides_as_html_and_in_notes_as_mathml(page):
     slide, notes = page.select("section .page")[1], page.select("aside")[1]
     assert [found.text for found in slide.select(".katex annotation")] == ["r"]

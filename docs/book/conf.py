@@ -54,7 +54,7 @@ html_sidebars = {name: [] for name in ("index", *DOCUMENTS)}
 html_theme_options = {
     "navbar_align": "left",
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "secondary_sidebar_items": ["page-toc"],
     "show_toc_level": 1,
     "show_prev_next": True,

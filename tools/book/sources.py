@@ -21,6 +21,7 @@ from lora_edu.llm.files import write_text
 from tools.book import landing
 from tools.book.tours import TOURS, tour_page
 from tools.reading_time import is_prediction, tags_of
+from tools.teaching import PAGES as TEACHING
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "docs" / "book"
@@ -80,8 +81,8 @@ def page_of(path: str) -> str | None:
     """The source in the book of a file of the repository, if it is one."""
     folder, name = posixpath.split(path)
     stem, kind = posixpath.splitext(name)
-    is_page = (folder, kind) == ("notebooks", ".ipynb") or (folder == "docs" and stem in DOCUMENTS)
-    if is_page or folder == "docs/book":
+    names = {"docs": DOCUMENTS, "docs/teaching": TEACHING}.get(folder, ()) if kind == ".md" else ()
+    if stem in names or (folder, kind) == ("notebooks", ".ipynb") or folder == "docs/book":
         return name
     return path.removeprefix("docs/") if folder.startswith("docs/") and kind == ".png" else None
 
@@ -150,9 +151,11 @@ def asks(cell: NotebookNode) -> bool:
     return is_prediction(cell)
 
 
-def document_page(name: str, slug: str) -> str:
-    """A document of docs/ as Sphinx is to read it."""
-    text = with_book_links((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"), "docs", slug)
+def document_page(name: str, slug: str, folder: str = "docs") -> str:
+    """A document of docs/, or of a folder in it, as Sphinx is to read it."""
+    text = with_book_links((ROOT / folder / f"{name}.md").read_text(encoding="utf-8"), folder, slug)
+    if name == TEACHING[0]:
+        text += "\n```{toctree}\n:hidden:\n\n" + "\n".join(TEACHING[1:]) + "\n```\n"
     return with_places(text) if name == "glossary" else text
 
 
@@ -231,6 +234,8 @@ def write_sources(
         write_text(path, with_book_links(text, "docs/book", slug))
     for name in DOCUMENTS:
         write_text(folder / f"{name}.md", document_page(name, slug))
+    for name in TEACHING:
+        write_text(folder / f"{name}.md", document_page(name, slug, "docs/teaching"))
     for name in ("pictures", "speed"):
         shutil.copytree(ROOT / "docs" / name, folder / name)
     shown: set[str] = set()

@@ -52,9 +52,8 @@ INDEX = """<!doctype html>
 </head>
 <body style="max-width: 40em; margin: 3em auto; padding: 0 1em; font: 1.1em/1.7 system-ui, sans-serif">
 <h1>Slides</h1>
-<ol start="0" style="list-style: none; padding: 0">
+<p>A section, and the number of its first slide.</p>
 {rows}
-</ol>
 </body>
 </html>
 """
@@ -111,7 +110,7 @@ def write_decks(
         shutil.copy(frames / picture, output / FRAMES)
     for name, slides in decks.items():
         write_text(output / f"{name}.html", deck_page(slides, formulas))
-    write_text(output / "index.html", index_page(decks))
+    write_text(output / "index.html", formulas.put(index_page(decks), 1))
 
 
 # ---------------------------------------------------------------- links
@@ -187,6 +186,26 @@ def slide_html(slide: Slide, formulas: Formulas) -> str:
 
 
 def index_page(decks: Mapping[str, list[Slide]]) -> str:
-    """A list of the decks."""
-    rows = [f'<li><a href="{name}.html">{slides[0].heading}</a></li>' for name, slides in decks.items()]
+    """A list of the decks, and of the sections of each with the number of their first slide."""
+    rows = []
+    for name, slides in decks.items():
+        sections = [
+            f'<li><a href="{name}.html#/{place - 1}">{section}</a> {place}</li>'
+            for section, place in first_slides(slides).items()
+        ]
+        number = name.partition("_")[0]
+        head = f'<h2>{number} · <a href="{name}.html">{slides[0].heading}</a></h2>'
+        rows.append(f'{head}\n<ul style="list-style: none">\n{"".join(sections)}\n</ul>')
     return INDEX.format(rows="\n".join(rows))
+
+
+def first_slides(slides: list[Slide]) -> dict[str, int]:
+    """The number of each section's first slide, from 1, by its heading without what marks it as deeper."""
+    found: dict[str, int] = {}
+    for number, slide in enumerate(slides, start=1):
+        opens = slide.kind.split()[0] in ("section", "end")
+        heading = "" if slide.kind == "title" else slide.heading if opens else slide.section
+        plain = re.sub(r" <small.*?</small>", "", heading)
+        if plain and plain not in found:
+            found[plain] = number
+    return found
