@@ -1,0 +1,194 @@
+"""What a student's process gives up before it runs a line of the student's: for good, as the kernel sees to it.
+
+Four guards, each reported as held or not: `enter_namespaces` (no network, files that can only be read, folders hidden),
+`limit` (memory, seconds, written bytes), `filter_calls` (no further process, socket or signal). They call the C library
+through ctypes; nothing is installed. On Windows none holds, on macOS only `limit`, and not for memory.
+
+References
+----------
+Linux manual pages user_namespaces(7), mount_setattr(2), seccomp(2), setrlimit(2); the numbers of system calls are those
+of asm/unistd_64.h (x86-64) and asm-generic/unistd.h (aarch64).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWNET = (
+    *(0x00020000, 0x04000000, 0x08000000),
+    *(0x10000000, 0x40000000),
+)
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 1, 2, 4, 0x4000, 1 << 18
+AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
+SYS_MOUNT_SETATTR = 442
+PR_SET_NO_NEW_PRIVS = 38
+SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC = 1, 1
+
+# For each machine: its number in the kernel's audit, the call `seccomp` itself, and the calls that are refused.
+_SAME_EVERYWHERE = {
+    **{"pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430},
+    **{"fsmount": 432, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "mount_setattr": 442},
+    "memfd_secret": 447,
+}
+_X86_64 = {
+    **{"shmget": 29, "shmat": 30, "socket": 41, "connect": 42, "bind": 49, "socketpair": 53, "clone": 56},
+    **{"fork": 57, "vfork": 58, "execve": 59, "kill": 62, "semget": 64, "msgget": 68, "ptrace": 101},
+    **{"setpgid": 109, "setsid": 112, "rt_sigqueueinfo": 129, "personality": 135, "pivot_root": 155},
+    **{"chroot": 161, "mount": 165, "umount2": 166, "tkill": 200, "tgkill": 234, "mq_open": 240},
+    **{"add_key": 248, "request_key": 249, "keyctl": 250, "unshare": 272, "rt_tgsigqueueinfo": 297},
+    **{"perf_event_open": 298, "name_to_handle_at": 303, "open_by_handle_at": 304, "setns": 308},
+    **{"process_vm_readv": 310, "process_vm_writev": 311, "memfd_create": 319, "bpf": 321, "execveat": 322},
+    "userfaultfd": 323,
+}
+_AARCH64 = {
+    **{"umount2": 39, "mount": 40, "pivot_root": 41, "chroot": 51, "personality": 92, "unshare": 97},
+    **{"ptrace": 117, "kill": 129, "tkill": 130, "tgkill": 131, "rt_sigqueueinfo": 138, "setpgid": 154},
+    **{"setsid": 157, "mq_open": 180, "msgget": 186, "semget": 190, "shmget": 194, "shmat": 196},
+    **{"socket": 198, "socketpair": 199, "bind": 200, "connect": 203, "add_key": 217, "request_key": 218},
+    **{"keyctl": 219, "clone": 220, "execve": 221, "rt_tgsigqueueinfo": 240, "perf_event_open": 241},
+    **{"name_to_handle_at": 264, "open_by_handle_at": 265, "setns": 268, "process_vm_readv": 270},
+    **{"process_vm_writev": 271, "memfd_create": 279, "bpf": 280, "execveat": 281, "userfaultfd": 282},
+}
+MACHINES = {
+    "x86_64": (0xC000003E, 317, _X86_64 | _SAME_EVERYWHERE),
+    "aarch64": (0xC00000B7, 277, _AARCH64 | _SAME_EVERYWHERE),
+}
+EPERM, ENOSYS = 1, 38
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _done(result: int, what: str) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), what)
+
+
+# ---------------------------------------------------------------- namespaces
+
+
+def enter_namespaces(hidden: Iterable[str]) -> None:
+    """Leave the network, and see every file read-only and the folders of `hidden` empty.
+
+    Takes a process of one thread. Needs no rights but those to make a user namespace.
+
+    Raises
+    ------
+    OSError
+        The kernel does not allow one of the steps.
+    """
+    libc, user, group = _libc(), os.getuid(), os.getgid()
+    flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
+    _done(libc.unshare(flags), "unshare")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    _done(libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None), "private mounts")
+    for folder in hidden:
+        flags = ctypes.c_ulong(MS_RDONLY | MS_NOSUID | MS_NODEV)
+        _done(libc.mount(b"none", os.fsencode(folder), b"tmpfs", flags, b"size=4k"), f"hide {folder}")
+    attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
+    arguments = AT_FDCWD, b"/", AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes))
+    _done(libc.syscall(SYS_MOUNT_SETATTR, *arguments), "read-only mounts")
+    os.chdir("/")
+
+
+# ---------------------------------------------------------------- limits
+
+
+def limit(memory: int, seconds: int) -> None:
+    """Bound what this process may still take.
+
+    Parameters
+    ----------
+    memory : int
+        Bytes of address space beyond what it has now.
+    seconds : int
+        Of computing, in all.
+
+    Raises
+    ------
+    OSError, ImportError
+        The system has no such limits.
+    """
+    import resource  # there is none on Windows
+
+    def at_most(name: str, most: int) -> None:
+        resource.setrlimit(getattr(resource, name), (most, most))
+
+    at_most("RLIMIT_CPU", seconds)
+    at_most("RLIMIT_CORE", 0)
+    at_most("RLIMIT_FSIZE", 0)  # no byte into a file; pipes are none
+    at_most("RLIMIT_NOFILE", 64)
+    at_most("RLIMIT_NPROC", 0)
+    if sys.platform == "linux":
+        at_most("RLIMIT_AS", _address_space() + memory)
+
+
+def _address_space() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+# ---------------------------------------------------------------- system calls
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def filter_calls() -> None:
+    """Refuse every system call that makes a process, a thread, a socket, a signal or a mount, in all threads.
+
+    Raises
+    ------
+    OSError
+        The kernel or this kind of machine has no such filter, or it does not hold.
+    """
+    if sys.platform != "linux" or platform.machine() not in MACHINES:
+        raise OSError(ENOSYS, f"no filter for {sys.platform} on {platform.machine()}")
+    audit, seccomp, refused = MACHINES[platform.machine()]
+    program = _program(audit, refused)
+    libc = _libc()
+    _done(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
+    described = _Program(len(program) // 8, program)
+    flags = SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC
+    _done(libc.syscall(seccomp, *flags, ctypes.byref(described)), "seccomp")
+    if libc.syscall(refused["socket"], 1, 1, 0) != -1 or ctypes.get_errno() != EPERM:
+        raise OSError(ENOSYS, "the filter does not hold")
+
+
+def _program(audit: int, refused: dict[str, int]) -> bytes:
+    """The filter in the kernel's language: instructions of 8 bytes (code, jump if true, jump if false, constant)."""
+    load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
+    kill, allow, error = 0x80000000, 0x7FFF0000, 0x00050000
+    steps: list[tuple[int, int, int, int]] = [
+        (load, 0, 0, 4),  # the machine of the call: another one would have other numbers
+        (equal, 1, 0, audit),
+        (answer, 0, 0, kill),
+        (load, 0, 0, 0),  # the number of the call
+        (at_least, 0, 1, 0x40000000),  # x86-64's second set of numbers
+        (answer, 0, 0, kill),
+    ]
+    for name, number in refused.items():
+        code = ENOSYS if name == "clone3" else EPERM  # ENOSYS: the C library then tries `clone`
+        steps += [(equal, 0, 1, number), (answer, 0, 0, error | code)]
+    steps.append((answer, 0, 0, allow))
+    return b"".join(struct.pack("HBBI", *step) for step in steps)
+
+
+def held(guard: Any, *arguments: Any) -> str | None:
+    """Take up a guard: None if it holds, else why it does not."""
+    try:
+        guard(*arguments)
+    except (OSError, ImportError, AttributeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"[:200]
+    return None

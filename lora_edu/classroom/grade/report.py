@@ -1,0 +1,126 @@
+"""Write the marks down: grades.csv, a line a student and exercise, and grades.html, a row a student.
+
+Nothing of a student's is taken for more than text: control characters are left out, HTML is escaped, and what a
+spreadsheet would take for a formula begins with an apostrophe.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+from lora_edu.classroom.grade.course import Task
+from lora_edu.classroom.grade.hand_in import HandIn
+from lora_edu.classroom.grade.marks import RESULTS, Mark, passed
+from lora_edu.llm.files import write_text
+
+COLUMNS = ("student", "exercise", "status", "points", "said", "misconception", "rests on")
+LONGEST = 400  # characters of a sentence
+SIGNS = {"pass": "✓", "hint": "➜", "not attempted": "○", "missing": "·"}
+
+STYLE = """
+:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem }
+table { border-collapse: collapse; font-size: 13px } .wide { overflow-x: auto }
+th, td { border: 1px solid #8886; padding: 3px 7px; text-align: left; vertical-align: top }
+td.pass { background: #009e7333 } td.hint { background: #e69f0033 } td.fault { background: #d55e0033 }
+summary { cursor: pointer } details { max-width: 22rem } caption { text-align: left; padding: 4px 0 }
+"""
+
+
+def one_line(text: str) -> str:
+    """Text as it may stand in a file, a page or a terminal: in one line, without control characters, not too long."""
+    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
+    kept = "".join("�" if unicodedata.category(c) in ("Cs", "Cf") else c for c in kept)
+    return kept if len(kept) <= LONGEST else f"{kept[:LONGEST]} ..."
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet computes."""
+    line = one_line(text)
+    return f"'{line}" if line.lstrip()[:1] in ("=", "+", "-", "@") else line
+
+
+def as_csv(marks: list[Mark]) -> str:
+    """The marks, a line each; `points` is 1 for a pass."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for m in marks:
+        points = "1" if m.status == "pass" else "0"
+        row = (m.student, m.exercise, m.status, points, m.said, m.misconception, m.rests_on)
+        writer.writerow([_cell(value) for value in row])
+    return out.getvalue()
+
+
+def as_html(marks: list[Mark], tasks: list[Task], hand_ins: list[HandIn], sandbox: str) -> str:
+    """The page: a row a student, and what the class gets wrong."""
+    about = (
+        f"{len(hand_ins)} students, {len(tasks)} exercises. Sandbox: {html.escape(one_line(sandbox))}. A mark with * "
+        "rests partly on the word of the student's own process (docs/teaching/grading.md)."
+    )
+    body = [f"<p>{about}</p>", _students(marks, tasks, hand_ins), _class(marks, tasks)]
+    head = f'<meta charset="utf-8"><title>Grades</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>Grades</h1>{"".join(body)}</body></html>\n'
+
+
+def _students(marks: list[Mark], tasks: list[Task], hand_ins: list[HandIn]) -> str:
+    by_student: dict[str, list[Mark]] = {}
+    for mark in marks:
+        by_student.setdefault(mark.student, []).append(mark)
+    head = "".join(f'<th scope="col">{html.escape(task.exercise)}</th>' for task in tasks)
+    rows = "".join(_row(hand_in, by_student.get(hand_in.student, [])) for hand_in in hand_ins)
+    columns = f'<tr><th scope="col">student</th><th scope="col">passed</th>{head}</tr>'
+    return f'<h2>Students</h2><div class="wide"><table>{columns}{rows}</table></div>'
+
+
+def _row(hand_in: HandIn, marks: list[Mark]) -> str:
+    notes = "".join(f"<br><small>{html.escape(one_line(note))}</small>" for note in hand_in.notes[:5])
+    name = f'<th scope="row">{html.escape(one_line(hand_in.student))}{notes}</th>'
+    return f"<tr>{name}<td>{len(list(passed(marks)))}</td>{''.join(map(_square, marks))}</tr>"
+
+
+def _square(mark: Mark) -> str:
+    kind = mark.status if mark.status in ("pass", "hint") else "" if mark.status in SIGNS else "fault"
+    star = "" if mark.rests_on == RESULTS else "*"
+    sign = f"{SIGNS.get(mark.status, '!')} {html.escape(mark.status)}{star}"
+    if mark.status in ("pass", "missing"):
+        return f'<td class="{kind}">{sign}</td>'
+    said = html.escape(one_line(mark.said))
+    return f'<td class="{kind}"><details><summary>{sign}</summary>{said}</details></td>'
+
+
+def _class(marks: list[Mark], tasks: list[Task]) -> str:
+    parts = []
+    for task in tasks:
+        of_task = [mark for mark in marks if mark.exercise == task.exercise]
+        tried = [mark for mark in of_task if mark.status not in ("missing", "not attempted", "unreadable")]
+        counted = Counter(_mistake(mark) for mark in tried if mark.status != "pass")
+        rows = "".join(
+            f"<tr><td>{count}</td><td>{html.escape(one_line(what))}</td></tr>"
+            for what, count in counted.most_common()
+        )
+        caption = f"<caption><b>{html.escape(task.exercise)}</b> {html.escape(task.name)}: "
+        caption += f"{len(list(passed(tried)))} of {len(tried)} who tried pass</caption>"
+        parts.append(f"<table>{caption}{rows}</table>")
+    return f"<h2>The class: which mistake, how often</h2>{''.join(parts)}"
+
+
+def _mistake(mark: Mark) -> str:
+    if mark.misconception:
+        return mark.misconception
+    return "another mistake" if mark.status == "hint" else mark.status
+
+
+def write_report(
+    folder: Path, marks: list[Mark], tasks: list[Task], hand_ins: list[HandIn], sandbox: str
+) -> tuple[Path, Path]:
+    """Write both files into `folder`, whole or not at all; return their paths."""
+    return (
+        write_text(folder / "grades.csv", as_csv(marks)),
+        write_text(folder / "grades.html", as_html(marks, tasks, hand_ins, sandbox)),
+    )
