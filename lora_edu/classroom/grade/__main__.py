@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="one folder or zip file a student in it")
     parser.add_argument("--output", type=Path, help="where grades.csv and grades.html go; default: FOLDER")
     parser.add_argument("--notebooks", nargs="+", metavar="NN", help="only these, such as 04 05b")
-    parser.add_argument("--seconds", type=float, default=10, help="for an exercise; default 10")
+    parser.add_argument("--seconds", type=float, default=20, help="for an exercise; default 20")
     parser.add_argument("--student-seconds", type=float, default=120, help="for a student; default 120")
     parser.add_argument(
         "--memory", type=float, default=2, help="GiB that a student's code may take; default 2"

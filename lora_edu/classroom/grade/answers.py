@@ -10,6 +10,7 @@ import ast
 import contextlib
 import io
 import pickle
+import tempfile
 import weakref
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -28,11 +29,16 @@ MOST_CHANGES = 500  # parts of the arguments
 MOST_REQUEST = 256 << 20  # bytes that the parent may send: it is trusted
 
 
-def warm_up() -> None:
-    """Let PyTorch start what it starts at the first backward, while it still may."""
+def warm_up(counts: bool) -> None:
+    """Let PyTorch start and import what it does at the first backward, while it still may.
+
+    `counts` says whether a task asks what a call keeps in memory: for that, PyTorch imports much.
+    """
     torch.set_num_threads(1)
+    tempfile.tempdir = "/nonexistent"  # else PyTorch, when it is asked to count tensors, looks for one to write to
     W = torch.zeros(2, 2, requires_grad=True)
-    (W @ W).sum().backward()
+    with _counting(counts):
+        (W @ W).sum().backward()
 
 
 def serve(requests: BinaryIO, replies: BinaryIO, missing: dict[str, str]) -> None:

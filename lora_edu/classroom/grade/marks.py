@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lora_edu.classroom.checks import HINT, NOT_ATTEMPTED, PASS, WrongAnswer, examine
@@ -53,13 +53,14 @@ class Mark:
 class Limits:
     """Seconds that an exercise may take in the child, and those of all of a student's exercises."""
 
-    exercise: float = 10.0
+    exercise: float = 20.0
     student: float = 120.0
 
 
 def grade(hand_in: HandIn, tasks: list[Task], sandbox: Sandbox, limits: Limits) -> list[Mark]:
     """The marks of one student, one for each task; whatever the hand-in holds."""
-    grader = _Grader(hand_in, sandbox, limits)
+    counts = any(_rests_on(task) == WORD and task.notebook in hand_in.notebooks for task in tasks)
+    grader = _Grader(hand_in, replace(sandbox, counts=counts), limits)
     try:
         return [grader.mark(task) for task in tasks]
     finally:

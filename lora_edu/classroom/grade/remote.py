@@ -42,7 +42,7 @@ class Remote:
         """Read an answer; a child whose answer is none is asked no more."""
         try:
             return work()
-        except (BrokenProtocol, LookupError, TypeError, AttributeError) as error:
+        except (BrokenProtocol, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             self._child.give_up(f"broke the protocol: {type(error).__name__}")
             raise ChildLost(self._child.lost) from None
 

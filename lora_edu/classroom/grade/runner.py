@@ -26,7 +26,7 @@ def main() -> None:
     if settings["namespaces"]:
         missing["namespaces"] = guards.held(guards.enter_namespaces, settings["hidden"])
     answers = importlib.import_module("lora_edu.classroom.grade.answers")  # PyTorch with it
-    answers.warm_up()
+    answers.warm_up(settings["counts"])
     missing["limits"] = guards.held(guards.limit, settings["memory"], settings["seconds"])
     missing["calls"] = guards.held(guards.filter_calls)
     answers.serve(requests, replies, {guard: why for guard, why in missing.items() if why})

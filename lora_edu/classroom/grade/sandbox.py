@@ -52,12 +52,15 @@ class Sandbox:
         Bytes that a child may take beyond Python and PyTorch.
     seconds : int
         Of computing that a child may take in all.
+    counts : bool
+        Whether a child gets ready to count what a call keeps in memory; that takes it two seconds more.
     """
 
     kind: str
     hidden: tuple[str, ...]
     memory: int
     seconds: int
+    counts: bool = False
 
     def command(self) -> list[str]:
         """The command that starts a child."""
@@ -66,6 +69,7 @@ class Sandbox:
             "hidden": self.hidden,
             "memory": self.memory,
             "seconds": self.seconds,
+            "counts": self.counts,
         }
         runner = [
             sys.executable,
