@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +136,9 @@ def _python_folders() -> Iterator[str]:
 def _environment() -> dict[str, str]:
     one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-    return {
-        **kept,
-        **one,
-        "PYTHONPATH": str(PACKAGE.parent),
-        "CUDA_VISIBLE_DEVICES": "",
-        "HOME": "/nonexistent",
-    }
+    nobody = {"HOME": "/nonexistent", "LOGNAME": "student", "CUDA_VISIBLE_DEVICES": ""}
+    nowhere = {"TORCHINDUCTOR_CACHE_DIR": "/"}  # PyTorch makes this folder when it counts tensors: one that is there
+    return {**kept, **one, **nobody, **nowhere, "PYTHONPATH": str(PACKAGE.parent)}
 
 
 class Child:
@@ -282,7 +278,7 @@ def _fault(sandbox: Sandbox) -> str | None:
     if sandbox.kind != "none" and sys.platform != "linux":
         return f"there is none on {sys.platform}"
     try:
-        child = Child(sandbox)
+        child = Child(replace(sandbox, counts=True))
     except ChildLost as error:
         return str(error)
     child.close()
