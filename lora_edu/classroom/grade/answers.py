@@ -35,7 +35,9 @@ def warm_up(counts: bool) -> None:
     `counts` says whether a task asks what a call keeps in memory: for that, PyTorch imports much.
     """
     torch.set_num_threads(1)
-    tempfile.tempdir = "/"  # where nothing can be written; else PyTorch looks for a better one, and finds none
+    tempfile.tempdir = (
+        "/"  # where nothing can be written; else PyTorch looks for a better one, and finds none
+    )
     W = torch.zeros(2, 2, requires_grad=True)
     with _counting(counts):
         (W @ W).sum().backward()

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement at the top of a cell, the names that it binds, and the global names that it uses."""
+    """A statement at the top of a cell, the names that it binds, those that it uses at once, and those of its bodies."""
 
     node: ast.stmt
     binds: frozenset[str]
     uses: frozenset[str]
+    uses_later: frozenset[str]
 
     @property
     def is_stub(self) -> bool:
@@ -96,14 +97,15 @@ def _statement(node: ast.stmt) -> Statement:
     }
     if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
         binds.add("*")
-    return Statement(node, frozenset(binds), frozenset(_globals(table)))
+    uses = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
+    later = {name for inner in table.get_children() for name in _globals(inner)}
+    return Statement(node, frozenset(binds), frozenset(uses), frozenset(later))
 
 
 def _globals(table: symtable.SymbolTable) -> Iterator[str]:
     """The names that a scope, or one inside it, looks up at the top."""
-    at_top = table.get_type() == "module"
     for symbol in table.get_symbols():
-        if symbol.is_referenced() and (at_top or symbol.is_global()):
+        if symbol.is_referenced() and symbol.is_global():
             yield symbol.get_name()
     for inner in table.get_children():
         yield from _globals(inner)
@@ -127,22 +129,32 @@ def definition(name: str, of_student: list[Statement], official: list[Statement]
     taken, wanted = {id(chosen)}, [chosen]
     while wanted:
         statement = wanted.pop()
-        for used in statement.uses:
-            needed = _needed(used, statement, of_student) or _last_binding(used, official)
-            if needed and id(needed) not in taken:
+        for needed in _needs(statement, of_student, official):
+            if id(needed) not in taken:
                 taken.add(id(needed))
                 wanted.append(needed)
     return [s for s in (*official, *of_student) if id(s) in taken or (s in of_student and "*" in s.binds)]
 
 
-def _needed(name: str, by: Statement, among: list[Statement]) -> Statement | None:
-    """The statement that gives `by` the name: the last of all, but where `by` binds it itself, the last before it."""
-    if name not in by.binds:
-        return _last_binding(name, among)
-    if isinstance(by.node, ast.FunctionDef | ast.ClassDef) and not by.node.decorator_list:
-        return None  # it calls itself
-    before = next((place for place, statement in enumerate(among) if statement is by), 0)
-    return _last_binding(name, among[:before])
+def _needs(
+    statement: Statement, of_student: list[Statement], official: list[Statement]
+) -> Iterator[Statement]:
+    """The statements that bind what one uses: at once the last one before it, in a body the last one of all."""
+    place = next((i for i, other in enumerate(of_student) if other is statement), len(of_student))
+    for name in statement.uses:
+        found = _last_binding(name, of_student[:place]) or _last_binding(
+            name, [*official, *of_student[place + 1 :]]
+        )
+        if found:
+            yield found
+    for name in statement.uses_later - (statement.binds if _is_definition(statement) else frozenset()):
+        found = _last_binding(name, of_student) or _last_binding(name, official)
+        if found:
+            yield found
+
+
+def _is_definition(statement: Statement) -> bool:
+    return isinstance(statement.node, ast.FunctionDef | ast.ClassDef)
 
 
 def _last_binding(name: str, among: list[Statement]) -> Statement | None:

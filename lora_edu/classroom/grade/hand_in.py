@@ -127,9 +127,10 @@ def _read_or_reason(path: Path, most: int) -> bytes | str:
         descriptor = os.open(path, flags)
     except OSError as error:
         return f"it cannot be opened: {error.strerror}"
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return "it is no plain file"
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return "it is no plain file"
         try:
             data = file.read(most + 1)
         except OSError as error:

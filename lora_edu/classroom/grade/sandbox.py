@@ -137,7 +137,9 @@ def _environment() -> dict[str, str]:
     one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     nobody = {"HOME": "/nonexistent", "LOGNAME": "student", "CUDA_VISIBLE_DEVICES": ""}
-    nowhere = {"TORCHINDUCTOR_CACHE_DIR": "/"}  # PyTorch makes this folder when it counts tensors: one that is there
+    nowhere = {
+        "TORCHINDUCTOR_CACHE_DIR": "/"
+    }  # PyTorch makes this folder when it counts tensors: one that is there
     return {**kept, **one, **nobody, **nowhere, "PYTHONPATH": str(PACKAGE.parent)}
 
 
