@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from lora_edu.classroom.checks import HINT, PASS, examine
 from lora_edu.classroom.grade.answers import _Student
@@ -31,7 +32,8 @@ class Inside:
         self._student._function = function
 
     def ask(self, request, body=b""):
-        header, answer = self._student.answer(json.loads(json.dumps(request)), body)
+        with _disable_current_modes():  # who counts tensors in the parent does not see the child's
+            header, answer = self._student.answer(json.loads(json.dumps(request)), body)
         return json.loads(json.dumps(header)), answer
 
     def give_up(self, why):
@@ -93,6 +95,7 @@ class Liar(Inside):
         self.lost = why
 
 
+COLLIDING = [[{"int": hex(i * (2**61 - 1))}, None] for i in range(9999)]  # one hash for all
 LIES = [
     lambda header, body: ({"pass": True}, b""),
     lambda header, body: ({**header, "value": True}, body),

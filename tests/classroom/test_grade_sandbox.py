@@ -1,0 +1,137 @@
+"""A class of students, hostile ones among them, graded in real child processes: nobody stops it or forges a mark."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lora_edu.classroom.grade import __main__ as command
+from lora_edu.classroom.grade.course import ROOT, read_course
+from lora_edu.classroom.grade.hand_in import HandIn
+from lora_edu.classroom.grade.marks import Limits, grade
+from lora_edu.classroom.grade.sandbox import find_sandbox
+from lora_edu.classroom.progress import CHECKS
+
+RIGHT = "return x @ W.T + lora_alpha / len(lora_A) * (x @ lora_A.T) @ lora_B.T"
+SHARE = "share_right = lambda marks: sum(marks) / len(marks)"
+# Each is the body of `lora_forward(x, W, lora_A, lora_B, lora_alpha)` and must not pass; the child lives on.
+FORGED = {
+    "patches": "import torch\ntorch.allclose = torch.isclose = torch.equal = lambda *a, **k: True\nreturn x",
+    "equals": "class E:\n    def __eq__(self, o): return True\n    def __getattr__(self, n): return self\nreturn E()",
+    "check": "import lora_edu.classroom.checks as c\nc.examine = lambda *a: ('pass', '')\nreturn x",
+    "solution": "from lora_edu.classroom.exercises import n04\nreturn n04.lora_forward(x, W, lora_A, lora_B, lora_alpha)",
+    "reads": f"exec(open({str(ROOT / 'lora_edu/classroom/exercises/n04.py')!r}).read(), globals())\n"
+    "return EXERCISES['04.1'].solution(x, W, lora_A, lora_B, lora_alpha)",
+    "frames": "import gc\nreturn next(o for o in gc.get_objects() if type(o).__name__ == 'Exercise').solution(x, W, "
+    "lora_A, lora_B, lora_alpha)",
+    "exits": "import atexit, sys\natexit.register(print, 'pass')\nsys.exit(0)",
+    "socket": "import socket\nsocket.create_connection(('127.0.0.1', 1), 1)\nreturn x",
+    "forks": "import os\nwhile True:\n    os.fork()",
+    "memory": "return [0] * 10**11",
+    "shared": "import mmap\nm = mmap.mmap(-1, 1 << 40)\nreturn x",
+    "prints": "print('x' * 10**8)\nreturn x",
+    "large": "return x.expand(10**6, *x.shape)",
+    "loop": "a = []\na.append(a)\nreturn a",
+    "text": "return '\\ud800\\x1b[2J<script>'",
+    "number": "return 1 << 10**6",
+}
+# These lose the child, which costs the exercise and no other.
+LOSING = {
+    "ends": ("import os\nos._exit(0)", "stopped"),
+    "endless": ("while True: pass", "too slow"),
+    "scribbles": (
+        "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'lora' + bytes([0, 0, 0, 2, 255, 0, 0, 0]) + b'{}')\n"
+        "    except OSError: pass\nreturn x",
+        "stopped",
+    ),
+}
+WRITES = """
+import os, pathlib, tempfile
+def share_right(marks):
+    for folder in ({folder!r}, "/tmp", "/dev/shm", "/var/tmp", os.path.expanduser("~"), "."):
+        try:
+            pathlib.Path(folder, "left_by_a_student").write_text("x")
+        except OSError:
+            pass
+    return sum(marks) / len(marks)
+"""
+
+
+def notebook(*sources):
+    """A notebook as Colab saves one: no cell ids, no checks."""
+    found = [{"cell_type": "code", "metadata": {}, "outputs": [], "source": source} for source in sources]
+    return json.dumps({"nbformat": 4, "nbformat_minor": 0, "metadata": {}, "cells": found})
+
+
+def body_of(text, name="lora_forward"):
+    lines = "".join(f"    {line}\n" for line in text.split("\n"))
+    return f"def {name}(x, W, lora_A, lora_B, lora_alpha):\n{lines}"
+
+
+def hand_in(folder, student, **notebooks):
+    (folder / student).mkdir(parents=True)
+    for name, content in notebooks.items():
+        (folder / student / f"{name.removeprefix('n')}_x.ipynb").write_text(content)
+
+
+def graded(folder, *options):
+    assert command.main([str(folder), "--unsafe", *options]) == 0
+    with (folder / "grades.csv").open(encoding="utf-8") as file:
+        return {(row["student"], row["exercise"]): row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    return find_sandbox(ROOT / "notebooks", 1 << 30, 120, unsafe=True)[0]
+
+
+def test_solutions_get_full_marks(tmp_path):
+    shutil.copytree(ROOT / "notebooks" / "solutions", tmp_path / "ada")
+    rows = graded(tmp_path)
+    assert len(rows) == sum(CHECKS.values()) and {row["status"] for row in rows.values()} == {"pass"}
+    assert "by the word" in rows["ada", "09.2"]["rests on"] and rows["ada", "04.1"]["rests on"] == "results"
+
+
+def test_a_class_with_hostile_students_is_graded_and_nothing_is_left(tmp_path, monkeypatch, sandbox):
+    folder = tmp_path / "class"
+    update = "lora_alpha * x @ lora_A.T @ lora_B.T"
+    wrong = f"def lora_forward(x, W, lora_A, lora_B, lora_alpha):\n    return x @ W.T + {update}"
+    hand_in(folder, "wrong", n04=notebook(wrong, "def merge(:"), n00="{broken")
+    hand_in(folder, "writer", n00=notebook(WRITES.format(folder=str(tmp_path))))
+    for name, (text, _) in LOSING.items():
+        hand_in(folder, name, n04=notebook(body_of(text)), n00=notebook(SHARE))
+    before = set(tmp_path.rglob("*"))
+    tasks = [task for task in read_course() if task.exercise in ("00.1", "04.1", "04.2")]
+    monkeypatch.setattr(command, "read_course", lambda: tasks)
+    rows = graded(folder, "--seconds", "5")
+    assert rows["wrong", "04.1"]["status"] == "hint"
+    assert rows["wrong", "04.1"]["misconception"].startswith("Almost: your update BAx is r times too large.")
+    assert rows["wrong", "04.2"]["status"] == "error" and "not Python" in rows["wrong", "04.2"]["said"]
+    assert rows["wrong", "00.1"]["status"] == "unreadable"
+    assert rows["writer", "00.1"]["status"] == "pass" and rows["writer", "04.1"]["status"] == "missing"
+    for name, (_, status) in LOSING.items():
+        assert rows[name, "00.1"]["status"] == "pass" and rows[name, "04.1"]["status"] == status
+    if sandbox.kind != "none":
+        left = {path.name for path in set(tmp_path.rglob("*")) - before}
+        assert left == {"grades.csv", "grades.html"} and not Path("/tmp/left_by_a_student").exists()
+
+
+def test_nobody_forges_a_pass(sandbox):
+    """Each way is a function of its own name in one notebook, so that one child answers for all."""
+    task = next(task for task in read_course() if task.exercise == "04.1")
+    ways = notebook(*(body_of(text, f"f_{name}") for name, text in FORGED.items()), body_of(RIGHT, "f_right"))
+    tasks = [replace(task, name=f"f_{name}") for name in (*FORGED, "right")]
+    marks = grade(HandIn("eve", {"04": ways.encode()}), tasks, sandbox, Limits(10, 240))
+    status = {task.name: mark.status for task, mark in zip(tasks, marks, strict=True)}
+    passed = {name.removeprefix("f_") for name, of_name in status.items() if of_name == "pass"}
+    assert passed == ({"right"} if sandbox.kind != "none" else passed & {"right", "solution", "reads"}), status
+
+
+def test_no_sandbox_no_grade(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lora_edu.classroom.grade.sandbox._fault", lambda sandbox: "does not hold here")
+    assert command.main([str(tmp_path)]) == 2
+    assert "--unsafe" in capsys.readouterr().err
+    assert command.main([str(tmp_path / "nowhere")]) == 2
