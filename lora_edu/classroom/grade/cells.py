@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement at the top of a cell, the names that it binds, those that it uses at once, and those of its bodies."""
+    """A statement at the top of a cell, the names that it binds, uses at once, and uses in a body."""
 
     node: ast.stmt
     binds: frozenset[str]
