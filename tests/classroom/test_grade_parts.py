@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from lora_edu.classroom.grade import cells, hand_in, report, wire
 from lora_edu.classroom.grade.course import read_course
-from lora_edu.classroom.grade.hand_in import HandIn
 from lora_edu.classroom.grade.marks import Mark
 from lora_edu.classroom.progress import CHECKS
 from lora_edu.classroom.values import Lazy, Raised
@@ -277,7 +276,8 @@ def test_folders_and_zips_are_read_and_nothing_leads_out(tmp_path):
     (folder / "fay.zip").write_bytes(b"no zip")
     (folder / "grades.csv").write_text("old")
     before = sorted(folder.rglob("*"))
-    found = {each.student: each for each in hand_in.hand_ins(folder)}
+    asked = {"04", "05", "06", "07", "08"}
+    found = {name: hand_in.read(name, paths, asked) for name, paths in hand_in.students(folder).items()}
     assert list(found) == ["ada", "bob", "dan", "eve", "fay"]
     assert found["ada"].notebooks == {
         "04": b"four",
@@ -289,6 +289,18 @@ def test_folders_and_zips_are_read_and_nothing_leads_out(tmp_path):
     assert found["bob"].notebooks == {"04": b"four", "06": "it is larger than 20 MiB"}
     assert all(found[name].notes and not found[name].notebooks for name in ("dan", "eve", "fay"))
     assert sorted(folder.rglob("*")) == before
+
+
+def test_no_zip_of_many_bombs_takes_long(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "eve.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for place in range(50):
+            archive.writestr(f"{place}/04_x.ipynb", b" " * 2_000)
+    monkeypatch.setattr(hand_in, "MOST_NOTEBOOK", 1_000)
+    opened = []
+    unpacked = hand_in._unpacked
+    monkeypatch.setattr(hand_in, "_unpacked", lambda *a: opened.append(a) or unpacked(*a))
+    found = hand_in.read("eve", [tmp_path / "eve.zip"], {"04"})
+    assert len(opened) == hand_in.MOST_TRIES and "larger than" in found.notebooks["04"]
 
 
 # ---------------------------------------------------------------- reports
@@ -303,7 +315,13 @@ def test_reports_hold_text_alone():
     assert (
         rows[0]["said"].startswith("'=1+1") and rows[1]["student"] == "'@x" and "\x1b" not in rows[0]["said"]
     )
-    page = report.as_html(marks, tasks, [HandIn('<b>"x"'), HandIn("@x")], "bubblewrap")
+    page = report.as_html(marks, tasks, {'<b>"x"': [], "@x": ["a <note>"]}, "bubblewrap")
     assert "<script>" not in page and "<b>&quot;" not in page and "1 of 2 who tried pass" in page
     assert "<td>1</td><td>a hint</td>" in page
     page.encode("utf-8")
+
+
+def test_a_taken_name_is_told_before_anything_is_graded(tmp_path):
+    (tmp_path / "grades.html").mkdir()
+    with pytest.raises(ValueError, match="give --output"):
+        report.check_output(tmp_path)

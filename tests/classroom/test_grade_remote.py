@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from lora_edu.classroom.calls import parts
 from lora_edu.classroom.checks import HINT, PASS, examine
 from lora_edu.classroom.grade.answers import _Student
+from lora_edu.classroom.grade.places import place
 from lora_edu.classroom.grade.remote import Remote
 from tests.classroom.test_checks import EXERCISES
 from tests.classroom.test_checks_fooled import (
@@ -78,6 +80,21 @@ def test_what_a_call_keeps_and_draws_is_seen_from_afar():
     assert "no random number is drawn" in from_afar("12.3", draws)[1]
     assert "no copy of the weight exists" in from_afar("09.2", keeps_the_weight)[1]
     assert "x is not kept" in from_afar("09.2", KeepsInputs.apply)[1]
+
+
+def tensors_of(key):
+    for arguments in EXERCISES[key].cases():
+        for argument in arguments:
+            for place_of, content in parts(argument):
+                if isinstance(content, torch.Tensor) and content.numel():
+                    yield place(argument, place_of[:-1], place_of[-1])
+
+
+@pytest.mark.parametrize("key", EXERCISES)
+def test_no_case_shares_memory_with_another_student(key):
+    """What a call changes of its arguments is done here as well: it must be nobody else's."""
+    first, second = list(tensors_of(key)), list(tensors_of(key))
+    assert not {t.data_ptr() for t in first} & {t.data_ptr() for t in second}
 
 
 class Liar(Inside):

@@ -127,7 +127,9 @@ def test_nobody_forges_a_pass(sandbox):
     marks = grade(HandIn("eve", {"04": ways.encode()}), tasks, sandbox, Limits(10, 240))
     status = {task.name: mark.status for task, mark in zip(tasks, marks, strict=True)}
     passed = {name.removeprefix("f_") for name, of_name in status.items() if of_name == "pass"}
-    assert passed == ({"right"} if sandbox.kind != "none" else passed & {"right", "solution", "reads"}), status
+    assert passed == ({"right"} if sandbox.kind != "none" else passed & {"right", "solution", "reads"}), (
+        status
+    )
 
 
 def test_no_sandbox_no_grade(tmp_path, monkeypatch, capsys):

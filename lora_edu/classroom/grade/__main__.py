@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_edu.classroom.grade.course import read_course
-from lora_edu.classroom.grade.hand_in import hand_ins
+from lora_edu.classroom.grade.guards import keep_memory_private
+from lora_edu.classroom.grade.hand_in import read, students
 from lora_edu.classroom.grade.marks import Limits, grade, passed
-from lora_edu.classroom.grade.report import one_line, write_report
+from lora_edu.classroom.grade.report import check_output, one_line, write_report
 from lora_edu.classroom.grade.sandbox import find_sandbox
 from lora_edu.llm.console import say
 
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tasks = read_course()
         if options.notebooks:
             tasks = [task for task in tasks if task.notebook in options.notebooks]
-        students = hand_ins(options.folder)
+        found = students(options.folder)
+        output = check_output(options.output or options.folder)
         memory, seconds = int(options.memory * GIB), int(options.student_seconds) + 60
         sandbox, warning = find_sandbox(options.folder, memory, seconds, options.unsafe)
     except (ValueError, OSError) as error:
@@ -32,11 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if warning:
         say(f"Warning: {warning}", sys.stderr)
-    marks, limits = [], Limits(options.seconds, options.student_seconds)
-    for student in students:
-        marks += (its := grade(student, tasks, sandbox, limits))
-        say(f"{one_line(student.student)}: {len(list(passed(its)))} of {len(tasks)} passed")
-    for path in write_report(options.output or options.folder, marks, tasks, students, sandbox.kind):
+    keep_memory_private()
+    marks, notes, limits = [], {}, Limits(options.seconds, options.student_seconds)
+    for student, paths in found.items():
+        hand_in = read(student, paths, {task.notebook for task in tasks})
+        marks += (its := grade(hand_in, tasks, sandbox, limits))
+        notes[student] = hand_in.notes
+        say(f"{one_line(student)}: {len(list(passed(its)))} of {len(tasks)} passed")
+    for path in write_report(output, marks, tasks, notes, sandbox.kind):
         say(f"wrote {path}")
     return 0
 

@@ -28,14 +28,14 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWNET = (
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 1, 2, 4, 0x4000, 1 << 18
 AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 SYS_MOUNT_SETATTR = 442
-PR_SET_NO_NEW_PRIVS = 38
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC = 1, 1
 
-# For each machine: its number in the kernel's audit, the call `seccomp` itself, and the calls that are refused.
+# For each machine: its number in the kernel's audit, the calls `seccomp` and `fcntl`, and those that are refused.
 _SAME_EVERYWHERE = {
     **{"pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430},
     **{"fsmount": 432, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "mount_setattr": 442},
-    "memfd_secret": 447,
+    **{"memfd_secret": 447, "process_madvise": 440, "process_mrelease": 448},
 }
 _X86_64 = {
     **{"shmget": 29, "shmat": 30, "socket": 41, "connect": 42, "bind": 49, "socketpair": 53, "clone": 56},
@@ -45,9 +45,13 @@ _X86_64 = {
     **{"add_key": 248, "request_key": 249, "keyctl": 250, "unshare": 272, "rt_tgsigqueueinfo": 297},
     **{"perf_event_open": 298, "name_to_handle_at": 303, "open_by_handle_at": 304, "setns": 308},
     **{"process_vm_readv": 310, "process_vm_writev": 311, "memfd_create": 319, "bpf": 321, "execveat": 322},
+    **{"setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144, "sched_setaffinity": 203},
+    **{"ioprio_set": 251, "migrate_pages": 256, "move_pages": 279, "prlimit64": 302, "sched_setattr": 314},
     "userfaultfd": 323,
 }
 _AARCH64 = {
+    **{"ioprio_set": 30, "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122},
+    **{"setpriority": 140, "migrate_pages": 238, "move_pages": 239, "prlimit64": 261, "sched_setattr": 274},
     **{"umount2": 39, "mount": 40, "pivot_root": 41, "chroot": 51, "personality": 92, "unshare": 97},
     **{"ptrace": 117, "kill": 129, "tkill": 130, "tgkill": 131, "rt_sigqueueinfo": 138, "setpgid": 154},
     **{"setsid": 157, "mq_open": 180, "msgget": 186, "semget": 190, "shmget": 194, "shmat": 196},
@@ -57,9 +61,10 @@ _AARCH64 = {
     **{"process_vm_writev": 271, "memfd_create": 279, "bpf": 280, "execveat": 281, "userfaultfd": 282},
 }
 MACHINES = {
-    "x86_64": (0xC000003E, 317, _X86_64 | _SAME_EVERYWHERE),
-    "aarch64": (0xC00000B7, 277, _AARCH64 | _SAME_EVERYWHERE),
+    "x86_64": (0xC000003E, 317, 72, _X86_64 | _SAME_EVERYWHERE),
+    "aarch64": (0xC00000B7, 277, 25, _AARCH64 | _SAME_EVERYWHERE),
 }
+SIGNALS_BY_FCNTL = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a pipe would send another process a signal
 EPERM, ENOSYS = 1, 38
 
 
@@ -92,13 +97,24 @@ def enter_namespaces(hidden: Iterable[str]) -> None:
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
     _done(libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None), "private mounts")
-    for folder in hidden:
-        flags = ctypes.c_ulong(MS_RDONLY | MS_NOSUID | MS_NODEV)
-        _done(libc.mount(b"none", os.fsencode(folder), b"tmpfs", flags, b"size=4k"), f"hide {folder}")
+    hide(hidden)
     attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
     arguments = AT_FDCWD, b"/", AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes))
     _done(libc.syscall(SYS_MOUNT_SETATTR, *arguments), "read-only mounts")
     os.chdir("/")
+
+
+def hide(folders: Iterable[str]) -> None:
+    """Let folders look empty; takes the rights that `enter_namespaces` gave, and so comes before `filter_calls`."""
+    for folder in folders:
+        flags = ctypes.c_ulong(MS_RDONLY | MS_NOSUID | MS_NODEV)
+        _done(_libc().mount(b"none", os.fsencode(folder), b"tmpfs", flags, b"size=4k"), f"hide {folder}")
+
+
+def keep_memory_private() -> None:
+    """Let no other process of this account read this one's memory, where the system can see to that."""
+    if sys.platform == "linux":
+        _libc().prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 # ---------------------------------------------------------------- limits
@@ -155,8 +171,8 @@ def filter_calls() -> None:
     """
     if sys.platform != "linux" or platform.machine() not in MACHINES:
         raise OSError(ENOSYS, f"no filter for {sys.platform} on {platform.machine()}")
-    audit, seccomp, refused = MACHINES[platform.machine()]
-    program = _program(audit, refused)
+    audit, seccomp, fcntl, refused = MACHINES[platform.machine()]
+    program = _program(audit, fcntl, refused)
     libc = _libc()
     _done(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
     described = _Program(len(program) // 8, program)
@@ -166,7 +182,7 @@ def filter_calls() -> None:
         raise OSError(ENOSYS, "the filter does not hold")
 
 
-def _program(audit: int, refused: dict[str, int]) -> bytes:
+def _program(audit: int, fcntl: int, refused: dict[str, int]) -> bytes:
     """The filter in the kernel's language: instructions of 8 bytes (code, jump if true, jump if false, constant)."""
     load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
     kill, allow, error = 0x80000000, 0x7FFF0000, 0x00050000
@@ -181,6 +197,9 @@ def _program(audit: int, refused: dict[str, int]) -> bytes:
     for name, number in refused.items():
         code = ENOSYS if name == "clone3" else EPERM  # ENOSYS: the C library then tries `clone`
         steps += [(equal, 0, 1, number), (answer, 0, 0, error | code)]
+    steps += [(equal, 1, 0, fcntl), (answer, 0, 0, allow), (load, 0, 0, 24)]  # the second argument, a command
+    for command in SIGNALS_BY_FCNTL:
+        steps += [(equal, 0, 1, command), (answer, 0, 0, error | EPERM)]
     steps.append((answer, 0, 0, allow))
     return b"".join(struct.pack("HBBI", *step) for step in steps)
 

@@ -7,13 +7,15 @@ files, their sizes, their number, the depth of folders, the size of a zip's tabl
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +24,7 @@ MOST_ZIP = 100 << 20
 MOST_TABLE = 2 << 20  # bytes of a zip's table of contents: about 30,000 names
 MOST_FILES = 2_000  # that are looked at, of a student
 MOST_DEPTH = 6  # of folders
+MOST_TRIES, MOST_ZIPS = 3, 5  # files that are opened for one number; zip files of one student
 IGNORED = {"__MACOSX", ".ipynb_checkpoints", "solutions", "src"}
 
 NUMBER = re.compile(r"(?:^|[^0-9])([0-9]{2}b?)_[^/]*\.ipynb$", re.IGNORECASE)
@@ -39,15 +42,32 @@ class HandIn:
         By number (``"04"``, ``"05b"``): the bytes of the notebook, or in words why they cannot be had.
     notes : list of str
         What was passed over.
+    numbers : frozenset of str
+        Of the notebooks that are asked for.
+    tries : Counter
+        How many files were opened for each number, and for zip files.
     """
 
     student: str
     notebooks: dict[str, bytes | str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    numbers: frozenset[str] = frozenset()
+    tries: Counter[str] = field(default_factory=Counter)
+
+    def wants(self, number: str | None, name: str) -> bool:
+        """Whether a file of this number is to be opened: none was read yet, and not too many were tried."""
+        if number not in self.numbers:
+            return False
+        self.tries[number] += 1
+        if isinstance(self.notebooks.get(number), bytes):
+            if self.tries[number] == 2:
+                self.notes.append(f"a second notebook {number}, {name[-80:]}, is passed over")
+            return False
+        return self.tries[number] <= MOST_TRIES
 
 
-def hand_ins(folder: Path) -> list[HandIn]:
-    """What lies in `folder`, student by student, by name: a folder or a zip file each.
+def students(folder: Path) -> dict[str, list[Path]]:
+    """The students in `folder` by name, and what each handed in: a folder, a zip file, or both.
 
     Raises
     ------
@@ -56,19 +76,25 @@ def hand_ins(folder: Path) -> list[HandIn]:
     """
     if not folder.is_dir():
         raise ValueError(f"FOLDER must be a folder with one folder or zip file a student, got {folder}")
-    found: dict[str, HandIn] = {}
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        name, is_zip = entry.name, entry.name.lower().endswith(".zip")
-        if name.startswith(".") or not (is_zip or entry.is_dir() or entry.is_symlink()):
-            continue
-        hand_in = found.setdefault(name[:-4] if is_zip else name, HandIn(name[:-4] if is_zip else name))
-        if entry.is_symlink():
-            hand_in.notes.append(f"{name} is a link, which is not followed")
-        elif is_zip:
-            _take_zip(Path(entry.path), name, hand_in)
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        is_zip = path.name.lower().endswith(".zip")
+        if not path.name.startswith(".") and (is_zip or path.is_symlink() or path.is_dir()):
+            found.setdefault(path.name[:-4] if is_zip else path.name, []).append(path)
+    return found
+
+
+def read(student: str, paths: list[Path], numbers: Collection[str]) -> HandIn:
+    """What one student handed in of the notebooks with these numbers; whatever lies there."""
+    hand_in = HandIn(student, numbers=frozenset(numbers))
+    for path in paths:
+        if path.is_symlink():
+            hand_in.notes.append(f"{path.name} is a link, which is not followed")
+        elif path.is_dir():
+            _take_folder(path, hand_in)
         else:
-            _take_folder(Path(entry.path), hand_in)
-    return list(found.values())
+            _take_zip(path, path.name, hand_in)
+    return hand_in
 
 
 def number_of(name: str) -> str | None:
@@ -84,8 +110,8 @@ def _take_folder(folder: Path, hand_in: HandIn) -> None:
     for path in _files(folder, hand_in):
         if path.name.lower().endswith(".zip"):
             _take_zip(path, path.name, hand_in)
-        elif number := number_of(path.name):
-            _take(hand_in, number, path.name, _read_or_reason(path, MOST_NOTEBOOK))
+        elif hand_in.wants(number := number_of(path.name), path.name):
+            hand_in.notebooks[str(number)] = _read_or_reason(path, MOST_NOTEBOOK)
 
 
 def _files(folder: Path, hand_in: HandIn) -> Iterator[Path]:
@@ -94,7 +120,8 @@ def _files(folder: Path, hand_in: HandIn) -> Iterator[Path]:
     while waiting:
         place, depth = waiting.pop(0)
         try:
-            entries = sorted(_at_most(os.scandir(place), MOST_FILES), key=lambda entry: entry.name)
+            with os.scandir(place) as listed:
+                entries = sorted(itertools.islice(listed, MOST_FILES + 1), key=lambda entry: entry.name)
         except OSError as error:
             hand_in.notes.append(f"{place.name} cannot be read: {error.strerror}")
             continue
@@ -110,10 +137,6 @@ def _files(folder: Path, hand_in: HandIn) -> Iterator[Path]:
                     waiting.append((Path(entry.path), depth + 1))
             elif number_of(entry.name) or entry.name.lower().endswith(".zip"):
                 yield Path(entry.path)
-
-
-def _at_most(entries: Iterator[os.DirEntry], most: int) -> list[os.DirEntry]:
-    return [entry for entry, _ in zip(entries, range(most + 1), strict=False)]
 
 
 def _read_or_reason(path: Path, most: int) -> bytes | str:
@@ -138,19 +161,13 @@ def _read_or_reason(path: Path, most: int) -> bytes | str:
     return data if len(data) <= most else f"it is larger than {most >> 20} MiB"
 
 
-def _take(hand_in: HandIn, number: str, name: str, content: bytes | str) -> None:
-    """Keep one notebook a number: the first that can be read."""
-    kept = hand_in.notebooks.get(number)
-    if isinstance(kept, bytes):
-        hand_in.notes.append(f"a second notebook {number}, {name}, is passed over")
-    else:
-        hand_in.notebooks[number] = content
-
-
 # ---------------------------------------------------------------- zip files
 
 
 def _take_zip(path: Path, name: str, hand_in: HandIn) -> None:
+    hand_in.tries["zip"] += 1
+    if hand_in.tries["zip"] > MOST_ZIPS:
+        return
     data = _read_or_reason(path, MOST_ZIP)
     if isinstance(data, str) or (data_fault := _fault_of_table(data)):
         hand_in.notes.append(f"{name}: {data if isinstance(data, str) else data_fault}")
@@ -158,9 +175,8 @@ def _take_zip(path: Path, name: str, hand_in: HandIn) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for entry in _notebooks(archive):
-                number = number_of(entry.filename)
-                if number:
-                    _take(hand_in, number, entry.filename[-80:], _unpacked(archive, entry))
+                if hand_in.wants(number := number_of(entry.filename), entry.filename):
+                    hand_in.notebooks[str(number)] = _unpacked(archive, entry)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, LookupError, OSError, struct.error) as error:
         hand_in.notes.append(f"{name} cannot be read: {type(error).__name__}")
 

@@ -14,9 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 from lora_edu.classroom.grade.course import Task
-from lora_edu.classroom.grade.hand_in import HandIn
 from lora_edu.classroom.grade.marks import RESULTS, Mark, passed
-from lora_edu.llm.files import write_text
+from lora_edu.llm.files import PARTIAL, write_text
 
 COLUMNS = ("student", "exercise", "status", "points", "said", "misconception", "rests on")
 LONGEST = 400  # characters of a sentence
@@ -57,30 +56,30 @@ def as_csv(marks: list[Mark]) -> str:
     return out.getvalue()
 
 
-def as_html(marks: list[Mark], tasks: list[Task], hand_ins: list[HandIn], sandbox: str) -> str:
+def as_html(marks: list[Mark], tasks: list[Task], notes: dict[str, list[str]], sandbox: str) -> str:
     """The page: a row a student, and what the class gets wrong."""
     about = (
-        f"{len(hand_ins)} students, {len(tasks)} exercises. Sandbox: {html.escape(one_line(sandbox))}. A mark with * "
+        f"{len(notes)} students, {len(tasks)} exercises. Sandbox: {html.escape(one_line(sandbox))}. A mark with * "
         "rests partly on the word of the student's own process (docs/teaching/grading.md)."
     )
-    body = [f"<p>{about}</p>", _students(marks, tasks, hand_ins), _class(marks, tasks)]
+    body = [f"<p>{about}</p>", _students(marks, tasks, notes), _class(marks, tasks)]
     head = f'<meta charset="utf-8"><title>Grades</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>Grades</h1>{"".join(body)}</body></html>\n'
 
 
-def _students(marks: list[Mark], tasks: list[Task], hand_ins: list[HandIn]) -> str:
+def _students(marks: list[Mark], tasks: list[Task], notes: dict[str, list[str]]) -> str:
     by_student: dict[str, list[Mark]] = {}
     for mark in marks:
         by_student.setdefault(mark.student, []).append(mark)
     head = "".join(f'<th scope="col">{html.escape(task.exercise)}</th>' for task in tasks)
-    rows = "".join(_row(hand_in, by_student.get(hand_in.student, [])) for hand_in in hand_ins)
+    rows = "".join(_row(student, its, by_student.get(student, [])) for student, its in notes.items())
     columns = f'<tr><th scope="col">student</th><th scope="col">passed</th>{head}</tr>'
     return f'<h2>Students</h2><div class="wide"><table>{columns}{rows}</table></div>'
 
 
-def _row(hand_in: HandIn, marks: list[Mark]) -> str:
-    notes = "".join(f"<br><small>{html.escape(one_line(note))}</small>" for note in hand_in.notes[:5])
-    name = f'<th scope="row">{html.escape(one_line(hand_in.student))}{notes}</th>'
+def _row(student: str, notes: list[str], marks: list[Mark]) -> str:
+    small = "".join(f"<br><small>{html.escape(one_line(note))}</small>" for note in notes[:5])
+    name = f'<th scope="row">{html.escape(one_line(student))}{small}</th>'
     return f"<tr>{name}<td>{len(list(passed(marks)))}</td>{''.join(map(_square, marks))}</tr>"
 
 
@@ -116,11 +115,29 @@ def _mistake(mark: Mark) -> str:
     return "another mistake" if mark.status == "hint" else mark.status
 
 
+NAMES = ("grades.csv", "grades.html")
+
+
+def check_output(folder: Path) -> Path:
+    """The folder, if both files can be written there.
+
+    Raises
+    ------
+    ValueError
+        A folder or a link has the name of one of them, or of what it is called while it is written.
+    """
+    for name in NAMES:
+        for path in (folder / name, folder / f".{name}{PARTIAL}"):
+            if path.is_symlink() or path.is_dir():
+                raise ValueError(f"{path} must be free for a file, and is a folder or a link: give --output")
+    return folder
+
+
 def write_report(
-    folder: Path, marks: list[Mark], tasks: list[Task], hand_ins: list[HandIn], sandbox: str
+    folder: Path, marks: list[Mark], tasks: list[Task], notes: dict[str, list[str]], sandbox: str
 ) -> tuple[Path, Path]:
     """Write both files into `folder`, whole or not at all; return their paths."""
     return (
-        write_text(folder / "grades.csv", as_csv(marks)),
-        write_text(folder / "grades.html", as_html(marks, tasks, hand_ins, sandbox)),
+        write_text(folder / NAMES[0], as_csv(marks)),
+        write_text(folder / NAMES[1], as_html(marks, tasks, notes, sandbox)),
     )

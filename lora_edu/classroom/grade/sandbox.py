@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -80,7 +82,7 @@ class Sandbox:
             "lora_edu.classroom.grade.runner",
             json.dumps(settings),
         ]
-        return [*_bubblewrap(), *runner] if self.kind == "bubblewrap" else runner
+        return [*_bubblewrap(self.hidden), *runner] if self.kind == "bubblewrap" else runner
 
 
 def hidden_folders(students: Path) -> tuple[str, ...]:
@@ -96,16 +98,17 @@ def hidden_folders(students: Path) -> tuple[str, ...]:
     return tuple(str(folder) for folder in folders if folder.is_dir())
 
 
-def _bubblewrap() -> list[str]:
+def _bubblewrap(hidden: tuple[str, ...]) -> list[str]:
     """bubblewrap's own command line: a file system in which only what Python needs is there, to be read."""
     mounts = [argument for path in SYSTEM for argument in ("--ro-bind-try", path, path)]
-    masked = []
-    for path in _python_folders():
-        mounts += ["--ro-bind", path, path]
-        if (Path(path) / "lora_edu").is_dir():  # the package, installed whole
-            masked.append(f"{path}/lora_edu")
-    for path in masked:
-        mounts += ["--tmpfs", path]
+    seen = list(_python_folders())
+    mounts += [argument for path in seen for argument in ("--ro-bind", path, path)]
+    masked = [
+        path for path in (str(PACKAGE), *hidden) if any(map(Path(path).is_relative_to, (*SYSTEM, *seen)))
+    ]
+    masked += [f"{path}/lora_edu" for path in seen if (Path(path) / "lora_edu").is_dir()]  # installed as well
+    masked = list(dict.fromkeys(path for path in masked if not path.startswith(f"{PACKAGE}/")))
+    mounts += [argument for path in masked for argument in ("--tmpfs", path)]
     for name in SEEN:
         mounts += ["--ro-bind", str(PACKAGE / name), str(PACKAGE / name)]
     read_only = [argument for path in (*masked, "/dev", "/") for argument in ("--remount-ro", path)]
@@ -227,17 +230,23 @@ class Child:
         raise ChildLost(self.lost)
 
     def _too_slow(self) -> None:
-        self.lost = self.lost or "too slow"
-        self._process.kill()
+        self.give_up("too slow")
 
     def give_up(self, why: str) -> None:
         """Ask it no more."""
         self.lost = self.lost or why
+        self._kill()
+
+    def _kill(self) -> None:
+        """End the process, and the group that it leads."""
+        if hasattr(os, "killpg") and self._process.poll() is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
 
     def close(self) -> None:
         """End it, and wait until it has ended."""
-        self._process.kill()
+        self._kill()
         for stream in (self._process.stdin, self._process.stdout):
             try:
                 assert stream
