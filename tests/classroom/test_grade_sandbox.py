@@ -16,13 +16,13 @@ from lora_edu.classroom.grade.sandbox import find_sandbox
 from lora_edu.classroom.progress import CHECKS
 
 RIGHT = "return x @ W.T + lora_alpha / len(lora_A) * (x @ lora_A.T) @ lora_B.T"
-SHARE = "share_right = lambda marks: sum(marks) / len(marks)"
 # Each is the body of `lora_forward(x, W, lora_A, lora_B, lora_alpha)` and must not pass; the child lives on.
 FORGED = {
     "patches": "import torch\ntorch.allclose = torch.isclose = torch.equal = lambda *a, **k: True\nreturn x",
     "equals": "class E:\n    def __eq__(self, o): return True\n    def __getattr__(self, n): return self\nreturn E()",
     "check": "import lora_edu.classroom.checks as c\nc.examine = lambda *a: ('pass', '')\nreturn x",
-    "solution": "from lora_edu.classroom.exercises import n04\nreturn n04.lora_forward(x, W, lora_A, lora_B, lora_alpha)",
+    "solution": "from lora_edu.classroom.exercises import n04\n"
+    "return n04.lora_forward(x, W, lora_A, lora_B, lora_alpha)",
     "reads": f"exec(open({str(ROOT / 'lora_edu/classroom/exercises/n04.py')!r}).read(), globals())\n"
     "return EXERCISES['04.1'].solution(x, W, lora_A, lora_B, lora_alpha)",
     "frames": "import gc\nreturn next(o for o in gc.get_objects() if type(o).__name__ == 'Exercise').solution(x, W, "
@@ -30,6 +30,14 @@ FORGED = {
     "exits": "import atexit, sys\natexit.register(print, 'pass')\nsys.exit(0)",
     "socket": "import socket\nsocket.create_connection(('127.0.0.1', 1), 1)\nreturn x",
     "forks": "import os\nwhile True:\n    os.fork()",
+    "kills": "import os\nos.kill(os.getppid(), 9)\nreturn x",
+    "limits": "import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))\nreturn x",
+    "signals": "import fcntl, os\nfor fd in range(3, 64):\n    try:\n        fcntl.fcntl(fd, 10, 9)\n"
+    "        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getppid())\n"
+    "        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)\n"
+    "    except OSError: pass\nreturn x",
+    "terminals": "import os\nfor n in os.listdir('/dev/pts'): open(f'/dev/pts/{n}', 'w').write('x')\nreturn x",
+    "spies": "import os\nreturn open(f'/proc/{os.getppid()}/mem', 'rb')",
     "memory": "return [0] * 10**11",
     "shared": "import mmap\nm = mmap.mmap(-1, 1 << 40)\nreturn x",
     "prints": "print('x' * 10**8)\nreturn x",
@@ -38,15 +46,17 @@ FORGED = {
     "text": "return '\\ud800\\x1b[2J<script>'",
     "number": "return 1 << 10**6",
 }
-# These lose the child, which costs the exercise and no other.
+# Each loses the child, by the function of an exercise that need not be right for that; what is told of it.
 LOSING = {
-    "ends": ("import os\nos._exit(0)", "stopped"),
-    "endless": ("while True: pass", "too slow"),
-    "scribbles": (
-        "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'lora' + bytes([0, 0, 0, 2, 255, 0, 0, 0]) + b'{}')\n"
-        "    except OSError: pass\nreturn x",
+    "04.1": ("def lora_forward(*a):\n    import os\n    os._exit(0)", "stopped"),
+    "04.2": ("def merge(*a):\n    while True: pass", "too slow"),
+    "04.3": (
+        "def lora_gradients(*a):\n    import os\n    for fd in range(3, 64):\n"
+        "        try: os.write(fd, b'lora' + bytes([0, 0, 0, 2, 255, 0, 0, 0]) + b'{}')\n"
+        "        except OSError: pass",
         "stopped",
     ),
+    "04.4": ("def first_step(G, A, s, rate):\n    return -rate * s**2 * G @ A.T @ A", "pass"),
 }
 WRITES = """
 import os, pathlib, tempfile
@@ -77,43 +87,49 @@ def hand_in(folder, student, **notebooks):
         (folder / student / f"{name.removeprefix('n')}_x.ipynb").write_text(content)
 
 
-def graded(folder, *options):
-    assert command.main([str(folder), "--unsafe", *options]) == 0
-    with (folder / "grades.csv").open(encoding="utf-8") as file:
-        return {(row["student"], row["exercise"]): row for row in csv.DictReader(file)}
-
-
 @pytest.fixture(scope="module")
 def sandbox():
     return find_sandbox(ROOT / "notebooks", 1 << 30, 120, unsafe=True)[0]
 
 
-def test_solutions_get_full_marks(tmp_path):
+@pytest.fixture
+def graded(sandbox, monkeypatch):
+    """Runs the command on a folder, without looking for the sandbox again; gives the rows of grades.csv."""
+    monkeypatch.setattr(command, "find_sandbox", lambda *options: (sandbox, ""))
+
+    def run(folder, *options):
+        assert command.main([str(folder), *options]) == 0
+        with (folder / "grades.csv").open(encoding="utf-8") as file:
+            return {(row["student"], row["exercise"]): row for row in csv.DictReader(file)}
+
+    return run
+
+
+def test_solutions_get_full_marks(tmp_path, graded):
     shutil.copytree(ROOT / "notebooks" / "solutions", tmp_path / "ada")
     rows = graded(tmp_path)
     assert len(rows) == sum(CHECKS.values()) and {row["status"] for row in rows.values()} == {"pass"}
     assert "by the word" in rows["ada", "09.2"]["rests on"] and rows["ada", "04.1"]["rests on"] == "results"
 
 
-def test_a_class_with_hostile_students_is_graded_and_nothing_is_left(tmp_path, monkeypatch, sandbox):
+def test_a_class_with_hostile_students_is_graded_and_nothing_is_left(tmp_path, monkeypatch, graded, sandbox):
     folder = tmp_path / "class"
-    update = "lora_alpha * x @ lora_A.T @ lora_B.T"
-    wrong = f"def lora_forward(x, W, lora_A, lora_B, lora_alpha):\n    return x @ W.T + {update}"
-    hand_in(folder, "wrong", n04=notebook(wrong, "def merge(:"), n00="{broken")
-    hand_in(folder, "writer", n00=notebook(WRITES.format(folder=str(tmp_path))))
-    for name, (text, _) in LOSING.items():
-        hand_in(folder, name, n04=notebook(body_of(text)), n00=notebook(SHARE))
+    wrong = "def lora_forward(x, W, A, B, alpha):\n    return x @ W.T + alpha * x @ A.T @ B.T"
+    writes = notebook(WRITES.format(folder=str(tmp_path)))
+    hand_in(folder, "wrong", n00=writes, n03="{broken", n04=notebook(wrong, "def merge(:"))
+    hand_in(folder, "hostile", n04=notebook(*(source for source, _ in LOSING.values())))
     before = set(tmp_path.rglob("*"))
-    tasks = [task for task in read_course() if task.exercise in ("00.1", "04.1", "04.2")]
+    tasks = [task for task in read_course() if task.exercise in ("00.1", "03.1", *LOSING)]
     monkeypatch.setattr(command, "read_course", lambda: tasks)
     rows = graded(folder, "--seconds", "5")
+    assert {exercise: rows["hostile", exercise]["status"] for exercise in LOSING} == {
+        exercise: status for exercise, (_, status) in LOSING.items()
+    }
+    assert rows["hostile", "00.1"]["status"] == "missing"
+    assert rows["wrong", "00.1"]["status"] == "pass" and rows["wrong", "03.1"]["status"] == "unreadable"
     assert rows["wrong", "04.1"]["status"] == "hint"
     assert rows["wrong", "04.1"]["misconception"].startswith("Almost: your update BAx is r times too large.")
     assert rows["wrong", "04.2"]["status"] == "error" and "not Python" in rows["wrong", "04.2"]["said"]
-    assert rows["wrong", "00.1"]["status"] == "unreadable"
-    assert rows["writer", "00.1"]["status"] == "pass" and rows["writer", "04.1"]["status"] == "missing"
-    for name, (_, status) in LOSING.items():
-        assert rows[name, "00.1"]["status"] == "pass" and rows[name, "04.1"]["status"] == status
     if sandbox.kind != "none":
         left = {path.name for path in set(tmp_path.rglob("*")) - before}
         assert left == {"grades.csv", "grades.html"} and not Path("/tmp/left_by_a_student").exists()
