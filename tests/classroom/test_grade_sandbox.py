@@ -49,7 +49,7 @@ FORGED = {
 # Each loses the child, by the function of an exercise that need not be right for that; what is told of it.
 LOSING = {
     "04.1": ("def lora_forward(*a):\n    import os\n    os._exit(0)", "stopped"),
-    "04.2": ("def merge(*a):\n    while True: pass", "too slow"),
+    "04.2": ("def merge(*a):\n    import time\n    time.sleep(600)", "too slow"),
     "04.3": (
         "def lora_gradients(*a):\n    import os\n    for fd in range(3, 64):\n"
         "        try: os.write(fd, b'lora' + bytes([0, 0, 0, 2, 255, 0, 0, 0]) + b'{}')\n"

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement at the top of a cell, the names that it binds, uses at once, and uses in a body."""
+    """A statement at the top of a cell, the names that it binds, and the global names that it uses."""
 
     node: ast.stmt
     binds: frozenset[str]
     uses: frozenset[str]
-    uses_later: frozenset[str]
 
     @property
     def is_stub(self) -> bool:
@@ -98,8 +97,8 @@ def _statement(node: ast.stmt) -> Statement:
     if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
         binds.add("*")
     uses = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
-    later = {name for inner in table.get_children() for name in _globals(inner)}
-    return Statement(node, frozenset(binds), frozenset(uses), frozenset(later))
+    uses |= {name for inner in table.get_children() for name in _globals(inner)}
+    return Statement(node, frozenset(binds), frozenset(uses))
 
 
 def _globals(table: symtable.SymbolTable) -> Iterator[str]:
@@ -139,22 +138,13 @@ def definition(name: str, of_student: list[Statement], official: list[Statement]
 def _needs(
     statement: Statement, of_student: list[Statement], official: list[Statement]
 ) -> Iterator[Statement]:
-    """The statements that bind what one uses: at once the last one before it, in a body the last one of all."""
-    place = next((i for i, other in enumerate(of_student) if other is statement), len(of_student))
-    for name in statement.uses:
-        found = _last_binding(name, of_student[:place]) or _last_binding(
-            name, [*official, *of_student[place + 1 :]]
-        )
-        if found:
+    """The statements that bind what one uses: the last one above it, as when its cell is run; else the first below."""
+    place = next((i for i, other in enumerate(of_student) if other is statement), 0)
+    calls_itself = isinstance(statement.node, ast.FunctionDef | ast.ClassDef)
+    for name in statement.uses - (statement.binds if calls_itself else frozenset()):
+        above, below = [*official, *of_student[:place]], of_student[place + 1 :]
+        if found := _last_binding(name, above) or _last_binding(name, below[::-1]):
             yield found
-    for name in statement.uses_later - (statement.binds if _is_definition(statement) else frozenset()):
-        found = _last_binding(name, of_student) or _last_binding(name, official)
-        if found:
-            yield found
-
-
-def _is_definition(statement: Statement) -> bool:
-    return isinstance(statement.node, ast.FunctionDef | ast.ClassDef)
 
 
 def _last_binding(name: str, among: list[Statement]) -> Statement | None:
