@@ -13,7 +13,7 @@ import pickle
 import tempfile
 import weakref
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import torch
 
@@ -43,7 +43,7 @@ def warm_up(counts: bool) -> None:
         (W @ W).sum().backward()
 
 
-def serve(requests: BinaryIO, replies: BinaryIO, missing: dict[str, str]) -> None:
+def serve(requests: IO[bytes], replies: IO[bytes], missing: dict[str, str]) -> None:
     """Say which guards are missing, then answer until the parent hangs up."""
     student = _Student()
     write_frame(replies, {"missing": missing})

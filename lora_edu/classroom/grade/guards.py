@@ -1,6 +1,6 @@
 """What a student's process gives up before it runs a line of the student's: for good, as the kernel sees to it.
 
-Four guards, each reported as held or not: `enter_namespaces` (no network, files that can only be read, folders hidden),
+Four guards, each reported as held or not: `enter_namespaces` (no network, a few files that can only be read),
 `limit` (memory, seconds, written bytes), `filter_calls` (no further process, socket or signal). They call the C library
 through ctypes; nothing is installed. On Windows none holds, on macOS only `limit`, and not for memory.
 
@@ -25,9 +25,11 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWNET = (
     *(0x00020000, 0x04000000, 0x08000000),
     *(0x10000000, 0x40000000),
 )
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 1, 2, 4, 0x4000, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 0x1000, 0x4000, 1 << 18
 AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 SYS_MOUNT_SETATTR = 442
+ROOMS = ("/tmp", "/mnt", "/media", "/srv", "/var/tmp", "/opt")  # where a new root can be mounted
+DEVICES = ("/proc", "/dev/null", "/dev/zero", "/dev/urandom")
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC = 1, 1
 
@@ -80,35 +82,62 @@ def _done(result: int, what: str) -> None:
 # ---------------------------------------------------------------- namespaces
 
 
-def enter_namespaces(hidden: Iterable[str]) -> None:
-    """Leave the network, and see every file read-only and the folders of `hidden` empty.
+def enter_namespaces(mounts: Iterable[tuple[str, str]]) -> None:
+    """Leave the network, and every file but those named; what is left can only be read.
 
     Takes a process of one thread. Needs no rights but those to make a user namespace.
+
+    Parameters
+    ----------
+    mounts : iterable of (str, str)
+        In order: ``("bind", path)`` shows a file or a folder, ``("empty", path)`` an empty folder in its place.
 
     Raises
     ------
     OSError
         The kernel does not allow one of the steps.
     """
-    libc, user, group = _libc(), os.getuid(), os.getgid()
+    libc, user, group, mounts = _libc(), os.getuid(), os.getgid(), list(mounts)
     flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
     _done(libc.unshare(flags), "unshare")
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    _done(libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None), "private mounts")
-    hide(hidden)
+    _mount("none", "/", None, MS_REC | MS_PRIVATE)
+    root = next(place for place in ROOMS if not any(Path(path).is_relative_to(place) for _, path in mounts))
+    _mount("none", root, "tmpfs", MS_NOSUID)
+    for kind, path in [*mounts, *(("bind", path) for path in DEVICES)]:
+        if kind == "empty":
+            Path(root + path).mkdir(parents=True, exist_ok=True)
+            _mount("none", root + path, "tmpfs", MS_NOSUID)
+        elif Path(path).exists():
+            _bind(path, root + path)
+    os.chroot(root)
+    os.chdir("/")
     attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0)
     arguments = AT_FDCWD, b"/", AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes))
     _done(libc.syscall(SYS_MOUNT_SETATTR, *arguments), "read-only mounts")
-    os.chdir("/")
 
 
-def hide(folders: Iterable[str]) -> None:
-    """Let folders look empty; takes the rights that `enter_namespaces` gave, and so comes before `filter_calls`."""
-    for folder in folders:
-        flags = ctypes.c_ulong(MS_RDONLY | MS_NOSUID | MS_NODEV)
-        _done(_libc().mount(b"none", os.fsencode(folder), b"tmpfs", flags, b"size=4k"), f"hide {folder}")
+def _mount(source: str, target: str, kind: str | None, flags: int) -> None:
+    size = b"size=1m" if kind else None
+    names = os.fsencode(source), os.fsencode(target), os.fsencode(kind) if kind else None
+    _done(_libc().mount(*names, ctypes.c_ulong(flags), size), f"mount {target}")
+
+
+def _bind(source: str, target: str) -> None:
+    """Show `source` at `target`, which is made in the new, empty root."""
+    if Path(source).is_dir():
+        Path(target).mkdir(parents=True, exist_ok=True)
+    else:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        Path(target).touch()
+    _mount(source, target, None, MS_BIND | MS_REC)
+
+
+def hide_processes() -> None:
+    """Let /proc look empty; takes the rights that `enter_namespaces` gave, and so comes before `filter_calls`."""
+    _mount("none", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
 def keep_memory_private() -> None:

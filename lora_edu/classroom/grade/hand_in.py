@@ -169,8 +169,9 @@ def _take_zip(path: Path, name: str, hand_in: HandIn) -> None:
     if hand_in.tries["zip"] > MOST_ZIPS:
         return
     data = _read_or_reason(path, MOST_ZIP)
-    if isinstance(data, str) or (data_fault := _fault_of_table(data)):
-        hand_in.notes.append(f"{name}: {data if isinstance(data, str) else data_fault}")
+    fault = data if isinstance(data, str) else _fault_of_table(data)
+    if fault or isinstance(data, str):
+        hand_in.notes.append(f"{name}: {fault}")
         return
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -24,12 +24,12 @@ def main() -> None:
         os.dup2(nothing, stream)
     missing = {}
     if settings["namespaces"]:
-        missing["namespaces"] = guards.held(guards.enter_namespaces, settings["hidden"])
+        missing["namespaces"] = guards.held(guards.enter_namespaces, settings["mounts"])
     answers = importlib.import_module("lora_edu.classroom.grade.answers")  # PyTorch with it
     answers.warm_up(settings["counts"])
     missing["limits"] = guards.held(guards.limit, settings["memory"], settings["seconds"])
-    if settings["namespaces"]:  # the grader's own entries in /proc, terminals, disks
-        missing["devices"] = guards.held(guards.hide, ("/proc", "/dev"))
+    if settings["namespaces"]:
+        missing["processes"] = guards.held(guards.hide_processes)
     missing["calls"] = guards.held(guards.filter_calls)
     answers.serve(requests, replies, {guard: why for guard, why in missing.items() if why})
 

@@ -1,7 +1,7 @@
 """Which sandbox this machine has, and a child process in it.
 
 ``bubblewrap``  sees Python, PyTorch and the course's methods, no other file; writes nothing, reaches no network
-``namespaces``  no network and no writing either, but sees the other files of this account; some folders are hidden
+``namespaces``  the same, made by the child itself before it loads anything; it shares the list of processes
 ``none``        limits alone, as far as the system has them (Linux: no other process and no socket either)
 """
 
@@ -31,7 +31,10 @@ SEEN = (  # of the package: no exercise, no solution, no experiment that an exer
     *("classroom/values.py", "classroom/live_tensors.py", "classroom/grade"),
 )
 HIDDEN = ("notebooks", "tests", "work", "build", ".git")  # of the repository
-SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives")
+SYSTEM = (
+    *("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin"),
+    *("/etc/ld.so.cache", "/etc/alternatives", "/sys/devices/system/cpu"),
+)
 KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "LANG", "LC_ALL")  # of the environment
 SECONDS_TO_START = 180
 
@@ -49,7 +52,7 @@ class Sandbox:
     kind : str
         ``"bubblewrap"``, ``"namespaces"`` or ``"none"``.
     hidden : tuple of str
-        Folders that a child of kind ``"namespaces"`` sees empty.
+        Folders that a child sees empty, should they lie in one that it sees.
     memory : int
         Bytes that a child may take beyond Python and PyTorch.
     seconds : int
@@ -66,9 +69,10 @@ class Sandbox:
 
     def command(self) -> list[str]:
         """The command that starts a child."""
+        mounts = _mounts(self.hidden)
         settings = {
             "namespaces": self.kind == "namespaces",
-            "hidden": self.hidden,
+            "mounts": mounts if self.kind == "namespaces" else [],
             "memory": self.memory,
             "seconds": self.seconds,
             "counts": self.counts,
@@ -82,49 +86,39 @@ class Sandbox:
             "lora_edu.classroom.grade.runner",
             json.dumps(settings),
         ]
-        return [*_bubblewrap(self.hidden), *runner] if self.kind == "bubblewrap" else runner
+        return [*_bubblewrap(mounts), *runner] if self.kind == "bubblewrap" else runner
 
 
 def hidden_folders(students: Path) -> tuple[str, ...]:
-    """What a child that sees the disk should not read: other students' work, the exercises and their solutions."""
-    classroom = PACKAGE / "classroom"
+    """What no child may see even where its Python lies beside it: students' work, and the course's solutions."""
     needed = [Path(name) for name in (*_python_folders(), PACKAGE)]
-    folders = [classroom / "exercises", classroom / "experiments"]
-    if any(path.is_relative_to(students.resolve()) for path in needed):
-        folders += [entry for entry in students.resolve().iterdir() if not any(map(entry.__eq__, needed))]
-    else:
-        folders.append(students.resolve())
-    folders += [ROOT / name for name in HIDDEN]
-    return tuple(str(folder) for folder in folders if folder.is_dir())
+    folders = [*students.resolve().iterdir(), *(ROOT / name for name in HIDDEN)]
+    return tuple(
+        str(folder)
+        for folder in folders
+        if folder.is_dir() and not any(path.is_relative_to(folder) for path in needed)
+    )
 
 
-def _bubblewrap(hidden: tuple[str, ...]) -> list[str]:
-    """bubblewrap's own command line: a file system in which only what Python needs is there, to be read."""
-    mounts = [argument for path in SYSTEM for argument in ("--ro-bind-try", path, path)]
-    seen = list(_python_folders())
-    mounts += [argument for path in seen for argument in ("--ro-bind", path, path)]
-    masked = [
-        path for path in (str(PACKAGE), *hidden) if any(map(Path(path).is_relative_to, (*SYSTEM, *seen)))
-    ]
+def _mounts(hidden: tuple[str, ...]) -> list[tuple[str, str]]:
+    """What a child sees of the disk, in order: ``("bind", path)``, or ``("empty", path)`` for an empty folder."""
+    seen = [*SYSTEM, *_python_folders()]
+    masked = [path for path in (str(PACKAGE), *hidden) if any(map(Path(path).is_relative_to, seen))]
     masked += [f"{path}/lora_edu" for path in seen if (Path(path) / "lora_edu").is_dir()]  # installed as well
     masked = list(dict.fromkeys(path for path in masked if not path.startswith(f"{PACKAGE}/")))
-    mounts += [argument for path in masked for argument in ("--tmpfs", path)]
-    for name in SEEN:
-        mounts += ["--ro-bind", str(PACKAGE / name), str(PACKAGE / name)]
-    read_only = [argument for path in (*masked, "/dev", "/") for argument in ("--remount-ro", path)]
-    return [
-        *(
-            "bwrap",
-            "--unshare-all",
-            "--unshare-user-try",
-            "--die-with-parent",
-            "--new-session",
-            "--cap-drop",
-            "ALL",
-        ),
-        *(*mounts, "--ro-bind-try", "/sys/devices/system/cpu", "/sys/devices/system/cpu"),
-        *("--proc", "/proc", "--dev", "/dev", *read_only, "--chdir", "/"),
-    ]
+    parts = [str(PACKAGE / name) for name in SEEN]
+    return [*(("bind", p) for p in seen), *(("empty", p) for p in masked), *(("bind", p) for p in parts)]
+
+
+def _bubblewrap(mounts: list[tuple[str, str]]) -> list[str]:
+    """bubblewrap's own command line."""
+    options = [*("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL")]
+    for kind, path in mounts:
+        options += ["--ro-bind-try", path, path] if kind == "bind" else ["--tmpfs", path]
+    read_only = [*(path for kind, path in mounts if kind == "empty"), "/dev", "/"]
+    options += ["--proc", "/proc", "--dev", "/dev"]
+    options += [argument for path in read_only for argument in ("--remount-ro", path)]
+    return ["bwrap", *options, "--chdir", "/"]
 
 
 def _python_folders() -> Iterator[str]:
@@ -301,9 +295,8 @@ def _warning(kind: str, failed: list[str], fault: str | None) -> str:
         return ""
     if kind == "namespaces":
         return (
-            f"no bubblewrap ({'; '.join(failed)}). A user namespace stands in: no network, nothing is written, the "
-            "exercises and other students' work are hidden; other files of your account can be read by a student's "
-            "code, which has no way to send them."
+            f"no bubblewrap ({'; '.join(failed)}). A user namespace stands in: the same files and no network, but one "
+            "wall less: students' processes run among yours, and a filter of system calls alone keeps them apart."
         )
     return (
         f"NO SANDBOX ({'; '.join(failed)}). Students' code runs with your rights and can read your files. "

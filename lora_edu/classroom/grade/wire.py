@@ -13,7 +13,7 @@ import json
 import math
 import struct
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -69,14 +69,14 @@ def name_or(text: Any, other: str) -> str:
 # ---------------------------------------------------------------- frames
 
 
-def write_frame(stream: BinaryIO, header: Any, body: bytes = b"") -> None:
+def write_frame(stream: IO[bytes], header: Any, body: bytes = b"") -> None:
     """Write one frame and flush it."""
     text = json.dumps(header).encode("ascii")
     stream.write(LENGTHS.pack(MAGIC, len(text), len(body)) + text + body)
     stream.flush()
 
 
-def read_frame(stream: BinaryIO, most_body: int = MOST_BODY) -> tuple[Any, bytes]:
+def read_frame(stream: IO[bytes], most_body: int = MOST_BODY) -> tuple[Any, bytes]:
     """Read one frame: its header and its body.
 
     Raises
@@ -96,7 +96,7 @@ def read_frame(stream: BinaryIO, most_body: int = MOST_BODY) -> tuple[Any, bytes
         raise BrokenProtocol("the header is no JSON") from error
 
 
-def _exactly(stream: BinaryIO, count: int) -> bytes:
+def _exactly(stream: IO[bytes], count: int) -> bytes:
     data = stream.read(count)
     if len(data) < count:
         raise EOFError("the other side has gone")
