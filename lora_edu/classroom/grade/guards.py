@@ -1,12 +1,13 @@
 """What a student's process gives up before it runs a line of the student's: for good, as the kernel sees to it.
 
-Four guards, each reported as held or not: `enter_namespaces` (no network, a few files that can only be read),
-`limit` (memory, seconds, written bytes), `filter_calls` (no further process, socket or signal). They call the C library
-through ctypes; nothing is installed. On Windows none holds, on macOS only `limit`, and not for memory.
+Each guard is reported as held or not: `enter_namespaces` (no network, a few files that can only be read),
+`hide_processes`, `limit` (memory, seconds, written bytes), `drop_rights` (no capability), `filter_calls` (no further
+process, socket or signal). They call the C library through ctypes; nothing is installed. On Windows none holds, on macOS
+only `limit`, and not for memory.
 
 References
 ----------
-Linux manual pages user_namespaces(7), mount_setattr(2), seccomp(2), setrlimit(2); the numbers of system calls are those
+Linux manual pages user_namespaces(7), mount_setattr(2), seccomp(2), capset(2), setrlimit(2); the numbers of system calls are those
 of asm/unistd_64.h (x86-64) and asm-generic/unistd.h (aarch64).
 """
 
@@ -31,6 +32,7 @@ SYS_MOUNT_SETATTR = 442
 ROOMS = ("/tmp", "/mnt", "/media", "/srv", "/var/tmp", "/opt")  # where a new root can be mounted
 DEVICES = ("/proc", "/dev/null", "/dev/zero", "/dev/urandom")
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
+CAPABILITY_VERSION_3 = 0x20080522
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC = 1, 1
 
 # For each machine: its number in the kernel's audit, the calls `seccomp` and `fcntl`, and those that are refused.
@@ -138,6 +140,18 @@ def _bind(source: str, target: str) -> None:
 def hide_processes() -> None:
     """Let /proc look empty; takes the rights that `enter_namespaces` gave, and so comes before `filter_calls`."""
     _mount("none", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def drop_rights() -> None:
+    """Give up every capability, those in a user namespace included.
+
+    Raises
+    ------
+    OSError, AttributeError
+        The system has no capabilities.
+    """
+    nothing = bytes(24)  # effective, permitted, inheritable: twice 32 bits each
+    _done(_libc().capset(struct.pack("Ii", CAPABILITY_VERSION_3, 0), nothing), "drop capabilities")
 
 
 def keep_memory_private() -> None:

@@ -30,6 +30,7 @@ def main() -> None:
     missing["limits"] = guards.held(guards.limit, settings["memory"], settings["seconds"])
     if settings["namespaces"]:
         missing["processes"] = guards.held(guards.hide_processes)
+    missing["rights"] = guards.held(guards.drop_rights)
     missing["calls"] = guards.held(guards.filter_calls)
     answers.serve(requests, replies, {guard: why for guard, why in missing.items() if why})
 

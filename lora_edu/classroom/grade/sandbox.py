@@ -115,7 +115,7 @@ def _bubblewrap(mounts: list[tuple[str, str]]) -> list[str]:
     options = [*("--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL")]
     for kind, path in mounts:
         options += ["--ro-bind-try", path, path] if kind == "bind" else ["--tmpfs", path]
-    read_only = [*(path for kind, path in mounts if kind == "empty"), "/dev", "/"]
+    read_only = [*(path for kind, path in mounts if kind == "empty"), "/proc", "/dev", "/"]
     options += ["--proc", "/proc", "--dev", "/dev"]
     options += [argument for path in read_only for argument in ("--remount-ro", path)]
     return ["bwrap", *options, "--chdir", "/"]
