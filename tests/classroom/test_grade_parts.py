@@ -291,6 +291,17 @@ def test_folders_and_zips_are_read_and_nothing_leads_out(tmp_path):
     assert sorted(folder.rglob("*")) == before
 
 
+def test_of_a_copy_of_the_course_the_working_copies_are_taken(tmp_path):
+    for folder in ("notebooks", "notebooks/solutions", "work"):
+        (tmp_path / "ada" / "course" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "ada" / "course" / folder / "04_x.ipynb").write_text(folder)
+    assert hand_in.read("ada", [tmp_path / "ada"], {"04"}).notebooks == {"04": b"work"}
+    with zipfile.ZipFile(tmp_path / "ada.zip", "w") as archive:
+        for folder in ("notebooks", "solutions", "work"):
+            archive.writestr(f"course/{folder}/04_x.ipynb", folder)
+    assert hand_in.read("ada", [tmp_path / "ada.zip"], {"04"}).notebooks == {"04": b"work"}
+
+
 def test_no_zip_of_many_bombs_takes_long(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "eve.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for place in range(50):

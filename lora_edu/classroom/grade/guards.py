@@ -7,8 +7,8 @@ only `limit`, and not for memory.
 
 References
 ----------
-Linux manual pages user_namespaces(7), mount_setattr(2), seccomp(2), capset(2), setrlimit(2); the numbers of system calls are those
-of asm/unistd_64.h (x86-64) and asm-generic/unistd.h (aarch64).
+Linux manual pages user_namespaces(7), mount_setattr(2), seccomp(2), capset(2), setrlimit(2); the numbers of system
+calls are those of asm/unistd_64.h (x86-64) and asm-generic/unistd.h (aarch64).
 """
 
 from __future__ import annotations
@@ -251,6 +251,6 @@ def held(guard: Any, *arguments: Any) -> str | None:
     """Take up a guard: None if it holds, else why it does not."""
     try:
         guard(*arguments)
-    except (OSError, ImportError, AttributeError, ValueError) as error:
+    except (OSError, ImportError, AttributeError, TypeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"[:200]
     return None

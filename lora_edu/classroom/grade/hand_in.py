@@ -121,7 +121,7 @@ def _files(folder: Path, hand_in: HandIn) -> Iterator[Path]:
         place, depth = waiting.pop(0)
         try:
             with os.scandir(place) as listed:
-                entries = sorted(itertools.islice(listed, MOST_FILES + 1), key=lambda entry: entry.name)
+                entries = sorted(itertools.islice(listed, MOST_FILES + 1), key=lambda e: _late(e.name))
         except OSError as error:
             hand_in.notes.append(f"{place.name} cannot be read: {error.strerror}")
             continue
@@ -196,7 +196,12 @@ def _fault_of_table(data: bytes) -> str | None:
 def _notebooks(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """The notebooks in a zip, nearest to its top first, links and ignored folders left out."""
     entries = [entry for entry in archive.infolist() if number_of(entry.filename) and not _is_left_out(entry)]
-    return sorted(entries, key=lambda entry: (entry.filename.count("/"), entry.filename))[:MOST_FILES]
+    return sorted(entries, key=lambda e: (e.filename.count("/"), *_late(e.filename)))[:MOST_FILES]
+
+
+def _late(name: str) -> tuple[bool, str]:
+    """The order in which names are looked at: of a copy of the whole course ``work/`` comes before ``notebooks/``."""
+    return "notebooks" in PurePosixPath(name.replace("\\", "/")).parts, name
 
 
 def _is_left_out(entry: zipfile.ZipInfo) -> bool:
