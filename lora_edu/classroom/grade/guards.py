@@ -2,8 +2,8 @@
 
 Each guard is reported as held or not: `enter_namespaces` (no network, a few files that can only be read),
 `hide_processes`, `limit` (memory, seconds, written bytes), `drop_rights` (no capability), `filter_calls` (no further
-process, socket or signal). They call the C library through ctypes; nothing is installed. On Windows none holds, on macOS
-only `limit`, and not for memory.
+process, socket or signal). They call the C library through ctypes; nothing is installed. On Windows none holds, on
+macOS only `limit`, and not for memory.
 
 References
 ----------
