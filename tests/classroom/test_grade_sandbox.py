@@ -11,7 +11,7 @@ import pytest
 from lora_edu.classroom.grade import __main__ as command
 from lora_edu.classroom.grade.course import ROOT, read_course
 from lora_edu.classroom.grade.hand_in import HandIn
-from lora_edu.classroom.grade.marks import Limits, grade
+from lora_edu.classroom.grade.marks import Limits, Mark, grade
 from lora_edu.classroom.grade.sandbox import find_sandbox
 from lora_edu.classroom.progress import CHECKS
 
@@ -146,6 +146,22 @@ def test_nobody_forges_a_pass(sandbox):
     assert passed == ({"right"} if sandbox.kind != "none" else passed & {"right", "solution", "reads"}), (
         status
     )
+
+
+def test_a_fault_of_the_graders_own_costs_one_student(tmp_path, monkeypatch, graded):
+    hand_in(tmp_path, "ada", n00="{}")
+    hand_in(tmp_path, "bob", n00="{}")
+
+    def fails(hand_in, tasks, sandbox, limits):
+        if hand_in.student == "ada":
+            raise RuntimeError("a fault")
+        return [Mark("bob", task.exercise, "missing", "") for task in tasks]
+
+    monkeypatch.setattr(command, "grade", fails)
+    rows = graded(tmp_path, "--notebooks", "00")
+    assert rows["ada", "00.1"]["status"] == "not run" and "a fault" in rows["ada", "00.1"]["said"]
+    assert rows["bob", "00.1"]["status"] == "missing"
+    assert command.main([str(tmp_path), "--notebooks", "99"]) == 2
 
 
 def test_no_sandbox_no_grade(tmp_path, monkeypatch, capsys):

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lora_edu.classroom.grade.course import read_course
-from lora_edu.classroom.grade.guards import keep_memory_private
+from lora_edu.classroom.grade.course import Task, read_course
+from lora_edu.classroom.grade.guards import private_memory
 from lora_edu.classroom.grade.hand_in import read, students
-from lora_edu.classroom.grade.marks import Limits, grade, passed
+from lora_edu.classroom.grade.marks import NOT_RUN, Limits, Mark, grade, passed
 from lora_edu.classroom.grade.report import check_output, one_line, write_report
-from lora_edu.classroom.grade.sandbox import find_sandbox
+from lora_edu.classroom.grade.sandbox import Sandbox, find_sandbox
 from lora_edu.llm.console import say
 
 GIB = 1 << 30
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         tasks = read_course()
         if options.notebooks:
-            tasks = [task for task in tasks if task.notebook in options.notebooks]
+            tasks = _of_notebooks(tasks, options.notebooks)
         found = students(options.folder)
         output = check_output(options.output or options.folder)
         memory, seconds = int(options.memory * GIB), int(options.student_seconds) + 60
@@ -34,16 +34,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if warning:
         say(f"Warning: {warning}", sys.stderr)
-    keep_memory_private()
     marks, notes, limits = [], {}, Limits(options.seconds, options.student_seconds)
-    for student, paths in found.items():
-        hand_in = read(student, paths, {task.notebook for task in tasks})
-        marks += (its := grade(hand_in, tasks, sandbox, limits))
-        notes[student] = hand_in.notes
-        say(f"{one_line(student)}: {len(list(passed(its)))} of {len(tasks)} passed")
+    with private_memory():
+        for student, paths in found.items():
+            its, notes[student] = _dealt_with(student, paths, tasks, sandbox, limits)
+            marks += its
+            say(f"{one_line(student)}: {len(list(passed(its)))} of {len(tasks)} passed")
     for path in write_report(output, marks, tasks, notes, sandbox.kind):
         say(f"wrote {path}")
     return 0
+
+
+def _of_notebooks(tasks: list[Task], numbers: list[str]) -> list[Task]:
+    known = {task.notebook for task in tasks}
+    if unknown := set(numbers) - known:
+        raise ValueError(
+            f"--notebooks must be among {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}"
+        )
+    return [task for task in tasks if task.notebook in numbers]
+
+
+def _dealt_with(
+    student: str, paths: list[Path], tasks: list[Task], sandbox: Sandbox, limits: Limits
+) -> tuple[list[Mark], list[str]]:
+    """The marks of one student and notes on the hand-in; a fault of the grader's own costs this student alone."""
+    try:
+        hand_in = read(student, paths, {task.notebook for task in tasks})
+        return grade(hand_in, tasks, sandbox, limits), hand_in.notes
+    except Exception as error:
+        said = f"the grader failed: {type(error).__name__}: {error}"
+        return [Mark(student, task.exercise, NOT_RUN, said) for task in tasks], [said]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,12 +13,13 @@ calls are those of asm/unistd_64.h (x86-64) and asm-generic/unistd.h (aarch64).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,17 @@ def drop_rights() -> None:
     _done(_libc().capset(struct.pack("Ii", CAPABILITY_VERSION_3, 0), nothing), "drop capabilities")
 
 
-def keep_memory_private() -> None:
-    """Let no other process of this account read this one's memory, where the system can see to that."""
-    if sys.platform == "linux":
-        _libc().prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+@contextlib.contextmanager
+def private_memory() -> Iterator[None]:
+    """In this block no other process of this account can read this one's memory, where the system sees to that."""
+    if sys.platform != "linux":
+        yield
+        return
+    _libc().prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    try:
+        yield
+    finally:
+        _libc().prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 # ---------------------------------------------------------------- limits

@@ -27,7 +27,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem
 table { border-collapse: collapse; font-size: 13px } .wide { overflow-x: auto }
 th, td { border: 1px solid #8886; padding: 3px 7px; text-align: left; vertical-align: top }
 td.pass { background: #009e7333 } td.hint { background: #e69f0033 } td.fault { background: #d55e0033 }
-summary { cursor: pointer } details { max-width: 22rem } caption { text-align: left; padding: 4px 0 }
+summary { cursor: pointer } details { max-width: 22rem } h3 { font-size: 15px; margin: 1rem 0 4px }
 """
 
 
@@ -103,9 +103,9 @@ def _class(marks: list[Mark], tasks: list[Task]) -> str:
             f"<tr><td>{count}</td><td>{html.escape(one_line(what))}</td></tr>"
             for what, count in counted.most_common()
         )
-        caption = f"<caption><b>{html.escape(task.exercise)}</b> {html.escape(task.name)}: "
-        caption += f"{len(list(passed(tried)))} of {len(tried)} who tried pass</caption>"
-        parts.append(f"<table>{caption}{rows}</table>")
+        title = f"{html.escape(task.exercise)} {html.escape(task.name)}"
+        parts.append(f"<h3>{title}: {len(list(passed(tried)))} of {len(tried)} who tried pass</h3>")
+        parts.append(f"<table>{rows}</table>" if rows else "")
     return f"<h2>The class: which mistake, how often</h2>{''.join(parts)}"
 
 
