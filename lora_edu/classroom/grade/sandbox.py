@@ -123,21 +123,25 @@ def _bubblewrap(mounts: list[tuple[str, str]]) -> list[str]:
 
 def _python_folders() -> Iterator[str]:
     """Where this Python and its packages are, as far as they are not in `SYSTEM`."""
-    names = [sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent)]
-    names += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    names = [sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent), *_packages()]
     for name in dict.fromkeys(names):
         if Path(name).is_dir() and not any(Path(name).is_relative_to(known) for known in SYSTEM[:4]):
             yield name
+
+
+def _packages() -> list[str]:
+    """The folders of installed packages, a user's own among them."""
+    return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
 
 
 def _environment() -> dict[str, str]:
     one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     nobody = {"HOME": "/nonexistent", "LOGNAME": "student", "CUDA_VISIBLE_DEVICES": ""}
-    nowhere = {
-        "TORCHINDUCTOR_CACHE_DIR": "/"
-    }  # PyTorch makes this folder when it counts tensors: one that is there
-    return {**kept, **one, **nobody, **nowhere, "PYTHONPATH": str(PACKAGE.parent)}
+    # PyTorch makes this folder when it counts tensors: one that is there.
+    nowhere = {"TORCHINDUCTOR_CACHE_DIR": "/"}
+    packages = os.pathsep.join([str(PACKAGE.parent), *_packages()])
+    return {**kept, **one, **nobody, **nowhere, "PYTHONPATH": packages}
 
 
 class Child:
