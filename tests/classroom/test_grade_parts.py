@@ -103,6 +103,7 @@ def test_a_byte_that_is_no_bool_becomes_one():
     [
         {"tensor": ["float32", [2**40, 2**40], 0, 4]},
         {"tensor": ["float32", [1], 0, 2]},
+        {"list": [{"tensor": ["float32", [1], 0, 4]}] * 2},
         {"tensor": ["float32", [1], 0]},
         {"number": ["object", [], 0, 4]},
         {"int": "9" * 10**6},

@@ -22,7 +22,7 @@ from lora_edu.classroom.values import Lazy, Raised
 
 LENGTHS = struct.Struct(">4sII")
 MAGIC = b"lora"
-MOST_HEADER, MOST_BODY = 2 << 20, 16 << 20  # bytes of a frame that a child may send
+MOST_HEADER, MOST_BODY = 2 << 20, 4 << 20  # bytes of a frame that a child may send
 MOST_ITEMS = 20_000  # values in one answer; a tensor is one
 MOST_KEYS = 1_000  # in a dictionary or a set: whole numbers can be chosen so that all of them collide
 MOST_DEPTH = 50
@@ -220,7 +220,7 @@ class Decoder:
     """
 
     def __init__(self, body: bytes, part: Callable[[Any], Any] | None = None):
-        self._body, self._part, self._items = body, part, 0
+        self._body, self._part, self._items, self._taken = body, part, 0, 0
 
     def decode(self, code: Any, depth: int = 0) -> Any:
         """The value behind the JSON.
@@ -271,6 +271,9 @@ class Decoder:
     def _numbers(self, kind: str, name: str, shape: list, start: int, size: int) -> Any:
         if not all(type(n) is int and 0 <= n < 2**40 for n in (*shape, start, size)) or len(shape) > 16:
             raise BrokenProtocol("the shape is none")
+        self._taken += size
+        if self._taken > len(self._body):  # no two tensors are made of the same bytes
+            raise BrokenProtocol("more is taken than came")
         data = bytearray(self._body[start : start + size])
         item = DTYPES[name].itemsize if kind == "tensor" else np.dtype(_known(name, NUMPY)).itemsize
         if len(data) != size or math.prod(shape) * item != size:
