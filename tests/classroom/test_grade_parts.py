@@ -272,6 +272,7 @@ def test_folders_and_zips_are_read_and_nothing_leads_out(tmp_path):
         link = zipfile.ZipInfo("07_x.ipynb")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
+        archive.writestr("08_x.ipynb", "eight", zipfile.ZIP_BZIP2)
     (folder / "eve").symlink_to(tmp_path)
     (folder / "dan.zip").write_bytes(b"PK\x05\x06" + b"\xff" * 18)
     (folder / "fay.zip").write_bytes(b"no zip")
@@ -287,7 +288,11 @@ def test_folders_and_zips_are_read_and_nothing_leads_out(tmp_path):
         "07": "it is no plain file",
         "08": "it is larger than 20 MiB",
     }
-    assert found["bob"].notebooks == {"04": b"four", "06": "it is larger than 20 MiB"}
+    assert found["bob"].notebooks == {
+        "04": b"four",
+        "06": "it is larger than 20 MiB",
+        "08": "it is packed in a rare way",
+    }
     assert all(found[name].notes and not found[name].notebooks for name in ("dan", "eve", "fay"))
     assert sorted(folder.rglob("*")) == before
 

@@ -214,6 +214,8 @@ def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | str:
     """A file of a zip, in memory; it is unpacked no further than a notebook may be large, whatever its size claims."""
     if entry.flag_bits & 1:
         return "it is encrypted"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may ask for any memory
+        return "it is packed in a rare way"
     try:
         with archive.open(entry) as file:
             data = file.read(MOST_NOTEBOOK + 1)
