@@ -21,14 +21,26 @@ NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 SOLUTIONS := $(filter-out $(addprefix notebooks/solutions/,06_% 10_% 11_%),$(wildcard notebooks/solutions/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help course lab test check test-colab test-gpu notebooks-gpu binder-limit bench notebooks constraints \
-	constraints-colab repo clean set-up-course set-up-test
+.PHONY: help course book slides site publish-check lab chat test check test-colab test-gpu notebooks-gpu binder-limit \
+	bench notebooks constraints constraints-colab repo clean set-up-course set-up-book set-up-test
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 19
 
-course: set-up-course ## run the whole course, fine-tune included; pages in build/course/
+course: set-up-book ## run the whole course, fine-tune included; its book in build/course/
 	$(PY) -m tools.run_course
+
+book: set-up-book ## the stored notebooks as a book, read in a browser without Python, in build/book/; and slides
+	$(PY) -m tools.book
+
+slides: set-up-book ## a deck of slides for each stored notebook, alone, in build/slides/
+	$(PY) -m tools.slides
+
+site: book ## what GitHub Pages publishes, in build/site/: the book, and beside it what else is built
+	$(PY) -m tools.publish
+
+publish-check: ## say where the repository still has the name that the course comes with
+	@$(PYTHON) tools/set_repo.py --check
 
 # The root is the repository, not work/: a notebook's links to docs/ would lead out of it. The settings are for this
 # launch; those that you chose yourself come first.
@@ -37,10 +49,15 @@ lab: set-up-course ## open JupyterLab on your own copies of the notebooks, in wo
 	JUPYTER_CONFIG_PATH="$(CURDIR)/configs/jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
 		$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/work $(LAB_ARGS)
 
+chat: set-up-book ## chat with the base model and its adapters in your browser, nothing leaves the machine
+	$(PY) -m tools.chat_page
+
 test: check ## everything CI runs: make check, the tests, every notebook compared with its stored output
 	$(TEST_ENV) $(PY) -m pytest -p tests.ci_guard -p tests.films -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
-		--nbval --nbval-current-env --nbval-cell-timeout=1800 $(NOTEBOOKS) $(SOLUTIONS) tests
+		--nbval --nbval-current-env --nbval-cell-timeout=1800 --ignore=tests/browser/book $(NOTEBOOKS) $(SOLUTIONS) tests
 	$(PY) -m tests.films
+	$(PY) -m tools.book
+	$(TEST_ENV) $(PY) -m pytest -p tests.ci_guard -n $(WORKERS) --dist loadgroup tests/browser/book
 
 check: set-up-test ## style, types, and the direction of imports
 	.venv/bin/ruff check .
@@ -88,5 +105,5 @@ repo: ## name the repository everywhere: make repo REPO=owner/name
 clean: ## remove build/ and caches; .venv and your notebooks in work/ stay
 	rm -rf build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-set-up-course set-up-test: set-up-%:
+set-up-course set-up-book set-up-test: set-up-%:
 	@$(PYTHON) tools/setup_env.py $*

@@ -28,6 +28,8 @@ The other cells mean what their tags say::
                                 unchanged, and nbval does not compare it; delete the notebook to measure anew
     # %% tags=["nbval-ignore-output"]   executed anew each time, not compared by nbval
     # %% tags=["claim"]         asserts what the page says, for CI; folded, and shows nothing
+    # %% tags=["slide-skip"]    not on the slides (tools/slides), nor in their notes; of text, too
+    # %% tags=["slide-split"]   begins a new slide
 
 Each exercise cell is followed by its solution (a hint may stand between), then usually by its ``check``. Code
 further down must not need the learner's answer, since the learner's notebook is executed with the stub.
@@ -62,7 +64,16 @@ from tools.set_repo import present_slug
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = "[0-9][0-9]*_*.py"  # two digits, and a letter where a notebook has a second half
-TAGS = {"exercise", "solution", "hint", "measured", "nbval-ignore-output", "raises-exception", "claim"}
+SLIDE_TAGS = {"slide-skip", "slide-split"}
+TAGS = {
+    "exercise",
+    "solution",
+    "hint",
+    "measured",
+    "nbval-ignore-output",
+    "raises-exception",
+    "claim",
+} | SLIDE_TAGS
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT_SECONDS = 1800
 # Progress bars and notices would differ from run to run.
@@ -148,14 +159,19 @@ def product_cells(cells: Sequence[NotebookNode], solutions: bool) -> Iterable[No
         elif "hint" in tags:
             yield new_markdown_cell(fold("Hint", cell.source))
         elif cell.cell_type == "markdown":
-            yield new_markdown_cell(cell.source)
+            yield new_markdown_cell(cell.source, metadata=tagged(SLIDE_TAGS.intersection(tags)))
         else:
             kept = [*tags, "nbval-ignore-output"] if "measured" in tags else tags
-            metadata: dict = {"tags": kept} if kept else {}
+            metadata = tagged(kept)
             if "claim" in tags:
                 yield new_code_cell(f"{CLAIM_TITLE}\n{cell.source}", metadata=metadata | FOLDED)
             else:
                 yield new_code_cell(cell.source, metadata=metadata)
+
+
+def tagged(tags: Iterable[str]) -> dict[str, list[str]]:
+    """A cell's metadata; none without tags."""
+    return {"tags": list(tags)} if tags else {}
 
 
 def add_ids(cells: Sequence[NotebookNode], number: str) -> None:
@@ -233,8 +249,8 @@ def sum_of(times: Iterable[Minutes]) -> Minutes:
 COURSE_PLACEHOLDERS = re.compile(r"\{(course map|course hours|core hours)\}")
 
 
-def with_course_times(text: str, folder: Path) -> str:
-    """Fill in the map of the course and its hours."""
+def course_times(folder: Path) -> dict[str, str]:
+    """The map of the course, as rows of a Markdown table, and its hours, by the names of their placeholders."""
     rows, times = [], []
     for source in sorted(folder.glob(SOURCES)):
         cells = read_source(source)
@@ -242,7 +258,12 @@ def with_course_times(text: str, folder: Path) -> str:
         number, title = cells[0].source.partition("\n")[0].removeprefix("# ").split(" · ", 1)
         rows.append(f"| [{number}]({source.stem}.ipynb) | {title} | {times[-1].total} | {times[-1].core} |")
     core, total = (f"{round(minutes / 30) / 2:g}" for minutes in sum_of(times))
-    values = {"course map": "\n".join(rows), "course hours": total, "core hours": core}
+    return {"course map": "\n".join(rows), "course hours": total, "core hours": core}
+
+
+def with_course_times(text: str, folder: Path) -> str:
+    """Fill in the map of the course and its hours."""
+    values = course_times(folder)
     return COURSE_PLACEHOLDERS.sub(lambda found: values[found[1]], text)
 
 

@@ -16,6 +16,9 @@ import torch
 from lora_edu.classroom import figures
 from lora_edu.classroom.experiments.forgetting import trade_offs
 from lora_edu.classroom.experiments.lloyd import Quotients, even_start, settle
+from lora_edu.classroom.experiments.update_maps import updates_by_kind
+from lora_edu.llm.data import DATA
+from lora_edu.llm.inspect import inspect_adapter
 from lora_edu.methods.codebook import nf4_code, uniform_code
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +45,13 @@ def settling() -> figures.Picture:
     options = {"target": goal, "target_error": least, "step": 60, "title": "The levels settle on NF4"}
     figures.settling(walk, error, codes, errors, **options)
     return walk
+
+
+def captains_updates() -> figures.Picture:
+    """The updates of the captain, as the inspector measures them."""
+    report = inspect_adapter(DATA / "adapters" / "captain")
+    by_kind = updates_by_kind(report, blocks=30)
+    return figures.update_map(*by_kind, r=8, title="The captain changed the last blocks most")
 
 
 def kept_by_size() -> figures.Picture:
@@ -137,6 +147,7 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         uniform_code(4), 0.23456, title="Sixteen levels, and where 0.23456 goes"
     ),
     "update_to_scale": lambda: figures.update_to_scale(576, 576, 8, title="A and B are slivers beside W"),
+    "update_map": lambda: captains_updates(),
 }
 
 

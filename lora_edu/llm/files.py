@@ -45,6 +45,56 @@ def whole(*paths: str | Path) -> Iterator[list[Path]]:
             partial.replace(target)
 
 
+@contextmanager
+def whole_folder(path: str | Path, needed: int = 0, known_by: str | None = None) -> Iterator[Path]:
+    """Yield a folder to write to; it takes the name `path` when the block ends without error, and is gone otherwise.
+
+    Parameters
+    ----------
+    path
+        New, or an empty folder; or one that may be replaced.
+    needed
+        Bytes that will be written, as far as they are known.
+    known_by
+        Name of a file: a folder that holds it may be replaced. None: no folder may.
+
+    Raises
+    ------
+    FileExistsError
+        `path` is there already, and is none of these.
+    OSError
+        The disk is full, or has fewer bytes free than `needed`. Nothing is left then.
+    """
+    target = Path(path)
+    if target.exists() and not (_is_empty(target) or (known_by and (target / known_by).is_file())):
+        unless = f", or one with {known_by}" if known_by else ""
+        raise FileExistsError(
+            f"out must be a new or an empty folder{unless}, got {target}, which holds something"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(target.parent).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"{target.name} takes {needed / 1e9:.1f} GB, the disk of {target.parent} has {free / 1e9:.1f}",
+        )
+    partial = target.with_name(f".{target.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    try:
+        with explain_full_disk(target.parent, target.name):
+            partial.mkdir()
+            yield partial
+        if target.exists():
+            shutil.rmtree(target) if known_by else target.rmdir()
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text whole or not at all; return the path."""
     with whole(path) as [partial]:

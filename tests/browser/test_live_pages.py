@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from lora_edu.classroom.widgets import predict
-from lora_edu.classroom.widgets.pages import make_pages_live
+from lora_edu.classroom.widgets.pages import LINKED, make_pages_live
 from tests.classroom.test_pages import NOISES, RANKS, explorer, notebook_of
 
 
@@ -18,9 +18,9 @@ def address(tmp_path_factory):
     notebook = notebook_of(explorer(), predict("01.4"), predict("01.3"))
     make_pages_live(notebook, folder / "frames")
     shown = "\n".join(output.data["text/html"] for cell in notebook.cells for output in cell.outputs)
-    (folder / "page.html").write_text(
-        f'<!doctype html><html lang="en"><meta charset="utf-8">{shown}</html>', "utf-8"
-    )
+    style, script = (file.read_text(encoding="utf-8") for file in LINKED)
+    head = f'<meta charset="utf-8"><style>{style}</style><script>{script}</script>'
+    (folder / "page.html").write_text(f'<!doctype html><html lang="en">{head}{shown}</html>', "utf-8")
     return (folder / "page.html").as_uri()
 
 

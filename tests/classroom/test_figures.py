@@ -38,6 +38,9 @@ FIGURES = {
     "log_log": lambda **options: figures.log_log({"a": [1, 100], "b": [10, 10]}, x=[1, 100], **options),
     "share_by_rank": lambda **options: figures.share_by_rank({"a": [0.5, 1]}, ranks=[1, 8], **options),
     "update_to_scale": lambda **options: figures.update_to_scale(30, 40, 2, **options),
+    "update_map": lambda **options: figures.update_map(
+        {"q_proj": [1, 4, float("nan")], "v_proj": [2, 0, 3]}, {"q_proj": 5.5, "v_proj": 3}, r=8, **options
+    ),
     "lines": lambda **options: figures.lines({"a": [3, 1], "b": [2, 1]}, **options),
     "loss_curve": lambda **options: figures.loss_curve({"QLoRA": [3, 1]}, **options),
     "bars": lambda **options: figures.bars({"a": [1, 2], "b": [2, 3]}, groups=["x", "y"], **options),
@@ -80,7 +83,6 @@ FIGURES = {
     "speed_by_tokens": lambda **options: figures.speed_by_tokens(
         {"a": [3, 0.5], "b": [0.1, 0.2]}, tokens=[1, 512], cited={"T4": 2.2, "H100": 4.0}, **options
     ),
-    "number_lines": lambda **options: figures.number_lines({"a": [-1, 0, 1], "b": [0.5]}, **options),
     "product": lambda **options: figures.product([[1], [2]], [[3, 4, -1]], **options),
     "rank_error": lambda **options: figures.rank_error({"a": [1, 0.5, 0]}, rank=1, **options),
     "roofline": lambda **options: figures.roofline(
@@ -174,6 +176,11 @@ TOLD = {
     "log_log": ["a: 1 at 1, 100 at 100", "b: 10 at 1"],
     "share_by_rank": ["50% at 1, 100% at 8"],
     "update_to_scale": ["30 × 40", "1,200", "140", "11.67%"],
+    "update_map": [
+        "q_proj: norm 2.5, at most 4 in block 1",
+        "rank 5.5 of 8; 1 block without, 2",
+        "rank 3 of 8.",
+    ],
     "lines": ["a: 3 at 1, 1 at 2", "b: 2 at 1, 1 at 2"],
     "loss_curve": ["3 at 1, 1 at 2"],
     "bars": ["a: x 1 and y 2", "b: x 2 and y 3"],
@@ -190,7 +197,6 @@ TOLD = {
     "image": ["2 × 2", "0 to 1"],
     "lora_layer": ["8, 3, 13, 11", "1, 3", "= 2", "2, 12, 4, 6", "10, 15, 17, 17", "18 numbers", "20"],
     "next_token": ["a 70.0% and b 20.0%", "number 2"],
-    "number_lines": ["a: 3 strokes, from -1 to 1", "b: 1 stroke"],
     "numbered_levels": ["4 levels, numbered 0 to 3", "0.6 is stored as 2", "off by 0.1", "gap is 0.25"],
     # Of the numbers from 0 to 1, 0.6 of 0.6 and 0.8 is lost.
     "original_and_copy": ["2 of 4 numbers are read back as 0", "largest is 9", "error of 60.0%"],

@@ -26,15 +26,6 @@ def test_slices_have_equal_areas(parts):
         assert np.trapezoid(top[order, 1], x) == pytest.approx(1 / parts, rel=1e-3)
 
 
-def test_each_number_has_a_stroke_on_its_row():
-    picture = figures.number_lines({"first": [-1.0, 0, 0.25], "second": [0.5, 2]}, alt=ALT)
-    strokes = [c.get_segments() for c in picture.collections[1::2]]
-    assert [[s[0, 0] for s in row] for row in strokes] == [[-1, 0, 0.25], [0.5, 2]]
-    heights = [{float(s[:, 1].mean()) for s in row} for row in strokes]
-    assert [text.get_text() for text in picture.get_yticklabels()] == ["first", "second"]
-    assert heights == [{0.0}, {1.0}] and picture.yaxis_inverted()  # the first on top
-
-
 def test_errors_stand_over_their_own_bits():
     picture = figures.error_by_bits({"a": ([4, 5], [0.2, 0.1]), "b": ([4.5], [0.3])}, alt=ALT)
     assert [line.get_xydata().tolist() for line in picture.lines] == [[[4, 0.2], [5, 0.1]], [[4.5, 0.3]]]
@@ -45,9 +36,6 @@ def test_errors_stand_over_their_own_bits():
     ("draw", "message"),
     [
         (lambda: figures.equal_shares(1, alt=ALT), "parts must be at least 2, got 1"),
-        (lambda: figures.number_lines({}, alt=ALT), "rows must hold at least one"),
-        (lambda: figures.number_lines({"a": [[1.0]]}, alt=ALT), r"a must be finite numbers of shape \(n,\)"),
-        (lambda: figures.number_lines({"a": [float("inf")]}, alt=ALT), "a must be finite numbers"),
         (lambda: figures.error_by_bits({"a": ([4], [0.1, 0.2])}, alt=ALT), r"got \(1,\) and \(2,\)"),
         (lambda: figures.error_by_bits({"a": (4, 0.1)}, alt=ALT), "a must be two arrays of one shape"),
     ],

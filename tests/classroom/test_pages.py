@@ -12,7 +12,7 @@ from PIL import Image
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.widgets import WIDGET_VIEW, explore, frames, predict
-from lora_edu.classroom.widgets.pages import head, make_pages_live, static_slider
+from lora_edu.classroom.widgets.pages import make_pages_live, static_slider
 from tests.classroom.test_widgets import shown
 
 RANKS, NOISES = [1, 2, 3], [0.0, 0.5]
@@ -149,11 +149,7 @@ def test_no_widget_view_and_no_rule_of_jupyter_is_left(film_folder):
     assert WIDGET_VIEW not in text and "lora-edu-live" not in text
 
 
-def test_script_and_style_come_once_and_only_where_something_needs_them(film_folder):
-    notebook = notebook_of(predict("01.4"), explorer(), predict("01.3"))
-    make_pages_live(notebook, film_folder)
-    pages = [output.data.get("text/html", "") for cell in notebook.cells for output in cell.outputs]
-    assert [head() in page for page in pages] == [True, False, False]
+def test_a_notebook_without_sliders_and_predictions_stays_as_it_is(film_folder):
     plain = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Nothing"), *notebook_of().cells])
     before = nbformat.writes(plain)
     make_pages_live(plain, film_folder)

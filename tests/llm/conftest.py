@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lora_edu.llm.base_model import fetch_base_model
+from lora_edu.llm.base_model import fetch_base_model, load_tokenizer
+from lora_edu.llm.base_model.convert import _save_tokenizer
 from lora_edu.llm.data import load_events
 
 
@@ -41,6 +43,29 @@ def tiny_folder(tmp_path_factory):
     tokenizer = AutoTokenizer.from_pretrained(fetch_base_model())
     make_tiny(vocabulary=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer(tmp_path_factory):
+    """A folder with a tokenizer of the base model's kind, read and written in no time: 256 bytes, 3 special tokens."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokens = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġt", "Ġth"]
+    _save_tokenizer(
+        {
+            "tokenizer.ggml.tokens": tokens,
+            "tokenizer.ggml.token_type": [3] * len(specials) + [1] * (len(tokens) - len(specials)),
+            "tokenizer.ggml.merges": ["Ġ t", "Ġt h"],
+            "tokenizer.ggml.bos_token_id": 1,
+            "tokenizer.ggml.eos_token_id": 2,
+            "tokenizer.ggml.unknown_token_id": 0,
+            "tokenizer.ggml.padding_token_id": 2,
+            "llama.context_length": 2048,
+            "tokenizer.chat_template": load_tokenizer().chat_template,
+        },
+        folder,
+    )
     return folder
 
 

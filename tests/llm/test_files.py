@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from lora_edu.llm.files import explain_full_disk, whole, write_json, write_text
+from lora_edu.llm.files import explain_full_disk, whole, whole_folder, write_json, write_text
 
 
 def entries(folder):
@@ -77,3 +77,34 @@ def test_of_torch_which_does_not_name_the_disk_the_free_space_tells(tmp_path, mo
 def test_any_other_error_is_left_as_it_is(tmp_path):
     with pytest.raises(SafetensorError, match="header"), explain_full_disk(tmp_path, "a file"):
         raise SafetensorError("header too large")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_folder_appears_whole_or_not_at_all(tmp_path, error):
+    target = tmp_path / "new" / "model"
+    with pytest.raises(error), whole_folder(target) as partial:
+        (partial / "weights").write_text("half")
+        raise error
+    assert entries(target.parent) == []
+    target.mkdir()  # an empty folder is as good as none
+    with whole_folder(target) as partial:
+        (partial / "weights").write_text("whole")
+        assert entries(target) == []
+    assert entries(target.parent) == ["model"] and entries(target) == ["weights"]
+
+
+def test_a_folder_that_holds_something_is_kept(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    for target in (tmp_path, tmp_path / "mine"):
+        with pytest.raises(FileExistsError, match="must be a new or an empty folder"), whole_folder(target):
+            pass
+    assert entries(tmp_path) == ["mine"]
+
+
+def test_a_folder_that_cannot_fit_is_not_begun(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"model takes 1000000.0 GB") as caught,
+        whole_folder(tmp_path / "model", 10**15),
+    ):
+        pass
+    assert caught.value.errno == errno.ENOSPC and entries(tmp_path) == []

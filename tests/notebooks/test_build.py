@@ -264,6 +264,16 @@ def test_a_measured_cell_is_not_compared_by_nbval(built):
     assert read(built).cells[-1].metadata.tags == ["measured", "nbval-ignore-output"]
 
 
+def test_the_tags_of_slides_stay_on_text_and_code():
+    text, code, plain = (
+        nbformat.v4.new_markdown_cell("a", metadata={"tags": ["slide-skip"]}),
+        nbformat.v4.new_code_cell("b", metadata={"tags": ["slide-split"]}),
+        nbformat.v4.new_markdown_cell("c"),
+    )
+    products = build_notebooks.product_cells([text, code, plain], solutions=False)
+    assert [cell.metadata for cell in products] == [{"tags": ["slide-skip"]}, {"tags": ["slide-split"]}, {}]
+
+
 def test_an_inserted_cell_leaves_the_other_ids(course):
     source = course / "notebooks" / "src" / "42_trial.py"
     slug = present_slug(ROOT)

@@ -16,13 +16,12 @@ from typing import Any, NamedTuple, TypeVar, cast
 import psutil
 import torch
 from bitsandbytes.functional import dequantize_4bit
-from huggingface_hub import snapshot_download
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lora_edu.llm.base_model import return_freed_memory
+from lora_edu.llm.base_model import return_freed_memory, weight_files
 from lora_edu.llm.budget import available_bytes
 from lora_edu.llm.data.extraction import IGNORE, encode_example, exact_match
 from lora_edu.llm.machine import GIB
@@ -302,13 +301,12 @@ def _measure_stored(model: Any, measure: Callable[[nn.Module], _Result]) -> _Res
 
 def _stored_weights(model: Any, names: Iterable[str]) -> dict[str, Tensor]:
     """Return the weights of these layers as the base's files hold them, on the model's device; what is found."""
-    source = model.get_base_model().config.name_or_path
     wanted, found = {f"{name}.weight": name for name in names}, {}
     try:
-        folder = source if Path(source).is_dir() else snapshot_download(source, local_files_only=True)
-    except (OSError, ValueError):  # neither a folder nor a model of the hub's cache
+        files = weight_files(model.get_base_model().config.name_or_path)
+    except (OSError, ValueError):  # neither a folder with weights nor a model of the hub's cache
         return found
-    for file in sorted(Path(folder).glob("*.safetensors")):
+    for file in files:
         with safe_open(file, "pt", device=str(model.device)) as tensors:
             for key in wanted.keys() & tensors.keys():
                 found[wanted[key]] = tensors.get_tensor(key)

@@ -13,8 +13,8 @@ from torch.utils.benchmark import Timer
 from lora_edu.classroom import records
 from lora_edu.llm.base_model import fetch_base_model
 from lora_edu.llm.data import DATA, PERSONAS
+from lora_edu.llm.machine import GIB
 
-GIB = 2**30
 FLOAT32 = 4  # bytes
 ROLES = {
     "frozen weights": "frozen",

@@ -35,7 +35,7 @@ from lora_edu.classroom.figures.ellipse import circle_to_ellipse
 from lora_edu.classroom.figures.kept import kept_by_size
 from lora_edu.classroom.figures.language import next_token
 from lora_edu.classroom.figures.learning import form_and_copied
-from lora_edu.classroom.figures.levels import equal_shares, error_by_bits, number_lines
+from lora_edu.classroom.figures.levels import equal_shares, error_by_bits
 from lora_edu.classroom.figures.matrices import image, product
 from lora_edu.classroom.figures.memory import stacked
 from lora_edu.classroom.figures.moments import held_over_time
@@ -68,4 +68,5 @@ from lora_edu.classroom.figures.spectra import error_by_rank, spectrum
 from lora_edu.classroom.figures.terms import copy_and_rest, terms
 from lora_edu.classroom.figures.trade_off import trade_off
 from lora_edu.classroom.figures.two_scales import two_scales
+from lora_edu.classroom.figures.update_map import update_map
 from lora_edu.classroom.figures.when_faster import roof_by_tokens, speed_by_tokens

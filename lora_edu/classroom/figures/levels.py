@@ -1,4 +1,4 @@
-"""Numbers on a line, the bell curve they come from, and what they cost."""
+"""The bell curve that weights come from, cut into equal shares, and errors over the bits they cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import Picture, drawing
 from lora_edu.classroom.figures._marks import label, name_lines
-from lora_edu.classroom.figures._sentences import count_of, number, sentence
+from lora_edu.classroom.figures._sentences import number, sentence
 from lora_edu.classroom.figures.charts import last_point, said_of_lines
 from lora_edu.classroom.figures.palette import COLORS, HATCHES, INK, LINE_STYLES, MARKERS, colors_of
 
@@ -59,52 +59,6 @@ def equal_shares(
             f"The narrowest slice is {number(min(b - a for a, b in pairwise(cuts)))} wide"
             if parts > 2
             else "",
-        )
-    return picture
-
-
-def number_lines(
-    rows: Mapping[str, ArrayLike],
-    *,
-    alt: str | None = None,
-    xlabel: str = "",
-    title: str = "",
-    ax: Picture | None = None,
-) -> Picture:
-    """Draw each set of numbers as strokes on a line of its own, the first on top.
-
-    Parameters
-    ----------
-    rows : mapping of str to array
-        Label to numbers, each of shape (n,).
-    alt, xlabel, title, ax
-        As in `lines`.
-
-    Raises
-    ------
-    ValueError
-        If `alt` is empty, there is no row, or a row is no finite vector.
-    """
-    vectors = {name: np.asarray(values, dtype=float) for name, values in rows.items()}
-    if not vectors:
-        raise ValueError("rows must hold at least one set of numbers, got none")
-    for name, values in vectors.items():
-        if values.ndim != 1 or not values.size or not np.isfinite(values).all():
-            raise ValueError(f"{name} must be finite numbers of shape (n,), got {values}")
-    with drawing(alt, ax) as picture:
-        for index, values in enumerate(vectors.values()):
-            color = COLORS[index % len(COLORS)]
-            picture.hlines(index, values.min(), values.max(), color=color, linewidth=0.8)
-            picture.vlines(values, index - 0.3, index + 0.3, color=color, linewidth=2.5)
-        label(picture, xlabel, "", title)
-        picture.set_yticks(range(len(vectors)), list(vectors))
-        picture.set_ylim(len(vectors) - 0.4, -0.6)
-        picture.grid(axis="y", visible=False)
-        picture.alt = sentence(
-            *(
-                f"{name}: {count_of(len(v), 'stroke')}, from {number(v.min())} to {number(v.max())}"
-                for name, v in vectors.items()
-            )
         )
     return picture
 

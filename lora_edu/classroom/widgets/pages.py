@@ -2,16 +2,15 @@
 
 `make_pages_live` is all that a page writer calls, on a notebook with its outputs, before it is made into HTML::
 
-    os.environ["LORA_EDU_FRAMES"] = "build/course/frames"    # then run the notebooks
-    make_pages_live(notebook, Path("build/course/frames"), address="frames")
+    os.environ["LORA_EDU_FRAMES"] = "build/frames"    # then run the notebooks
+    make_pages_live(notebook, Path("build/frames"), address="frames")
 
 - Each `explore` whose film is in the folder becomes a slider that shows its pictures. Without JavaScript, and where
   there is no film, the start picture and its line of text stay.
 - Each `predict` gets buttons: the answer opens after the choice. Without JavaScript it opens by a click, as on GitHub.
 - Widget views, which show nothing without a kernel, are dropped.
 
-Script and style (page.js, page.css) go into the first output that needs them: nothing is fetched but the pictures,
-which works from file:// too.
+The page links to script and style, `LINKED`, which lie beside this module. All works from file:// too.
 """
 
 from __future__ import annotations
@@ -19,13 +18,14 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from lora_edu.classroom.widgets._show import STYLE, WIDGET_VIEW
 from lora_edu.classroom.widgets.frames import read_film
+
+LINKED = tuple(Path(__file__).with_name(name) for name in ("page.css", "page.js"))
+"""The style and the script that a page needs."""
 
 
 def make_pages_live(notebook: Any, frames: Path, address: str = "frames") -> set[str]:
@@ -64,7 +64,6 @@ def make_pages_live(notebook: Any, frames: Path, address: str = "frames") -> set
                     data["text/html"] = _text(data, "text/html").replace(STYLE, "")
                 kept.append(output)
             cell.outputs = kept
-    _add_head(output for cell in notebook.cells for output in cell.get("outputs", []))
     return pictures
 
 
@@ -95,21 +94,6 @@ def static_slider(film: dict, address: str = "frames") -> str:
         f'width="{film["width"]}" alt="{html.escape(text)}"><figcaption aria-live="polite">{html.escape(text)}'
         f'</figcaption><script type="application/json">{content}</script></figure>'
     )
-
-
-def head() -> str:
-    """The style and script that live pages need once, as HTML."""
-    folder = files("lora_edu.classroom.widgets")
-    style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return f"<style>\n{style}</style>\n<script>\n{script}</script>\n"
-
-
-def _add_head(outputs: Iterable[Any]) -> None:
-    for output in outputs:
-        data = output.get("data", {})
-        if "lora-edu-film" in _text(data, "text/html") or _is(data, "predict"):
-            data["text/html"] = head() + _text(data, "text/html")
-            return
 
 
 def _is(data: dict, kind: str) -> bool:

@@ -13,7 +13,7 @@ On the command line, ``python -m lora_edu.llm.base_model`` fetches the model and
 
 from lora_edu.llm.base_model.catalog import SHAPES, TIERS, Tier
 from lora_edu.llm.base_model.download import require_consent
-from lora_edu.llm.base_model.fetch import DEFAULT_NAME, cache_root, fetch_base_model
+from lora_edu.llm.base_model.fetch import DEFAULT_NAME, cache_root, fetch_base_model, fetch_gguf
 from lora_edu.llm.base_model.load import (
     load_base_model,
     load_config,
@@ -22,6 +22,7 @@ from lora_edu.llm.base_model.load import (
     make_ready,
     resolve_dtype,
     return_freed_memory,
+    weight_files,
 )
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Tier",
     "cache_root",
     "fetch_base_model",
+    "fetch_gguf",
     "load_base_model",
     "load_config",
     "load_tokenizer",
@@ -39,4 +41,5 @@ __all__ = [
     "require_consent",
     "resolve_dtype",
     "return_freed_memory",
+    "weight_files",
 ]

@@ -88,6 +88,11 @@ class Tier:
         return REVISIONS.get(self.name)
 
     @property
+    def hub_id(self) -> str:
+        """What the model hub calls it, which has the small one too: ``owner/model``."""
+        return self.source.removeprefix("https://huggingface.co/")
+
+    @property
     def on_hub(self) -> bool:
         """Whether a model hub holds it; the small one comes from the package index."""
         return self.name != DEFAULT_NAME

@@ -8,24 +8,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_edu.llm.gguf_layout import module_path, separate_rows
+
 if TYPE_CHECKING:
     import torch
     from gguf import ReaderTensor
     from tokenizers import Tokenizer
-
-_TENSOR_NAMES = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
 
 
 def convert(gguf_file: Path, folder: Path) -> None:
@@ -53,25 +41,12 @@ def _hf_tensor(tensor: "ReaderTensor", metadata: dict[str, Any]) -> tuple[str, "
     import torch
     from gguf import dequantize
 
-    *block, part, _ = tensor.name.split(".")  # blk.<layer>.<part>.weight, or <part>.weight
-    layer = f"model.layers.{block[1]}." if block else ""
+    path = module_path(tensor.name)
     values = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
-    if part == "attn_q":
-        values = _undo_rope_permutation(values, metadata["llama.attention.head_count"])
-    elif part == "attn_k":
-        values = _undo_rope_permutation(values, metadata["llama.attention.head_count_kv"])
-    return f"{layer}{_TENSOR_NAMES[part]}.weight", values.to(torch.bfloat16)
-
-
-def _undo_rope_permutation(weight: "torch.Tensor", heads: int) -> "torch.Tensor":
-    """Reorder the rows of a query or key weight from llama.cpp's order to transformers'.
-
-    Rotary embedding turns pairs of a head's features. llama.cpp pairs neighbours (2i, 2i + 1), transformers
-    pairs halves (i, i + head_dim / 2), so a GGUF file of a llama model holds these rows interleaved.
-    """
-    rows, columns = weight.shape
-    pairs = weight.reshape(heads, rows // heads // 2, 2, columns)
-    return pairs.transpose(1, 2).reshape(rows, columns)
+    heads = {"q_proj": "llama.attention.head_count", "k_proj": "llama.attention.head_count_kv"}
+    if count := heads.get(path.rpartition(".")[2]):
+        values = separate_rows(values, metadata[count])
+    return f"{path}.weight", values.to(torch.bfloat16)
 
 
 def _save_configs(metadata: dict[str, Any], folder: Path) -> None:

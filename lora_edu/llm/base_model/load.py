@@ -146,6 +146,30 @@ def load_config(name: str = DEFAULT_NAME) -> "PretrainedConfig":
         return AutoConfig.from_pretrained(source, revision=_revision(name))
 
 
+def weight_files(name: str = DEFAULT_NAME) -> list[Path]:
+    """Return the safetensors of a model that is on this machine; the name as in `load_base_model`.
+
+    Raises
+    ------
+    FileNotFoundError
+        There are none: the folder holds other files, or the hub's cache has not got the model yet.
+    """
+    folder = _resolve_name(name)
+    if isinstance(folder, str):
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = snapshot_download(folder, revision=_revision(name), local_files_only=True)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"name must be a model on this machine, {name!r} is not here yet"
+            ) from error
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"name must be a model with weights in safetensors, {folder} holds none")
+    return files
+
+
 def resolve_dtype(dtype: "torch.dtype | str | None") -> "torch.dtype":
     """Return the dtype that ``load_base_model`` makes of its argument.
 

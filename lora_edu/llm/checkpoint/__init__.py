@@ -9,8 +9,16 @@ is laid over. PEFT has no bottleneck adapters: their files look the same, but on
 ``load`` go from a model to the files and back.
 """
 
-from lora_edu.llm.checkpoint.disk import CONFIG_FILE, WEIGHTS_FILE, write_adapter_files
-from lora_edu.llm.checkpoint.load import load_adapter
+from lora_edu.llm.checkpoint.disk import CONFIG_FILE, WEIGHTS_FILE, find_adapter, write_adapter_files
+from lora_edu.llm.checkpoint.load import load_adapter, read_lora
 from lora_edu.llm.checkpoint.save import save_adapter
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "load_adapter", "save_adapter", "write_adapter_files"]
+__all__ = [
+    "CONFIG_FILE",
+    "WEIGHTS_FILE",
+    "find_adapter",
+    "load_adapter",
+    "read_lora",
+    "save_adapter",
+    "write_adapter_files",
+]

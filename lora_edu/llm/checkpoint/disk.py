@@ -46,6 +46,41 @@ def write_adapter_files(folder: str | Path, config: dict[str, Any], tensors: dic
     return folder
 
 
+def find_adapter(folder: str | Path) -> Path:
+    """Return the folder of an adapter: the given one, or ``adapter`` in the given folder of a fine-tune."""
+    inside = Path(folder) / "adapter"
+    return inside if inside.is_dir() else Path(folder)
+
+
+def open_adapter_files(folder: Path) -> Files:
+    """Return what the two files hold, whatever kind of adapter and numbers that is.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of the two is missing.
+    ValueError
+        If one is damaged.
+    """
+    for file in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(
+                f"folder must hold {CONFIG_FILE} and {WEIGHTS_FILE}; {folder} has no {file}"
+            )
+    # Bytes that are no UTF-8 become halves of characters, which the parser refuses with the file's name.
+    text = (folder / CONFIG_FILE).read_bytes().decode("utf-8", errors="surrogateescape")
+    config = parse_json(text, str(folder / CONFIG_FILE))
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / CONFIG_FILE} must be one JSON object, got {type(config).__name__}")
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{folder / WEIGHTS_FILE} must be safetensors, got a damaged file ({error})"
+        ) from None
+    return config, tensors
+
+
 def read_adapter_files(folder: Path) -> Files:
     """Return what the two files hold.
 
@@ -56,26 +91,13 @@ def read_adapter_files(folder: Path) -> Files:
     ValueError
         If one is damaged or of a kind that is not known here, or holds numbers that are not finite or no floats.
     """
-    for file in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / file).is_file():
-            raise FileNotFoundError(
-                f"folder must hold {CONFIG_FILE} and {WEIGHTS_FILE}; {folder} has no {file}"
-            )
-    # Bytes that are no UTF-8 become halves of characters, which the parser refuses with the file's name.
-    text = (folder / CONFIG_FILE).read_bytes().decode("utf-8", errors="surrogateescape")
-    config = parse_json(text, str(folder / CONFIG_FILE))
-    kind = config.get("peft_type") if isinstance(config, dict) else None
+    config, tensors = open_adapter_files(folder)
+    kind = config.get("peft_type")
     if kind not in KINDS:
         raise ValueError(
             f"{folder / CONFIG_FILE} must describe a LoRA adapter, a prefix or a bottleneck "
             f"(peft_type {', '.join(KINDS)}), got {kind!r}"
         )
-    try:
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{folder / WEIGHTS_FILE} must be safetensors, got a damaged file ({error})"
-        ) from None
     for key, tensor in tensors.items():
         if tensor.dtype not in _DTYPES:
             raise ValueError(

@@ -46,18 +46,51 @@ def load_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "defa
     return model
 
 
-def _load_lora(
-    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], folder: Path, name: str
-) -> None:
+def read_lora(model: nn.Module, folder: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """Return what a LoRA in PEFT's format holds, compared with a model that is not changed.
+
+    Parameters
+    ----------
+    model
+        The base; on the meta device too, since its shapes alone are looked at.
+
+    Returns
+    -------
+    config, layers
+        The configuration; and for each path of a layer its ``lora_A.weight`` (r, in) and ``lora_B.weight`` (out, r).
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        What `load_adapter` raises; or the adapter is no LoRA.
+    """
+    folder = Path(folder)
+    config, tensors = read_adapter_files(folder)
+    if config["peft_type"] != "LORA":
+        raise ValueError(f"{folder / CONFIG_FILE} must describe a LoRA, got {config['peft_type']}")
+    return config, _lora_layers(model, config, tensors, folder)
+
+
+def _lora_layers(
+    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], folder: Path
+) -> dict[str, dict[str, Tensor]]:
     check_plain_lora(config, folder / CONFIG_FILE)
-    r, use_rslora = config["r"], bool(config.get("use_rslora"))
+    r = config["r"]
 
     def shapes(base: Any) -> tuple[tuple[int, ...], ...]:
         return (r, base.in_features), (base.out_features, r)
 
     wanted = by_layer(model, tensors, _LORA_PARTS, shapes, folder)
     require_asked_layers(model, config, wanted, folder)
-    settings = {"r": r, "lora_alpha": config["lora_alpha"], "use_rslora": use_rslora}
+    return wanted
+
+
+def _load_lora(
+    model: nn.Module, config: dict[str, Any], tensors: dict[str, Tensor], folder: Path, name: str
+) -> None:
+    wanted = _lora_layers(model, config, tensors, folder)
+    use_rslora = bool(config.get("use_rslora"))
+    settings = {"r": config["r"], "lora_alpha": config["lora_alpha"], "use_rslora": use_rslora}
     if is_new(model, name, settings, folder):
         dropout = config.get("lora_dropout") or 0.0
         add_lora(model, sorted(wanted), **settings, lora_dropout=dropout, adapter_name=name)

@@ -1,0 +1,28 @@
+// Answers greedily with llama.cpp on one CPU thread. Reads JSON from stdin and prints JSON:
+// {model, voices: {name: {adapter: file or null, most}}, prompts} -> {name: [{prompt: [ids], reply: [ids], text}]}
+// A prompt is the text that a chat template made, special tokens included; `most` limits the tokens of a reply.
+import fs from "node:fs";
+import {getLlama} from "node-llama-cpp";
+
+const {model: file, voices, prompts} = JSON.parse(fs.readFileSync(0, "utf8"));
+const llama = await getLlama({build: "never", gpu: false, progressLogs: false, logLevel: "error", maxThreads: 1});
+const model = await llama.loadModel({modelPath: file});
+const answers = {};
+for (const [name, {adapter, most}] of Object.entries(voices)) {
+    const context = await model.createContext({contextSize: 512, threads: 1, lora: adapter ?? undefined});
+    const sequence = context.getSequence();
+    answers[name] = [];
+    for (const prompt of prompts) {
+        await sequence.clearHistory();
+        const ids = model.tokenize(prompt, true);
+        const reply = [];
+        for await (const id of sequence.evaluate(ids, {temperature: 0})) {
+            if (model.isEogToken(id) || reply.length === most) break;
+            reply.push(id);
+        }
+        answers[name].push({prompt: ids, reply, text: model.detokenize(reply)});
+    }
+    await context.dispose();
+}
+fs.writeSync(1, JSON.stringify(answers));
+process.exit(0);
