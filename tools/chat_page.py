@@ -7,22 +7,26 @@ of the course with `--adapter mine=runs/mine`.
 
 import argparse
 import functools
+import html
 import http.server
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lora_edu.llm.base_model import DEFAULT_NAME, fetch_gguf
+from lora_edu.llm.base_model import DEFAULT_NAME, TIERS, fetch_gguf
 from lora_edu.llm.data import DATA, PERSONAS
 from lora_edu.llm.export import export_gguf_adapter
-from lora_edu.llm.files import write_json
+from lora_edu.llm.files import whole_folder, write_json
 from tools import npm
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = npm.WEB / "chat"
-PAGE = ("index.html", "chat.css", "chat.js")
-ENGINE = {"esm/index.js": "wllama.js", "esm/wasm/wllama.wasm": "wllama.wasm", "LICENCE": "wllama-licence.txt"}
+PAGE = ("chat.css", "chat.js")
+LICENCE = (
+    "wllama-licence.txt"  # wllama's own alone: npm's package holds none of llama.cpp, which is in its wasm
+)
+ENGINE = {"esm/index.js": "wllama.js", "esm/wasm/wllama.wasm": "wllama.wasm", "LICENCE": LICENCE}
 BASE_FILE = "base.gguf"
 
 
@@ -32,7 +36,7 @@ def build(folder: Path, adapters: Mapping[str, Path]) -> Path:
     Parameters
     ----------
     folder
-        Made if it does not exist. Files of an earlier build are replaced.
+        New, or empty, or an earlier build, which is replaced. It appears whole, or not at all.
     adapters
         Name to the folder of an adapter in PEFT's format.
 
@@ -42,22 +46,35 @@ def build(folder: Path, adapters: Mapping[str, Path]) -> Path:
         npm could not fetch the engine, wllama.
     ValueError
         A name is no word, or an adapter cannot be written as GGUF.
+    FileExistsError
+        The folder holds something else.
     """
+    lowered = [name.lower() for name in adapters]  # some disks know one file under both cases
     for name in adapters:
-        if not re.fullmatch(r"[\w-]+", name) or name == "base":
+        if not re.fullmatch(r"[\w-]+", name) or name.lower() == "base":
             raise ValueError(f"an adapter's name must be a word, and not 'base', got {name!r}")
+        if lowered.count(name.lower()) > 1:
+            raise ValueError(f"adapters' names must differ in more than capitals, got {', '.join(adapters)}")
     engine = npm.install(SOURCE) / "@wllama" / "wllama"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in PAGE:
-        shutil.copyfile(SOURCE / name, folder / name)
-    for source, name in ENGINE.items():
-        shutil.copyfile(engine / source, folder / name)
-    shutil.copyfile(fetch_gguf(), folder / BASE_FILE)
-    voices = {name: f"{name}.gguf" for name in adapters}
-    for name, adapter in adapters.items():
-        export_gguf_adapter(adapter, folder / voices[name], base=DEFAULT_NAME)
-    write_json(folder / "models.json", {"base": BASE_FILE, "voices": voices})
+    with whole_folder(folder, known_by=LICENCE) as partial:
+        (partial / "index.html").write_text(_page(), encoding="utf-8")
+        for name in PAGE:
+            shutil.copyfile(SOURCE / name, partial / name)
+        for source, name in ENGINE.items():
+            shutil.copyfile(engine / source, partial / name)
+        shutil.copyfile(fetch_gguf(), partial / BASE_FILE)
+        voices = {name: f"{name}.gguf" for name in adapters}
+        for name, adapter in adapters.items():
+            export_gguf_adapter(adapter, partial / voices[name], base=DEFAULT_NAME)
+        write_json(partial / "models.json", {"base": BASE_FILE, "voices": voices})
     return folder
+
+
+def _page() -> str:
+    """The page, which names the model and its licence."""
+    model = TIERS[DEFAULT_NAME]
+    about = f"{model.title}, {model.licence}, {model.source.removeprefix('https://')}"
+    return (SOURCE / "index.html").read_text(encoding="utf-8").replace("{model}", html.escape(about))
 
 
 def server(folder: Path, port: int = 0) -> http.server.ThreadingHTTPServer:
@@ -71,7 +88,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Build the page and serve it until the keyboard stops it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "lora-chat", help="the page's folder")
@@ -80,7 +97,12 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--build-only", action="store_true", help="do not serve it")
-    settings = parser.parse_args()
+    settings = parser.parse_args(arguments)
+    if not 0 <= settings.port <= 65_535:
+        parser.error(f"--port must be from 0 to 65535, got {settings.port}")
+    for text in settings.adapter:
+        if "=" not in text:
+            parser.error(f"--adapter must be NAME=FOLDER, got {text}")
     own = dict(text.partition("=")[::2] for text in settings.adapter)
     voices = {name: DATA / "adapters" / name for name in PERSONAS} | {n: Path(f) for n, f in own.items()}
     try:

@@ -147,7 +147,7 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         uniform_code(4), 0.23456, title="Sixteen levels, and where 0.23456 goes"
     ),
     "update_to_scale": lambda: figures.update_to_scale(576, 576, 8, title="A and B are slivers beside W"),
-    "update_map": lambda: captains_updates(),
+    "update_map": captains_updates,
 }
 
 

@@ -10,7 +10,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PARTIAL = ".lora_edu-partial"
 """Ending of a file that is being written; no one else's file has it."""
@@ -65,11 +68,11 @@ def whole_folder(path: str | Path, needed: int = 0, known_by: str | None = None)
     OSError
         The disk is full, or has fewer bytes free than `needed`. Nothing is left then.
     """
-    target = Path(path)
+    target = Path(path).resolve()  # of a link, the folder that it leads to
     if target.exists() and not (_is_empty(target) or (known_by and (target / known_by).is_file())):
         unless = f", or one with {known_by}" if known_by else ""
         raise FileExistsError(
-            f"out must be a new or an empty folder{unless}, got {target}, which holds something"
+            f"the folder to write must be new or empty{unless}, got {target}, which holds something"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(target.parent).free
@@ -100,6 +103,19 @@ def write_text(path: str | Path, text: str) -> Path:
     with whole(path) as [partial]:
         partial.write_text(text, encoding="utf-8")
     return Path(path)
+
+
+def save_tensors(tensors: dict[str, "Tensor"], file: Path) -> None:
+    """Write safetensors that whoever may read the user's other new files can read.
+
+    safetensors makes a file that only its owner reads; a classroom may share the folder.
+    """
+    from safetensors.torch import save_file
+
+    file.touch()
+    mode = file.stat().st_mode
+    save_file(tensors, file, metadata={"format": "pt"})
+    file.chmod(mode)
 
 
 def parse_json(text: str, place: str) -> Any:

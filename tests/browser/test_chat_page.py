@@ -75,11 +75,72 @@ def test_it_fits_a_phone_and_names_its_parts(opened):
     assert page.evaluate(OVERHANG) == 0
     assert page.get_by_role("group", name="Who answers?").is_visible()
     assert page.get_by_role("log").get_attribute("aria-live") == "polite"
+    assert "SmolLM2-135M-Instruct, Apache-2.0, huggingface.co/" in page.locator("main > p").first.inner_text()
     assert [name for name in ("Ask", "Stop") if not page.get_by_role("button", name=name).count()] == []
 
 
-@pytest.mark.parametrize("name", ["base", "a/b", ""])
+@pytest.mark.parametrize("name", ["base", "Base", "a/b", ""])
 def test_a_name_that_is_no_word_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match="an adapter's name must be a word, and not 'base'"):
         chat_page.build(tmp_path / "chat", {name: DATA / "adapters" / VOICE})
     assert not (tmp_path / "chat").exists()
+
+
+def test_names_that_differ_in_capitals_alone_are_refused(tmp_path):
+    folder = DATA / "adapters" / VOICE
+    with pytest.raises(ValueError, match="must differ in more than capitals, got captain, Captain"):
+        chat_page.build(tmp_path / "chat", {VOICE: folder, VOICE.title(): folder})
+
+
+@pytest.fixture
+def light(tmp_path, monkeypatch):
+    """A folder for the page, whose base is empty."""
+    (tmp_path / "none.gguf").touch()
+    monkeypatch.setattr(chat_page, "fetch_gguf", lambda: tmp_path / "none.gguf")
+    return tmp_path / "chat"
+
+
+def test_no_voice_of_an_earlier_build_stays(light):
+    try:
+        chat_page.build(light, {"private": DATA / "adapters" / VOICE})
+    except npm.NodeMissing as error:
+        pytest.skip(str(error))
+    assert (light / "private.gguf").is_file()
+    chat_page.build(light, {})
+    assert not (light / "private.gguf").exists() and (light / "wllama-licence.txt").is_file()
+    (light / "wllama-licence.txt").unlink()
+    with pytest.raises(FileExistsError, match="must be new or empty, or one with wllama-licence"):
+        chat_page.build(light, {})
+
+
+def test_after_a_start_that_failed_its_cause_stays(light, browser):
+    try:
+        chat_page.build(light, {})
+    except npm.NodeMissing as error:
+        pytest.skip(str(error))
+    (light / chat_page.BASE_FILE).unlink()
+    served = chat_page.server(light)
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{served.server_address[1]}/")
+    cause = "Something went wrong: base.gguf is missing (404)"
+    page.get_by_role("status").filter(has_text=cause).wait_for()
+    page.get_by_label("Your question").fill("Hello?")
+    page.keyboard.press("Enter")
+    assert page.get_by_role("button", name="Ask").is_disabled()
+    assert page.get_by_role("status").inner_text() == cause
+    page.close()
+    served.shutdown()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--adapter", "mine"], "must be NAME=FOLDER, got mine"),
+        (["--port", "70000"], "from 0 to 65535, got 70000"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_named(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        chat_page.main(arguments)
+    assert message in capsys.readouterr().err

@@ -479,3 +479,9 @@ def test_bad_arguments_of_load(arguments, error, message):
 def test_only_the_default_is_fetched():
     with pytest.raises(ValueError, match=r"name must be 'smollm2-135m'.*got 'gpt2'"):
         fetch_base_model("gpt2")
+
+
+def test_llama_cpps_file_that_is_here_asks_for_no_writable_cache(monkeypatch):
+    file = fetch.fetch_gguf()
+    monkeypatch.setattr(fetch, "_require_writable", lambda root: pytest.fail(f"{root} need not be writable"))
+    assert fetch.fetch_gguf() == file

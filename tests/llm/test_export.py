@@ -1,7 +1,9 @@
 """Adapters and models in the formats of other programs, read back by their own readers."""
 
 import copy
+import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from transformers import (
 )
 
 from lora_edu.llm import surgery
-from lora_edu.llm.base_model import fetch_gguf, load_tokenizer
+from lora_edu.llm.base_model import DEFAULT_NAME, TIERS, fetch_gguf, load_tokenizer
 from lora_edu.llm.checkpoint import load_adapter, save_adapter, write_adapter_files
 from lora_edu.llm.export import (
     QUANTIZATIONS,
@@ -32,6 +34,7 @@ from lora_edu.llm.export import (
 from lora_edu.llm.export.__main__ import main
 from lora_edu.llm.export.model import require_plain_llama, tokenizer_fields
 from lora_edu.llm.export.modelfile import ollama_template
+from lora_edu.llm.export.source import find_base
 from lora_edu.llm.gguf_layout import (
     ARCHITECTURES,
     architecture,
@@ -191,11 +194,11 @@ def test_an_adapter_read_back_is_the_same_update(base, make_adapter, tmp_path, t
     assert max((found[name] - wanted[name]).abs().max().item() for name in wanted) < 1e-6
 
 
-def test_the_head_of_an_adapter_says_what_llama_cpp_asks_for(make_adapter, tmp_path):
+def test_the_head_of_an_adapter_says_what_llama_cpp_asks_for(make_adapter, tiny_folder, tmp_path):
     file = export_gguf_adapter(make_adapter(use_rslora=True), tmp_path / "captain.gguf")
     head = contents(file)
     assert head["general.type"] == "adapter" and head["general.architecture"] == "llama"
-    assert head["adapter.type"] == "lora" and head["general.base_model.0.name"] == "tiny0"
+    assert head["adapter.type"] == "lora" and head["general.base_model.0.name"] == tiny_folder.name
     assert head["adapter.lora.alpha"] == pytest.approx(6 * 4**0.5)  # alpha / sqrt(r) = this / r
 
 
@@ -348,7 +351,7 @@ def test_a_merge_leaves_nothing_half_written_and_overwrites_nothing(make_adapter
     assert list(tmp_path.iterdir()) == []
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"out must be a new or an empty folder, got .*merged"):
+    with pytest.raises(FileExistsError, match=r"must be new or empty, got .*merged"):
         export_merged(folder, out)
     with pytest.raises(ValueError, match="quantization must be None or 'nf4', got 'int4'"):
         export_merged(folder, tmp_path / "other", quantization="int4")
@@ -499,6 +502,7 @@ def test_a_modelfile_names_its_files_from_where_it_lies(tiny_folder, tmp_path):
 
 
 RUN = {
+    "schema": 1,
     "config": {
         "method": "qlora",
         "train_file": "/home/me/events.jsonl",
@@ -514,20 +518,70 @@ RUN = {
 }
 
 
-def test_a_card_tells_base_data_scores_and_what_it_was_merged_into(make_adapter, tmp_path):
+def test_a_card_tells_base_data_scores_and_what_it_was_merged_into(make_adapter, tiny_folder, tmp_path):
     make_adapter().rename(tmp_path / "adapter")
     (tmp_path / "run.json").write_text(json.dumps(RUN))
     card = export_gguf_adapter(tmp_path, tmp_path / "events.gguf").with_suffix(".md").read_text()
-    assert "base_model: tiny0" in card and "| fine-tuned, seen patterns | 95.5% | 200 |" in card
+    assert (
+        f"base_model: {tiny_folder.name}\n" in card and "| fine-tuned, seen patterns | 95.5% | 200 |" in card
+    )
     assert "unseen" not in card and "seed 3" in card and "events.jsonl" in card and "/home/me" not in card
     merged = export_merged(tmp_path, tmp_path / "merged")
     text = (merged / "README.md").read_text()
     assert (
-        "**Merged into:** the weights of tiny0 as they come, in bfloat16. The adapter was trained over"
+        f"**Merged into:** the weights of {tiny_folder.name} as they come, in bfloat16. The adapter was trained over"
         in text
     )
     for file in merged.iterdir():
         assert str(tmp_path.parent) not in file.read_text(encoding="utf-8", errors="ignore")
+
+
+@pytest.mark.parametrize("run", ['{"schema": 1}', "[]", "no JSON", json.dumps(RUN | {"config": {}})])
+def test_another_programs_record_is_no_record(make_adapter, tmp_path, run):
+    make_adapter().rename(tmp_path / "adapter")
+    (tmp_path / "run.json").write_text(run)
+    assert read_adapter(tmp_path).run is None
+
+
+def test_a_large_base_is_fetched_only_when_it_is_allowed(make_adapter, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("LORA_EDU_DOWNLOAD", raising=False)
+    large = "HuggingFaceTB/SmolLM2-1.7B-Instruct"
+    assert main(["merged", str(make_adapter()), str(tmp_path / "m"), "--base", large]) == 2
+    assert "If you want that, set --allow-download and run again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [1, -1])
+def test_a_tokenizer_of_another_size_than_the_embedding_is_refused(tiny_folder, tmp_path, more):
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + more}))
+    with pytest.raises(ValueError, match="a token for each row of the embedding"):
+        export_gguf_model(folder, tmp_path / "a.gguf")
+
+
+def test_what_was_merged_names_the_base_of_its_weights(make_adapter, tiny_folder, tmp_path, monkeypatch):
+    tier = TIERS[DEFAULT_NAME]
+    monkeypatch.setitem(TIERS, "tiny", dataclasses.replace(tier, name="tiny", source=tiny_folder.name))
+    merged = export_merged(make_adapter(), tmp_path / "mine")
+    for folder in (merged, export_merged(make_adapter(), tmp_path / "again", base=str(merged))):
+        card = export_gguf_model(folder, tmp_path / "a.gguf").with_suffix(".md").read_text()
+        assert (
+            f"base_model: {tiny_folder.name}\nbase_model_relation: finetune\nlicense: {tier.licence.lower()}\n"
+            in card
+        )
+        assert f"The model **{folder.name}**" in card and f"weights of {tiny_folder.name}, changed" in card
+
+
+def test_the_courses_own_model_is_known_beside_a_folder_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / DEFAULT_NAME).mkdir()
+    monkeypatch.chdir(tmp_path)
+    base = find_base(DEFAULT_NAME)
+    assert base.title == TIERS[DEFAULT_NAME].hub_id and base.licence == "apache-2.0"
+
+
+def test_a_folder_that_is_not_there_is_no_name_of_the_courses_model(tmp_path):
+    with pytest.raises(ValueError, match=r"name must be 'smollm2-135m', a folder that exists, or a hub id"):
+        export_gguf_model(tmp_path / "typo" / DEFAULT_NAME, tmp_path / "a.gguf")
 
 
 def test_the_command(make_adapter, tiny_folder, tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from lora_edu.llm.files import explain_full_disk, whole, whole_folder, write_json, write_text
+from lora_edu.llm.files import explain_full_disk, save_tensors, whole, whole_folder, write_json, write_text
 
 
 def entries(folder):
@@ -96,9 +96,27 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path, error):
 def test_a_folder_that_holds_something_is_kept(tmp_path):
     (tmp_path / "mine").write_text("mine")
     for target in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(FileExistsError, match="must be a new or an empty folder"), whole_folder(target):
+        with pytest.raises(FileExistsError, match="must be new or empty"), whole_folder(target):
             pass
     assert entries(tmp_path) == ["mine"]
+
+
+def test_a_link_and_the_folder_one_is_in_are_written_to(tmp_path, monkeypatch):
+    (disk := tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(disk, target_is_directory=True)
+    monkeypatch.chdir(disk)
+    for target in (tmp_path / "link", "."):
+        with whole_folder(target) as partial:
+            (partial / "weights").write_text("whole")
+        assert entries(disk) == ["weights"] and entries(tmp_path) == ["disk", "link"]
+        (disk / "weights").unlink()
+        monkeypatch.chdir(disk)
+
+
+def test_others_may_read_tensors_as_they_may_other_files(tmp_path):
+    save_tensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
 def test_a_folder_that_cannot_fit_is_not_begun(tmp_path):

@@ -109,6 +109,11 @@ def halved(tensors):
     del tensors[f"{V1}.lora_B.weight"]
 
 
+def unlike(tensors):
+    key = f"{V1}.lora_B.weight"
+    tensors[key] = tensors[key][:, :2].contiguous()
+
+
 def left_out(tensors):
     for factor in "AB":
         del tensors[f"{Q0}.lora_{factor}.weight"]
@@ -135,6 +140,7 @@ SUSPECT = {
     "NaN": (broken, {}, rf"NaN or infinity in {Q0}\.lora_A\.weight"),
     "zero": (still, {}, "an update of zero, as before the first step, in model.layers.1.self_attn.v_proj$"),
     "half": (halved, {}, "A or B alone, without the other, in model.layers.1.self_attn.v_proj"),
+    "unlike": (unlike, {}, "A of another rank than B in model.layers.1.self_attn.v_proj$"),
     "left out": (left_out, {}, "left out, though other blocks have it: block 0 self_attn.q_proj$"),
     "asked": (without_q, {}, "asked for by target_modules, but not in the file: q_proj"),
     "dtypes": (mixed, {}, r"several dtypes: torch\.float16, torch\.float32"),
@@ -156,10 +162,40 @@ SUSPECT = {
 def test_what_looks_wrong_is_named_and_nothing_else(saved, case, capsys):
     change, config, message = SUSPECT[case]
     report = inspect_adapter(edit(saved, change, **config))
-    assert [text for text in report.warnings if re.search(message, text)]
-    assert len(report.warnings) <= 2
+    (warning,) = report.warnings
+    assert re.search(message, warning)
     assert main([str(saved)]) == 1
-    assert f"! {report.warnings[0]}" in capsys.readouterr().out
+    assert f"! {warning}" in capsys.readouterr().out
+
+
+Q_OF_BOTH = [f"model.layers.{n}.self_attn.q_proj" for n in range(2)]
+CHOSEN = {
+    "numbers": {"target_modules": ["q_proj", "v_proj"], "layers_to_transform": [1]},
+    "expression": {"target_modules": r".*layers\.1\..*q_proj"},
+    "excluded": {"target_modules": ["q_proj", "v_proj"], "exclude_modules": [Q_OF_BOTH[0]]},
+    "paths": {"target_modules": Q_OF_BOTH[1:]},
+    "start": {"target_modules": ["q_proj"], "init_lora_weights": "Gaussian"},
+}
+
+
+@pytest.mark.parametrize("case", CHOSEN)
+def test_layers_that_were_not_asked_for_are_not_missed(tiny, tmp_path, case):
+    model = get_peft_model(tiny, LoraConfig(**CHOSEN[case]))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.peft_config["default"].base_model_name_or_path = "tiny"
+    model.save_pretrained(tmp_path)
+    assert inspect_adapter(tmp_path).warnings == ()
+
+
+def test_of_chosen_layers_the_one_that_is_missing_is_named(adapted, tmp_path):
+    layers = [f"model.layers.{n}.self_attn.{name}_proj" for n, name in ((0, "q"), (1, "q"), (1, "v"))]
+    folder = save_adapter(adapted, tmp_path)
+    edit(folder, left_out, target_modules=layers)
+    assert (
+        "left out, though other blocks have it: block 0 self_attn.q_proj" in inspect_adapter(folder).warnings
+    )
 
 
 def test_a_layer_that_ran_away_is_named(tmp_path):

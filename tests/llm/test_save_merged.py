@@ -138,7 +138,7 @@ def test_a_large_model_is_written_in_several_files(base, tokenizer, tmp_path, mo
 def test_a_folder_of_others_is_kept(tied, tokenizer, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     for overwrite, unless in ((True, ", or one with merged.json"), (False, "")):
-        with pytest.raises(FileExistsError, match=f"out must be a new or an empty folder{unless}, got"):
+        with pytest.raises(FileExistsError, match=f"must be new or empty{unless}, got"):
             save_merged(adapted(tied), tokenizer, tmp_path, overwrite=overwrite)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 

@@ -119,7 +119,9 @@ async function busy(work) {
     } catch (error) {
         say(`Something went wrong: ${error.message}`);
     }
-    for (const id of ["voices", "send"]) place(id).disabled = false;
+    // Where the files never came there is no voice to ask, and the line that says why stays.
+    const offered = document.querySelector("input[name=voice]") !== null;
+    for (const id of ["voices", "send"]) place(id).disabled = !offered;
     place("stop").disabled = true;
     place("log").ariaBusy = "false";
 }

@@ -1,4 +1,4 @@
-"""Notebook 13: the updates of an adapter as `update_map` draws them."""
+"""The updates of an adapter as `update_map` draws them."""
 
 import math
 from statistics import median

@@ -63,7 +63,7 @@ def update_map(
             word(picture, (left - 0.12, y + ROW / 2), kind, ha="right")
             word(picture, (right + RANKS / 2, y + ROW / 2), f"{ranks[kind]:g}")
             for j, norm in enumerate(row):
-                _cell(picture, (left + j * cell, y), cell, norm / largest if largest else 0.0)
+                _cell(picture, (left + j * cell, y), cell, norm / (largest or 1.0))
         for j in sorted({*range(0, count, EVERY), 0}):
             word(picture, (left + (j + 0.5) * cell, bottom - 0.16), str(j), soft=True)
         _key(picture, left, largest)

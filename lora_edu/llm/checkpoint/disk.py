@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from lora_edu.llm.files import parse_json, whole
+from lora_edu.llm.files import parse_json, save_tensors, whole
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -41,7 +41,7 @@ def write_adapter_files(folder: str | Path, config: dict[str, Any], tensors: dic
     folder = Path(folder)
     text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
     with whole(folder / WEIGHTS_FILE, folder / CONFIG_FILE) as [weights, described]:
-        save_file(tensors, weights, metadata={"format": "pt"})
+        save_tensors(tensors, weights)
         described.write_text(text, encoding="utf-8")
     return folder
 

@@ -48,6 +48,11 @@ def same_layers(model: nn.Module, name: str, wanted: dict[str, Any], folder: Pat
     return adapters
 
 
+def starts_neutral(init: Any) -> bool:
+    """Whether a start of A and B, ``init_lora_weights``, leaves the base as it is; PEFT reads names in any case."""
+    return not isinstance(init, str) or init.lower() in _INITS
+
+
 def check_plain_lora(config: dict[str, Any], file: Path) -> None:
     """Raise ValueError unless rank and alpha are numbers and nothing in the config changes what the tensors mean."""
     for key, kinds in (("r", int), ("lora_alpha", (int, float))):
@@ -69,7 +74,7 @@ def check_plain_lora(config: dict[str, Any], file: Path) -> None:
         if config.get(key):
             raise ValueError(f"{file} must describe plain LoRA: {key} = {config[key]!r} is not supported")
     init = config.get("init_lora_weights")
-    if isinstance(init, str) and init.lower() not in _INITS:
+    if not starts_neutral(init):
         # Such as PiSSA, which takes the start of B A away from the base's weights.
         raise ValueError(
             f"{file} must have init_lora_weights true, false or one of {', '.join(_INITS)}, which leave the base as "

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_edu.llm import export
-from lora_edu.llm.base_model import DEFAULT_NAME
+from lora_edu.llm.base_model import DEFAULT_NAME, require_consent
 from lora_edu.llm.console import say
+from lora_edu.llm.export.source import base_name
 
 _BASE = "model under the adapter: smollm2-135m, a folder or a hub id; default: what the adapter names"
 
@@ -28,6 +29,8 @@ def _run(settings: argparse.Namespace) -> Path:
     if settings.what == "adapter":
         return export.export_gguf_adapter(settings.folder, settings.out, settings.base)
     if settings.what == "merged":
+        base = base_name(settings.folder, settings.base)
+        require_consent(base, settings.allow_download, "--allow-download")
         return export.export_merged(
             settings.folder, settings.out, settings.dtype, settings.base, settings.quantization
         )
@@ -56,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         "--quantization",
         choices=("nf4",),
         help="nf4: round the base to NF4 first, which QLoRA was trained on",
+    )
+    merged.add_argument(
+        "--allow-download",
+        action="store_true",
+        help="fetch a base of more than 1 GB from the hub, if it is not here",
     )
 
     model = commands.add_parser("model", help="a whole model as one GGUF file")

@@ -19,7 +19,7 @@ _SCORES = {
 
 def adapter_card(adapter: Adapter, out: Path) -> str:
     """Return the card of an adapter as GGUF."""
-    return f"""{_head(adapter.base, "adapter", licence=None)}
+    return f"""{_head(adapter.base.title, "adapter", licence=None)}
 # {out.stem}
 
 A LoRA adapter in GGUF, for llama.cpp and programs built on it. It holds no weight of the base: it is to be laid over a
@@ -50,7 +50,7 @@ def merged_into(base: Base, dtype: torch.dtype, quantization: str | None) -> str
 def merged_card(adapter: Adapter, out: Path, dtype: torch.dtype, quantization: str | None) -> str:
     """Return the card of a merged model, which says into which weights the adapter was merged."""
     into = merged_into(adapter.base, dtype, quantization)
-    return f"""{_head(adapter.base, "finetune", adapter.base.licence)}
+    return f"""{_head(adapter.base.origin, "finetune", adapter.base.licence)}
 # {out.name}
 
 {adapter.base.title} with a LoRA adapter merged into its weights, in transformers' format, {_name_of(dtype)}.
@@ -74,7 +74,8 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained("{out.name}"), AutoToken
 
 def gguf_card(model: Base, out: Path, quantization: str) -> str:
     """Return the card of a whole model as GGUF."""
-    return f"""{_head(model, "quantized", model.licence)}
+    relation = "quantized" if model.origin == model.title else "finetune"
+    return f"""{_head(model.origin, relation, model.licence)}
 # {out.stem}
 
 The model **{model.title}** as one GGUF file, {quantization}, with its tokenizer and chat template.
@@ -91,8 +92,8 @@ def _name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _head(base: Base, relation: str, licence: str | None) -> str:
-    lines = [f"base_model: {base.title}", f"base_model_relation: {relation}"]
+def _head(base: str, relation: str, licence: str | None) -> str:
+    lines = [f"base_model: {base}", f"base_model_relation: {relation}"]
     if licence:
         lines.append(f"license: {licence}")
     return "\n".join(["---", *lines, "tags: [lora]", "---"])
@@ -100,8 +101,10 @@ def _head(base: Base, relation: str, licence: str | None) -> str:
 
 def _licence_of_weights(base: Base) -> str:
     if base.licence:
-        return f"These are weights of {base.title}, changed: {base.licence}."
-    return f"These are weights of {base.title}, changed: the licence of that model decides. See its own card."
+        return f"These are weights of {base.origin}, changed: {base.licence}."
+    return (
+        f"These are weights of {base.origin}, changed: the licence of that model decides. See its own card."
+    )
 
 
 def _what_it_is(adapter: Adapter) -> str:

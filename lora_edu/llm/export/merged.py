@@ -11,7 +11,7 @@ from lora_edu.llm.base_model import load_base_model, resolve_dtype
 from lora_edu.llm.budget import count_parameters
 from lora_edu.llm.export.card import merged_card, merged_into
 from lora_edu.llm.export.model_folder import NOTE, Weight, weights_of, write_model
-from lora_edu.llm.export.source import Adapter, read_adapter
+from lora_edu.llm.export.source import Adapter, Base, known_as, read_adapter
 from lora_edu.llm.files import whole_folder
 from lora_edu.llm.surgery import linear_layers
 from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4
@@ -91,8 +91,8 @@ def export_merged(
             return W if layer not in adapter.layers else W.float() + _update(adapter, layer, W.device)
 
         words = merged_into(adapter.base, dtype, quantization)
-        write_model(partial, model, tokenizer, dtype, value_of, words)
-        text = merged_card(adapter, Path(out), dtype, quantization)
+        write_model(partial, model, tokenizer, dtype, value_of, words, adapter.base.origin)
+        text = merged_card(adapter, Path(out).resolve(), dtype, quantization)
         (partial / "README.md").write_text(text, encoding="utf-8")
     return Path(out)
 
@@ -135,6 +135,8 @@ def save_merged(
     """
     layers, dtype = _adapted_layers(model), resolve_dtype(dtype)
     base = model.get_base_model()
+    name = base.config.name_or_path
+    origin = Base(known_as(name), base.config).origin if name else None
     needed = dtype.itemsize * sum(weight.numel for weight in weights_of(base))
 
     def value_of(weight: Weight) -> Tensor:
@@ -144,7 +146,7 @@ def save_merged(
         return W.float() + layers[path].get_delta_weight(model.active_adapters[0]).float()
 
     with whole_folder(folder, needed, known_by=NOTE if overwrite else None) as partial:
-        write_model(partial, base, tokenizer, dtype, value_of, "the base as the adapter knew it")
+        write_model(partial, base, tokenizer, dtype, value_of, "the base as the adapter knew it", origin)
     return Path(folder)
 
 

@@ -51,9 +51,9 @@ def export_gguf_model(folder: str | Path, out: str | Path, quantization: str = "
     ------
     ValueError
         An unknown quantization; a model or a tokenizer that is not written here, by name: this function knows llama's
-        architecture with tied embeddings, plain positions and no biases, and SmolLM's tokenizer (llama.cpp's own
-        ``convert_hf_to_gguf.py`` reads the same folder and knows many more); a row that a block of 32 does not divide;
-        or ``out`` that does not end in ``.gguf``.
+        architecture with tied embeddings, plain positions and no biases, and SmolLM's tokenizer, a token for each row
+        of the embedding (llama.cpp's own ``convert_hf_to_gguf.py`` reads the same folder and knows many more); a row
+        that a block of 32 does not divide; or ``out`` that does not end in ``.gguf``.
     FileNotFoundError
         The folder holds no safetensors.
 
@@ -67,6 +67,11 @@ def export_gguf_model(folder: str | Path, out: str | Path, quantization: str = "
     model = find_base(str(folder))
     require_plain_llama(model.config)
     vocabulary = tokenizer_fields(load_tokenizer(model.name))
+    tokens, rows = len(vocabulary["token_list"]), model.config.vocab_size
+    if tokens != rows:
+        raise ValueError(
+            f"folder must hold a tokenizer with a token for each row of the embedding, {rows:,}, got {tokens:,}"
+        )
     with whole(out, out.with_suffix(".md")) as [file, card]:
         _write(file, model, quantization, vocabulary)
         card.write_text(gguf_card(model, out, quantization), encoding="utf-8")

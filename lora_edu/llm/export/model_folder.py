@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora_edu.llm.files import write_json
+from lora_edu.llm.files import save_tensors, write_json
 
 NOTE = "merged.json"
 """The file by which a folder that this module wrote is known."""
@@ -43,6 +42,7 @@ def write_model(
     dtype: torch.dtype,
     value_of: Callable[[Weight], Tensor],
     into: str,
+    base: str | None,
 ) -> None:
     """Write weights, configuration, tokenizer and a note of what was merged.
 
@@ -60,6 +60,8 @@ def write_model(
         Asked for each weight when its turn comes, in whatever dtype; what it returns may be thrown away after.
     into
         What the adapter was merged into, for the note.
+    base
+        The `origin` of those weights, for the note; None where nobody knows it.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def write_model(
         if len(shards) > 1:
             name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         tensors = {weight.key: _rounded(value_of(weight), dtype, weight.key) for weight in shard}
-        save_file(tensors, folder / name, metadata={"format": "pt"})
+        save_tensors(tensors, folder / name)
         index |= dict.fromkeys(tensors, name)
         del tensors
     if len(shards) > 1:
@@ -82,7 +84,7 @@ def write_model(
     _plain_config(model, dtype).save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_json(folder / NOTE, {"merged into": into, "dtype": str(dtype).removeprefix("torch.")})
+    write_json(folder / NOTE, {"merged into": into, "base": base, "dtype": str(dtype).removeprefix("torch.")})
 
 
 def _numel(parameter: nn.Parameter) -> int:

@@ -11,10 +11,17 @@ from torch import Tensor
 
 from lora_edu.llm.base_model import DEFAULT_NAME, TIERS, cache_root, load_config
 from lora_edu.llm.checkpoint import CONFIG_FILE, find_adapter, read_lora
+from lora_edu.llm.export.model_folder import NOTE
+from lora_edu.llm.files import parse_json
 from lora_edu.methods import _validate
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+
+# What a card takes from the record of a fine-tune.
+_OF_A_RUN = {"schema", "config", "seed", "losses", "n"}
+_OF_ITS_CONFIG = {"method", "batch_size", "learning_rate"}
 
 
 @dataclass(frozen=True)
@@ -35,15 +42,28 @@ class Base:
     @property
     def title(self) -> str:
         """Its name on a model hub where that is known; of a folder, the last part: cards go to others."""
-        if Path(self.name).expanduser().is_dir():
+        if self._is_folder:
             return Path(self.name).expanduser().resolve().name
         return TIERS[self.name].hub_id if self.name in TIERS else self.name
 
     @property
+    def origin(self) -> str:
+        """The title of the model whose weights these are, changed or not: of a merged one, what it was merged into."""
+        note = Path(self.name).expanduser() / NOTE
+        if not self._is_folder or not note.is_file():
+            return self.title
+        return parse_json(note.read_text(encoding="utf-8"), str(note)).get("base") or self.title
+
+    @property
     def licence(self) -> str | None:
-        """The identifier of its licence (SPDX, in small letters), None where it is not known here."""
+        """The identifier of its weights' licence (SPDX, in small letters), None where it is not known here."""
         known = {tier.hub_id: tier.licence.lower() for tier in TIERS.values()}
-        return known.get(self.title)
+        return known.get(self.origin)
+
+    @property
+    def _is_folder(self) -> bool:
+        """Whether it is read from a folder of that name; the course's own model never is."""
+        return self.name != DEFAULT_NAME and Path(self.name).expanduser().is_dir()
 
 
 @dataclass(frozen=True)
@@ -96,7 +116,7 @@ def read_adapter(folder: str | Path, base: str | None = None) -> Adapter:
         not fit the base. Or nothing names a base.
     """
     folder = find_adapter(folder)
-    named = find_base(base or _named_base(folder))
+    named = find_base(base_name(folder, base))
     config, tensors = read_lora(_empty_model(named.config), folder)
     return Adapter(
         folder,
@@ -110,25 +130,38 @@ def read_adapter(folder: str | Path, base: str | None = None) -> Adapter:
 
 
 def find_base(name: str) -> Base:
-    """Return a base by its name; the course's own model also by the folder in which some machine kept it."""
+    """Return a base by its name; the course's own model also by the folder in which this machine keeps it."""
     _validate.require(isinstance(name, str), "base", "a name or a folder", repr(name), TypeError)
-    folder = Path(name)
-    if folder.name == DEFAULT_NAME and (folder.parent == cache_root() or not folder.exists()):
-        name = DEFAULT_NAME
+    name = known_as(name)
     return Base(name, load_config(name))
 
 
-def _named_base(folder: Path) -> str:
-    file = folder / CONFIG_FILE
+def known_as(name: str) -> str:
+    """Return a model's name; that of the course's own for the folder in which this machine keeps it."""
+    return DEFAULT_NAME if Path(name) == cache_root() / DEFAULT_NAME else name
+
+
+def base_name(folder: str | Path, base: str | None = None) -> str:
+    """Return the name of the model under an adapter; the arguments, and what is raised, as in `read_adapter`.
+
+    An adapter may name the folder in which another machine kept the course's own model.
+    """
+    if base:
+        return base
+    file = find_adapter(folder) / CONFIG_FILE
     if not file.is_file():
-        raise FileNotFoundError(f"folder must hold an adapter in PEFT's format; {folder} has no {file.name}")
+        raise FileNotFoundError(
+            f"folder must hold an adapter in PEFT's format; {file.parent} has no {file.name}"
+        )
     try:
         name = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (ValueError, AttributeError):
         raise ValueError(f"{file} must be one JSON object, got something else") from None
     if not name:
         raise ValueError(f"base must be given: {file} names none")
-    if Path(name).is_absolute() and Path(name).name != DEFAULT_NAME and not Path(name).exists():
+    if Path(name).name == DEFAULT_NAME and not Path(name).exists():
+        return DEFAULT_NAME
+    if Path(name).is_absolute() and not Path(name).exists():
         raise ValueError(f"base must be given: {file} names {name}, which is not on this machine")
     return name
 
@@ -142,8 +175,14 @@ def _empty_model(config: "PretrainedConfig") -> torch.nn.Module:
 
 
 def _run_of(folder: Path) -> dict[str, Any] | None:
-    """Return the record of the fine-tune whose folder holds this adapter."""
+    """Return the record of the fine-tune whose folder holds this adapter; another program's run.json is none."""
     file = folder.parent / "run.json"
     if folder.name != "adapter" or not file.is_file():
         return None
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    if not isinstance(run, dict) or not run.keys() >= _OF_A_RUN or not isinstance(run["config"], dict):
+        return None
+    return run if run["config"].keys() >= _OF_ITS_CONFIG else None

@@ -74,7 +74,11 @@ def inspect_adapter(folder: str | Path, base: str | None = None) -> Report:
     """
     config, tensors = open_adapter_files(find_adapter(folder))
     factors, others = _pairs(tensors)
-    complete = {path: (pair["A"], pair["B"]) for path, pair in factors.items() if len(pair) == 2}
+    complete = {
+        path: (pair["A"], pair["B"])
+        for path, pair in factors.items()
+        if len(pair) == 2 and len(pair["A"]) == pair["B"].shape[1]
+    }
     norms = _weight_norms(base, complete) if base else {}
     updates = [
         Update(path, (len(B), A.shape[1]), _scaling(config, A) * singular_values(A, B), norms.get(path))

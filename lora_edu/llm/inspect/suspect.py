@@ -7,13 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lora_edu.llm.inspect.update import Update
+from lora_edu.llm.checkpoint.disk import CONFIG_FILE
+from lora_edu.llm.checkpoint.fit import asks_for, starts_neutral
+from lora_edu.llm.inspect.update import BLOCK, Update
 
 OUTLIER = 10
 """An update that is so many times larger than the median of its kind of layer is named."""
-
-# Ways to start A and B that leave the base as it is.
-_NEUTRAL_STARTS = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
 
 
 def suspicions(
@@ -32,22 +31,25 @@ def suspicions(
     factors
         ``"A"`` and ``"B"`` by the path of their layer.
     updates
-        Of the layers that have both.
+        Of the layers that have both, of one rank.
     others
         The tensors that are neither.
     """
     broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     halves = [path for path, pair in factors.items() if len(pair) == 1]
+    measured = {u.path for u in updates}
+    unlike = [path for path, pair in factors.items() if len(pair) == 2 and path not in measured]
     still = [u.path for u in updates if u.norm == 0]
     asked = config.get("r")
     ranks = [u.path for u in updates if u.r != asked and not config.get("rank_pattern")]
     found = [
         _some(broken, "NaN or infinity in {}"),
         _some(halves, "A or B alone, without the other, in {}"),
+        _some(unlike, "A of another rank than B in {}"),
         _some(still, "an update of zero, as before the first step, in {}"),
         _some(ranks, f"another rank than the configuration's {asked} in {{}}"),
         _some(_outliers(updates), f"an update {OUTLIER} times as large as the median of its kind in {{}}"),
-        _some(_gaps(updates), "left out, though other blocks have it: {}"),
+        _some(_gaps(config, factors), "left out, though other blocks have it: {}"),
         _some(_unanswered(config, factors), "asked for by target_modules, but not in the file: {}"),
         _some(list(others), "no part of a LoRA, and passed over here: {}") if factors else None,
         _some(sorted({str(t.dtype) for t in tensors.values()}), "several dtypes: {}", least=2),
@@ -66,7 +68,7 @@ def _config_warnings(config: dict[str, Any]) -> list[str]:
             )
     if config.get("use_dora"):
         found.append("use_dora: the update is rescaled by a magnitude, norms here are those of B A alone")
-    if config.get("init_lora_weights") not in _NEUTRAL_STARTS:
+    if not starts_neutral(config.get("init_lora_weights")):
         found.append(
             f"init_lora_weights {config['init_lora_weights']!r} changes the base, which is not in these files"
         )
@@ -96,12 +98,26 @@ def _outliers(updates: list[Update]) -> list[str]:
     ]
 
 
-def _gaps(updates: list[Update]) -> list[str]:
-    """Layers that some block up to the last adapted one has not, though another has."""
-    here = {(update.kind, update.block) for update in updates if update.block is not None}
-    last = max((block for _, block in here), default=-1)
-    kinds = sorted({kind for kind, _ in here})
-    return [f"block {n} {kind}" for n in range(last + 1) for kind in kinds if (kind, n) not in here]
+def _gaps(config: dict[str, Any], factors: dict[str, Any]) -> list[str]:
+    """Layers that the configuration asks for and some block up to the last adapted one has not, though another has."""
+    found = (BLOCK.fullmatch(path) for path in factors)
+    here = {(match["before"], int(match["number"]), match["kind"]) for match in found if match}
+    last = max((number for _, number, _ in here), default=-1)
+    kinds = sorted({(before, kind) for before, _, kind in here})
+    return [
+        f"block {n} {kind}"
+        for n in range(last + 1)
+        for before, kind in kinds
+        if (before, n, kind) not in here and _asks_for(config, f"{before}{n}.{kind}")
+    ]
+
+
+def _asks_for(config: dict[str, Any], path: str) -> bool:
+    """Whether the configuration asks for a layer; one that says it in no way that PEFT knows may ask for all."""
+    try:
+        return asks_for(config, path, Path(CONFIG_FILE))
+    except ValueError:
+        return True
 
 
 def _unanswered(config: dict[str, Any], factors: dict[str, Any]) -> list[str]:

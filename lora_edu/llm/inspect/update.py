@@ -11,7 +11,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-_BLOCK = re.compile(r".*\.(?:layers|h|blocks)\.(?P<number>\d+)\.(?P<kind>.+)")
+BLOCK = re.compile(r"(?P<before>.*\.(?:layers|h|blocks)\.)(?P<number>\d+)\.(?P<kind>.+)")
+"""The path of a layer in a block: what comes before the block's number, the number, what the layer is in the block."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,13 @@ class Update:
     @property
     def kind(self) -> str:
         """What it is in its block: ``self_attn.q_proj``."""
-        found = _BLOCK.fullmatch(self.path)
+        found = BLOCK.fullmatch(self.path)
         return found["kind"] if found else self.path
 
     @property
     def block(self) -> int | None:
         """Number of its block, None outside of the blocks."""
-        found = _BLOCK.fullmatch(self.path)
+        found = BLOCK.fullmatch(self.path)
         return int(found["number"]) if found else None
 
     def copy_rank(self, share: float = 0.99) -> int:

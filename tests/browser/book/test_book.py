@@ -14,6 +14,7 @@ import pytest
 
 from lora_edu.classroom.widgets.frames import read_film
 from lora_edu.classroom.widgets.pages import explorer_texts
+from tests.browser.book.walk import walked
 from tools import npm
 from tools.book.tours import TOURS
 
@@ -37,7 +38,7 @@ DOLLARS = """() => {
 }"""
 # Of Markdown, what no reader sees as words: formulas, addresses, tags, the language of a block of code.
 NO_TEXT = re.compile(
-    r"\$\$.*?\$\$|\$[^$]+\$|\]\([^)]*\)|^\[[^]]+\]: .*?$|<[^>]*>|```\w+", re.DOTALL | re.MULTILINE
+    r"\$\$.*?\$\$|\$[^$]+\$|\]\([^)]*\)|\]\[\w+\]|^\[[^]]+\]: .*?$|<[^>]*>|```\w+", re.DOTALL | re.MULTILINE
 )
 SEEN_TEXT = """() => {
     const page = document.querySelector('main').cloneNode(true);
@@ -83,17 +84,13 @@ def opened(request, browser):
         pytest.skip(
             "no book in build/book: make book"
         )  # with CI=true, tests/ci_guard.py makes this a failure
-    context = browser.new_context(offline=True, color_scheme="light", viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(120_000)  # a busy machine answers late
-    page, requests, said = context.new_page(), [], []
-    page.on("request", lambda asked: requests.append(asked.url))
-    page.on("requestfailed", lambda asked: said.append(f"failed: {asked.url}"))
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto((BOOK / f"{request.param}.html").as_uri(), wait_until="load")
-    page.evaluate("() => document.fonts.ready")
-    yield request.param, page, requests, said
-    context.close()
+    file = BOOK / f"{request.param}.html"
+    with walked(browser, file, color_scheme="light", viewport={"width": 1280, "height": 900}) as [
+        page,
+        requests,
+        said,
+    ]:
+        yield request.param, page, requests, said
 
 
 def test_formulas_are_drawn(opened):

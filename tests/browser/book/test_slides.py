@@ -11,6 +11,7 @@ import pytest
 
 from lora_edu.classroom.widgets.frames import read_film
 from lora_edu.classroom.widgets.pages import explorer_texts
+from tests.browser.book.walk import walked
 
 ROOT = Path(__file__).resolve().parents[3]
 SLIDES, FRAMES = ROOT / "build" / "slides", ROOT / "build" / "frames"
@@ -60,17 +61,9 @@ def deck(request, browser):
         pytest.skip(
             "no decks in build/slides: make book"
         )  # with CI=true, tests/ci_guard.py makes this a failure
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 720})
-    context.set_default_timeout(120_000)  # a busy machine answers late
-    page, requests, said = context.new_page(), [], []
-    page.on("request", lambda asked: requests.append(asked.url))
-    page.on("requestfailed", lambda asked: said.append(f"failed: {asked.url}"))
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto((SLIDES / f"{request.param}.html").as_uri(), wait_until="load")
-    page.evaluate("() => document.fonts.ready")
-    yield request.param, page, requests, said
-    context.close()
+    file = SLIDES / f"{request.param}.html"
+    with walked(browser, file, viewport={"width": 1280, "height": 720}) as [page, requests, said]:
+        yield request.param, page, requests, said
 
 
 def go_to(page, element):
