@@ -25,8 +25,8 @@ from tools.reading_time import is_prediction, tags_of
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "docs" / "book"
 """Sphinx' configuration, and the pages that only the book has."""
-DOCUMENTS = ("notation", "glossary", "pictures", "speed")
-"""Of docs/, in the order of the book."""
+DOCUMENTS = ("notation", "glossary", "pictures", "speed", "teaching/grading")
+"""Of docs/, in the order of the book: paths there, without ending."""
 FRAMES = "frames"
 """Folder of the sliders' pictures, beside the pages."""
 HEAD_LINKS = {
@@ -79,8 +79,8 @@ def with_book_links(text: str, folder: str, slug: str) -> str:
 def page_of(path: str) -> str | None:
     """The source in the book of a file of the repository, if it is one."""
     folder, name = posixpath.split(path)
-    stem, kind = posixpath.splitext(name)
-    is_page = (folder, kind) == ("notebooks", ".ipynb") or (folder == "docs" and stem in DOCUMENTS)
+    kind = posixpath.splitext(name)[1]
+    is_page = (folder, kind) == ("notebooks", ".ipynb") or path in [f"docs/{name}.md" for name in DOCUMENTS]
     if is_page or folder == "docs/book":
         return name
     return path.removeprefix("docs/") if folder.startswith("docs/") and kind == ".png" else None
@@ -152,7 +152,9 @@ def asks(cell: NotebookNode) -> bool:
 
 def document_page(name: str, slug: str) -> str:
     """A document of docs/ as Sphinx is to read it."""
-    text = with_book_links((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"), "docs", slug)
+    path = ROOT / "docs" / f"{name}.md"
+    folder = path.parent.relative_to(ROOT).as_posix()
+    text = with_book_links(path.read_text(encoding="utf-8"), folder, slug)
     return with_places(text) if name == "glossary" else text
 
 
@@ -230,7 +232,7 @@ def write_sources(
         text = re.sub(r"\{\{(\w+)\}\}", lambda found: fill[found[1]], path.read_text(encoding="utf-8"))
         write_text(path, with_book_links(text, "docs/book", slug))
     for name in DOCUMENTS:
-        write_text(folder / f"{name}.md", document_page(name, slug))
+        write_text(folder / f"{posixpath.basename(name)}.md", document_page(name, slug))
     for name in ("pictures", "speed"):
         shutil.copytree(ROOT / "docs" / name, folder / name)
     shown: set[str] = set()

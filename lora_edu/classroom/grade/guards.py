@@ -2,7 +2,7 @@
 
 Each guard is reported as held or not: `enter_namespaces` (no network, a few files that can only be read),
 `hide_processes`, `limit` (memory, seconds, written bytes), `drop_rights` (no capability), `filter_calls` (no further
-process, socket or signal). They call the C library through ctypes; nothing is installed. On Windows none holds, on
+process, socket or signal, no change of a file or a folder), `end_with_parent`. They call the C library through ctypes; nothing is installed. On Windows none holds, on
 macOS only `limit`, and not for memory.
 
 References
@@ -32,15 +32,22 @@ AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 SYS_MOUNT_SETATTR = 442
 ROOMS = ("/tmp", "/mnt", "/media", "/srv", "/var/tmp", "/opt")  # where a new root can be mounted
 DEVICES = ("/proc", "/dev/null", "/dev/zero", "/dev/urandom")
-PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, SIGKILL = 1, 4, 38, 9
 CAPABILITY_VERSION_3 = 0x20080522
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC = 1, 1
 
-# For each machine: its number in the kernel's audit, the calls `seccomp` and `fcntl`, and those that are refused.
+# For each machine: its number in the kernel's audit, the calls `seccomp` and `fcntl`, those that are refused, and those
+# that open a file, with the place of their flags among the arguments.
 _SAME_EVERYWHERE = {
     **{"pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430},
     **{"fsmount": 432, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "mount_setattr": 442},
-    **{"memfd_secret": 447, "process_madvise": 440, "process_mrelease": 448},
+    **{
+        "memfd_secret": 447,
+        "process_madvise": 440,
+        "process_mrelease": 448,
+        "openat2": 437,
+        "fchmodat2": 452,
+    },
 }
 _X86_64 = {
     **{"shmget": 29, "shmat": 30, "socket": 41, "connect": 42, "bind": 49, "socketpair": 53, "clone": 56},
@@ -52,7 +59,20 @@ _X86_64 = {
     **{"process_vm_readv": 310, "process_vm_writev": 311, "memfd_create": 319, "bpf": 321, "execveat": 322},
     **{"setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144, "sched_setaffinity": 203},
     **{"ioprio_set": 251, "migrate_pages": 256, "move_pages": 279, "prlimit64": 302, "sched_setattr": 314},
-    "userfaultfd": 323,
+    **{
+        "userfaultfd": 323,
+        "truncate": 76,
+        "ftruncate": 77,
+        "rename": 82,
+        "mkdir": 83,
+        "rmdir": 84,
+        "creat": 85,
+    },
+    **{"link": 86, "unlink": 87, "symlink": 88, "chmod": 90, "fchmod": 91, "chown": 92, "fchown": 93},
+    **{"lchown": 94, "utime": 132, "mknod": 133, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190},
+    **{"removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "utimes": 235, "mkdirat": 258},
+    **{"mknodat": 259, "fchownat": 260, "futimesat": 261, "unlinkat": 263, "renameat": 264, "linkat": 265},
+    **{"symlinkat": 266, "fchmodat": 268, "utimensat": 280, "fallocate": 285, "renameat2": 316},
 }
 _AARCH64 = {
     **{"ioprio_set": 30, "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122},
@@ -64,12 +84,17 @@ _AARCH64 = {
     **{"keyctl": 219, "clone": 220, "execve": 221, "rt_tgsigqueueinfo": 240, "perf_event_open": 241},
     **{"name_to_handle_at": 264, "open_by_handle_at": 265, "setns": 268, "process_vm_readv": 270},
     **{"process_vm_writev": 271, "memfd_create": 279, "bpf": 280, "execveat": 281, "userfaultfd": 282},
+    **{"setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "removexattr": 14, "lremovexattr": 15},
+    **{"fremovexattr": 16, "mknodat": 33, "mkdirat": 34, "unlinkat": 35, "symlinkat": 36, "linkat": 37},
+    **{"renameat": 38, "truncate": 45, "ftruncate": 46, "fallocate": 47, "fchmod": 52, "fchmodat": 53},
+    **{"fchownat": 54, "fchown": 55, "utimensat": 88, "renameat2": 276},
 }
 MACHINES = {
-    "x86_64": (0xC000003E, 317, 72, _X86_64 | _SAME_EVERYWHERE),
-    "aarch64": (0xC00000B7, 277, 25, _AARCH64 | _SAME_EVERYWHERE),
+    "x86_64": (0xC000003E, 317, 72, _X86_64 | _SAME_EVERYWHERE, {2: 1, 257: 2}),
+    "aarch64": (0xC00000B7, 277, 25, _AARCH64 | _SAME_EVERYWHERE, {56: 2}),
 }
 SIGNALS_BY_FCNTL = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a pipe would send another process a signal
+WRITING = 0o1 | 0o2 | 0o100 | 0o1000  # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC
 EPERM, ENOSYS = 1, 38
 
 
@@ -155,6 +180,17 @@ def drop_rights() -> None:
     _done(_libc().capset(struct.pack("Ii", CAPABILITY_VERSION_3, 0), nothing), "drop capabilities")
 
 
+def end_with_parent() -> None:
+    """Be killed when the grader ends, however it ends.
+
+    Raises
+    ------
+    OSError, AttributeError
+        The system has no such signal.
+    """
+    _done(_libc().prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "end with the parent")
+
+
 @contextlib.contextmanager
 def private_memory() -> Iterator[None]:
     """In this block no other process of this account can read this one's memory, where the system sees to that."""
@@ -213,7 +249,7 @@ class _Program(ctypes.Structure):
 
 
 def filter_calls() -> None:
-    """Refuse every system call that makes a process, a thread, a socket, a signal or a mount, in all threads.
+    """Refuse, in all threads, what makes a process, a thread, a socket, a signal or a mount, or changes the disk.
 
     Raises
     ------
@@ -222,8 +258,8 @@ def filter_calls() -> None:
     """
     if sys.platform != "linux" or platform.machine() not in MACHINES:
         raise OSError(ENOSYS, f"no filter for {sys.platform} on {platform.machine()}")
-    audit, seccomp, fcntl, refused = MACHINES[platform.machine()]
-    program = _program(audit, fcntl, refused)
+    audit, seccomp, fcntl, refused, opening = MACHINES[platform.machine()]
+    program = _program(audit, fcntl, refused, opening)
     libc = _libc()
     _done(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
     described = _Program(len(program) // 8, program)
@@ -233,9 +269,9 @@ def filter_calls() -> None:
         raise OSError(ENOSYS, "the filter does not hold")
 
 
-def _program(audit: int, fcntl: int, refused: dict[str, int]) -> bytes:
+def _program(audit: int, fcntl: int, refused: dict[str, int], opening: dict[int, int]) -> bytes:
     """The filter in the kernel's language: instructions of 8 bytes (code, jump if true, jump if false, constant)."""
-    load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
+    load, equal, at_least, any_bit, answer = 0x20, 0x15, 0x35, 0x45, 0x06
     kill, allow, error = 0x80000000, 0x7FFF0000, 0x00050000
     steps: list[tuple[int, int, int, int]] = [
         (load, 0, 0, 4),  # the machine of the call: another one would have other numbers
@@ -246,8 +282,11 @@ def _program(audit: int, fcntl: int, refused: dict[str, int]) -> bytes:
         (answer, 0, 0, kill),
     ]
     for name, number in refused.items():
-        code = ENOSYS if name == "clone3" else EPERM  # ENOSYS: the C library then tries `clone`
+        code = ENOSYS if name in ("clone3", "openat2") else EPERM  # ENOSYS: an older call is tried then
         steps += [(equal, 0, 1, number), (answer, 0, 0, error | code)]
+    for number, place in opening.items():
+        steps += [(equal, 0, 4, number), (load, 0, 0, 16 + 8 * place), (any_bit, 0, 1, WRITING)]
+        steps += [(answer, 0, 0, error | EPERM), (answer, 0, 0, allow)]
     steps += [(equal, 1, 0, fcntl), (answer, 0, 0, allow), (load, 0, 0, 24)]  # the second argument, a command
     for command in SIGNALS_BY_FCNTL:
         steps += [(equal, 0, 1, command), (answer, 0, 0, error | EPERM)]

@@ -72,7 +72,7 @@ def students(folder: Path) -> dict[str, list[Path]]:
     Raises
     ------
     ValueError
-        `folder` is no folder.
+        `folder` is no folder, or nobody's hand-in lies in it.
     """
     if not folder.is_dir():
         raise ValueError(f"FOLDER must be a folder with one folder or zip file a student, got {folder}")
@@ -81,6 +81,8 @@ def students(folder: Path) -> dict[str, list[Path]]:
         is_zip = path.name.lower().endswith(".zip")
         if not path.name.startswith(".") and (is_zip or path.is_symlink() or path.is_dir()):
             found.setdefault(path.name[:-4] if is_zip else path.name, []).append(path)
+    if not found:
+        raise ValueError(f"FOLDER must hold one folder or zip file a student, and {folder} holds none")
     return found
 
 

@@ -1,7 +1,8 @@
 """Write the marks down: grades.csv, a line a student and exercise, and grades.html, a row a student.
 
 Nothing of a student's is taken for more than text: control characters are left out, HTML is escaped, and what a
-spreadsheet would take for a formula begins with an apostrophe.
+spreadsheet would take for a formula begins with an apostrophe. The CSV begins with the mark by which spreadsheets know
+UTF-8.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from lora_edu.llm.files import PARTIAL, write_text
 
 COLUMNS = ("student", "exercise", "status", "points", "said", "misconception", "rests on")
 LONGEST = 400  # characters of a sentence
+FORMULA = tuple("=+-@＝＋－＠")  # what a cell begins with that a spreadsheet computes
+JOINERS = "\u200c\u200d"  # invisible characters that names and emoji are written with
+BOM = "\ufeff"
 SIGNS = {"pass": "✓", "hint": "➜", "not attempted": "○", "missing": "·"}
 
 STYLE = """
@@ -34,14 +38,14 @@ summary { cursor: pointer } details { max-width: 22rem } h3 { font-size: 15px; m
 def one_line(text: str) -> str:
     """Text as it may stand in a file, a page or a terminal: in one line, without control characters, not too long."""
     kept = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
-    kept = "".join("�" if unicodedata.category(c) in ("Cs", "Cf") else c for c in kept)
+    kept = "".join("�" if unicodedata.category(c) in ("Cs", "Cf") and c not in JOINERS else c for c in kept)
     return kept if len(kept) <= LONGEST else f"{kept[:LONGEST]} ..."
 
 
 def _cell(text: str) -> str:
     """Text that no spreadsheet computes."""
     line = one_line(text)
-    return f"'{line}" if line.lstrip()[:1] in ("=", "+", "-", "@") else line
+    return f"'{line}" if line.lstrip().startswith(FORMULA) else line
 
 
 def as_csv(marks: list[Mark]) -> str:
@@ -138,6 +142,6 @@ def write_report(
 ) -> tuple[Path, Path]:
     """Write both files into `folder`, whole or not at all; return their paths."""
     return (
-        write_text(folder / NAMES[0], as_csv(marks)),
+        write_text(folder / NAMES[0], BOM + as_csv(marks)),
         write_text(folder / NAMES[1], as_html(marks, tasks, notes, sandbox)),
     )

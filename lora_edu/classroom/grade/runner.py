@@ -31,6 +31,7 @@ def main() -> None:
     if settings["namespaces"]:
         missing["processes"] = guards.held(guards.hide_processes)
     missing["rights"] = guards.held(guards.drop_rights)
+    missing["end"] = guards.held(guards.end_with_parent)  # other rights undo it
     missing["calls"] = guards.held(guards.filter_calls)
     answers.serve(requests, replies, {guard: why for guard, why in missing.items() if why})
 

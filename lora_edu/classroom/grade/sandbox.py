@@ -2,7 +2,7 @@
 
 ``bubblewrap``  sees Python, PyTorch and the course's methods, no other file; writes nothing, reaches no network
 ``namespaces``  the same, made by the child itself before it loads anything; it shares the list of processes
-``none``        limits alone, as far as the system has them (Linux: no other process and no socket either)
+``none``        limits alone, as far as the system has them (Linux: no other process, no socket, no change on the disk)
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def _mounts(hidden: tuple[str, ...]) -> list[tuple[str, str]]:
     """What a child sees of the disk, in order: ``("bind", path)``, or ``("empty", path)`` for an empty folder."""
     seen = [*SYSTEM, *_python_folders()]
     masked = [path for path in (str(PACKAGE), *hidden) if any(map(Path(path).is_relative_to, seen))]
-    masked += [f"{path}/lora_edu" for path in seen if (Path(path) / "lora_edu").is_dir()]  # installed as well
+    installed = [f"{path}/lora_edu" for path in (*seen, *_packages())]  # as well
+    masked += [path for path in installed if Path(path).is_dir()]
     masked = list(dict.fromkeys(path for path in masked if not path.startswith(f"{PACKAGE}/")))
     parts = [str(PACKAGE / name) for name in SEEN]
     return [*(("bind", p) for p in seen), *(("empty", p) for p in masked), *(("bind", p) for p in parts)]
@@ -164,7 +165,7 @@ class Child:
     Raises
     ------
     ChildLost
-        It does not start.
+        It does not start, or a guard of its sandbox does not hold.
     """
 
     def __init__(self, sandbox: Sandbox):
@@ -183,6 +184,8 @@ class Child:
             raise ChildLost(f"it does not start: {error}") from error
         try:
             self.missing: dict[str, str] = dict(self._within_time(self._read)[0]["missing"])
+            if self.missing and sandbox.kind != "none":
+                raise ChildLost("; ".join(f"{guard}: {why}" for guard, why in self.missing.items()))
         except ChildLost:
             self.close()
             raise
@@ -291,7 +294,7 @@ def _fault(sandbox: Sandbox) -> str | None:
     except ChildLost as error:
         return str(error)
     child.close()
-    return "; ".join(f"{guard}: {why}" for guard, why in child.missing.items()) or None
+    return ", ".join(child.missing) or None
 
 
 def _warning(kind: str, failed: list[str], fault: str | None) -> str:

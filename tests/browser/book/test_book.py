@@ -21,7 +21,7 @@ from tools.book.tours import TOURS
 ROOT = Path(__file__).resolve().parents[3]
 BOOK, FRAMES = ROOT / "build" / "book", ROOT / "build" / "frames"
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
-DOCUMENTS = ["index", "look", "course", "notation", "glossary", "pictures", "speed"]
+DOCUMENTS = ["index", "look", "course", "notation", "glossary", "pictures", "speed", "grading"]
 PAGES = [*DOCUMENTS, *TOURS, *NOTEBOOKS, "search"]
 WIDTHS = [390, 1280]  # a phone, a screen; CSS pixels
 TERMS = {"absmax": "07", "Eckart-Young": "01", "dropout": "04", "gradient checkpointing": "09", "GPTQ": "08"}
