@@ -40,23 +40,24 @@ FORGED = {
     "spies": "import os\nreturn open(f'/proc/{os.getppid()}/mem', 'rb')",
     "memory": "return [0] * 10**11",
     "shared": "import mmap\nm = mmap.mmap(-1, 1 << 40)\nreturn x",
-    "prints": "print('x' * 10**8)\nreturn x",
+    "prints": "print('x' * 10**7)\nreturn x",
     "large": "return x.expand(10**6, *x.shape)",
     "loop": "a = []\na.append(a)\nreturn a",
     "text": "return '\\ud800\\x1b[2J<script>'",
     "number": "return 1 << 10**6",
 }
-# Each loses the child, by the function of an exercise that need not be right for that; what is told of it.
-LOSING = {
-    "04.1": ("def lora_forward(*a):\n    import os\n    os._exit(0)", "stopped"),
-    "04.2": ("def merge(*a):\n    import time\n    time.sleep(600)", "too slow"),
-    "04.3": (
-        "def lora_gradients(*a):\n    import os\n    for fd in range(3, 64):\n"
+# A student's notebook 04, exercise by exercise; each but the first two loses the child. What is told of it.
+CLASS_04 = {
+    "04.1": ("def lora_forward(x, W, A, B, alpha):\n    return x @ W.T + alpha * x @ A.T @ B.T", "hint"),
+    "04.2": ("def merge(:", "error"),
+    "04.3": ("def lora_gradients(*a):\n    import os\n    os._exit(0)", "stopped"),
+    "04.4": ("def first_step(*a):\n    import time\n    time.sleep(600)", "too slow"),
+    "04.5": (
+        "def forward_in_training(*a):\n    import os\n    for fd in range(3, 64):\n"
         "        try: os.write(fd, b'lora' + bytes([0, 0, 0, 2, 255, 0, 0, 0]) + b'{}')\n"
         "        except OSError: pass",
         "stopped",
     ),
-    "04.4": ("def first_step(G, A, s, rate):\n    return -rate * s**2 * G @ A.T @ A", "pass"),
 }
 WRITES = """
 import os, pathlib, tempfile
@@ -99,40 +100,30 @@ def graded(sandbox, monkeypatch):
 
     def run(folder, *options):
         assert command.main([str(folder), *options]) == 0
-        with (folder / "grades.csv").open(encoding="utf-8") as file:
+        with (folder / "grades.csv").open(encoding="utf-8-sig") as file:
             return {(row["student"], row["exercise"]): row for row in csv.DictReader(file)}
 
     return run
 
 
-def test_solutions_get_full_marks(tmp_path, graded):
-    shutil.copytree(ROOT / "notebooks" / "solutions", tmp_path / "ada")
-    rows = graded(tmp_path)
-    assert len(rows) == sum(CHECKS.values()) and {row["status"] for row in rows.values()} == {"pass"}
-    assert "by the word" in rows["ada", "09.2"]["rests on"] and rows["ada", "04.1"]["rests on"] == "results"
-
-
-def test_a_class_with_hostile_students_is_graded_and_nothing_is_left(tmp_path, monkeypatch, graded, sandbox):
+def test_a_class_is_graded_whatever_one_hands_in_and_nothing_is_left(tmp_path, graded, sandbox):
     folder = tmp_path / "class"
-    wrong = "def lora_forward(x, W, A, B, alpha):\n    return x @ W.T + alpha * x @ A.T @ B.T"
-    writes = notebook(WRITES.format(folder=str(tmp_path)))
-    hand_in(folder, "wrong", n00=writes, n03="{broken", n04=notebook(wrong, "def merge(:"))
-    hand_in(folder, "hostile", n04=notebook(*(source for source, _ in LOSING.values())))
+    shutil.copytree(ROOT / "notebooks" / "solutions", folder / "ada")
+    ways = notebook(*(source for source, _ in CLASS_04.values()))
+    hand_in(folder, "eve", n00=notebook(WRITES.format(folder=str(tmp_path))), n03="{broken", n04=ways)
     before = set(tmp_path.rglob("*"))
-    tasks = [task for task in read_course() if task.exercise in ("00.1", "03.1", *LOSING)]
-    monkeypatch.setattr(command, "read_course", lambda: tasks)
-    rows = graded(folder, "--seconds", "5")
-    assert {exercise: rows["hostile", exercise]["status"] for exercise in LOSING} == {
-        exercise: status for exercise, (_, status) in LOSING.items()
+    rows = graded(folder, "--seconds", "15")
+    of_ada = {exercise: row for (student, exercise), row in rows.items() if student == "ada"}
+    assert len(of_ada) == sum(CHECKS.values()) and {row["status"] for row in of_ada.values()} == {"pass"}
+    assert "by the word" in of_ada["09.2"]["rests on"] and of_ada["04.1"]["rests on"] == "results"
+    told = {exercise: rows["eve", exercise]["status"] for exercise in ("00.1", "01.1", "03.1", *CLASS_04)}
+    assert told == {"00.1": "pass", "01.1": "missing", "03.1": "unreadable"} | {
+        exercise: status for exercise, (_, status) in CLASS_04.items()
     }
-    assert rows["hostile", "00.1"]["status"] == "missing"
-    assert rows["wrong", "00.1"]["status"] == "pass" and rows["wrong", "03.1"]["status"] == "unreadable"
-    assert rows["wrong", "04.1"]["status"] == "hint"
-    assert rows["wrong", "04.1"]["misconception"].startswith("Almost: your update BAx is r times too large.")
-    assert rows["wrong", "04.2"]["status"] == "error" and "not Python" in rows["wrong", "04.2"]["said"]
-    if sandbox.kind != "none":
-        left = {path.name for path in set(tmp_path.rglob("*")) - before}
-        assert left == {"grades.csv", "grades.html"} and not Path("/tmp/left_by_a_student").exists()
+    assert rows["eve", "04.1"]["misconception"].startswith("Almost: your update BAx is r times too large.")
+    assert "not Python" in rows["eve", "04.2"]["said"]
+    left = {path.name for path in set(tmp_path.rglob("*")) - before}
+    assert left == {"grades.csv", "grades.html"} and not Path("/tmp/left_by_a_student").exists()
 
 
 def test_nobody_forges_a_pass(sandbox):
@@ -166,6 +157,9 @@ def test_a_fault_of_the_graders_own_costs_one_student(tmp_path, monkeypatch, gra
 
 def test_no_sandbox_no_grade(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("lora_edu.classroom.grade.sandbox._fault", lambda sandbox: "does not hold here")
+    assert command.main([str(tmp_path)]) == 2
+    assert "holds none" in capsys.readouterr().err
+    hand_in(tmp_path, "ada", n00="{}")
     assert command.main([str(tmp_path)]) == 2
     assert "--unsafe" in capsys.readouterr().err
     assert command.main([str(tmp_path / "nowhere")]) == 2

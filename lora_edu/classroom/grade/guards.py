@@ -2,8 +2,8 @@
 
 Each guard is reported as held or not: `enter_namespaces` (no network, a few files that can only be read),
 `hide_processes`, `limit` (memory, seconds, written bytes), `drop_rights` (no capability), `filter_calls` (no further
-process, socket or signal, no change of a file or a folder), `end_with_parent`. They call the C library through ctypes; nothing is installed. On Windows none holds, on
-macOS only `limit`, and not for memory.
+process, socket or signal, no change of a file or a folder), `end_with_parent`. They call the C library through ctypes;
+nothing is installed. On Windows none holds, on macOS only `limit`, and not for memory.
 
 References
 ----------
@@ -41,13 +41,8 @@ SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC = 1, 1
 _SAME_EVERYWHERE = {
     **{"pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430},
     **{"fsmount": 432, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "mount_setattr": 442},
-    **{
-        "memfd_secret": 447,
-        "process_madvise": 440,
-        "process_mrelease": 448,
-        "openat2": 437,
-        "fchmodat2": 452,
-    },
+    **{"memfd_secret": 447, "process_madvise": 440, "process_mrelease": 448},
+    **{"openat2": 437, "fchmodat2": 452},
 }
 _X86_64 = {
     **{"shmget": 29, "shmat": 30, "socket": 41, "connect": 42, "bind": 49, "socketpair": 53, "clone": 56},
@@ -59,20 +54,19 @@ _X86_64 = {
     **{"process_vm_readv": 310, "process_vm_writev": 311, "memfd_create": 319, "bpf": 321, "execveat": 322},
     **{"setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144, "sched_setaffinity": 203},
     **{"ioprio_set": 251, "migrate_pages": 256, "move_pages": 279, "prlimit64": 302, "sched_setattr": 314},
-    **{
-        "userfaultfd": 323,
-        "truncate": 76,
-        "ftruncate": 77,
-        "rename": 82,
-        "mkdir": 83,
-        "rmdir": 84,
-        "creat": 85,
-    },
+    **{"userfaultfd": 323, "truncate": 76, "ftruncate": 77, "rename": 82, "mkdir": 83, "rmdir": 84},
+    **{"creat": 85, "fchownat": 260, "futimesat": 261, "unlinkat": 263, "renameat": 264, "linkat": 265},
     **{"link": 86, "unlink": 87, "symlink": 88, "chmod": 90, "fchmod": 91, "chown": 92, "fchown": 93},
     **{"lchown": 94, "utime": 132, "mknod": 133, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190},
     **{"removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "utimes": 235, "mkdirat": 258},
-    **{"mknodat": 259, "fchownat": 260, "futimesat": 261, "unlinkat": 263, "renameat": 264, "linkat": 265},
-    **{"symlinkat": 266, "fchmodat": 268, "utimensat": 280, "fallocate": 285, "renameat2": 316},
+    **{
+        "mknodat": 259,
+        "symlinkat": 266,
+        "fchmodat": 268,
+        "utimensat": 280,
+        "fallocate": 285,
+        "renameat2": 316,
+    },
 }
 _AARCH64 = {
     **{"ioprio_set": 30, "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122},

@@ -31,7 +31,9 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem
 table { border-collapse: collapse; font-size: 13px } .wide { overflow-x: auto }
 th, td { border: 1px solid #8886; padding: 3px 7px; text-align: left; vertical-align: top }
 td.pass { background: #009e7333 } td.hint { background: #e69f0033 } td.fault { background: #d55e0033 }
-summary { cursor: pointer } details { max-width: 22rem } h3 { font-size: 15px; margin: 1rem 0 4px }
+.wide th[scope=row] { position: sticky; left: 0; background: Canvas; min-width: 7rem; overflow-wrap: anywhere }
+summary { cursor: pointer; white-space: nowrap } details[open] { width: 16rem } small { font-weight: normal }
+h3 { font-size: 15px; margin: 1rem 0 4px }
 """
 
 
@@ -67,7 +69,7 @@ def as_html(marks: list[Mark], tasks: list[Task], notes: dict[str, list[str]], s
         "rests partly on the word of the student's own process (docs/teaching/grading.md)."
     )
     body = [f"<p>{about}</p>", _students(marks, tasks, notes), _class(marks, tasks)]
-    head = f'<meta charset="utf-8"><title>Grades</title><style>{STYLE}</style>'
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Grades</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>Grades</h1>{"".join(body)}</body></html>\n'
 
 
@@ -78,7 +80,7 @@ def _students(marks: list[Mark], tasks: list[Task], notes: dict[str, list[str]])
     head = "".join(f'<th scope="col">{html.escape(task.exercise)}</th>' for task in tasks)
     rows = "".join(_row(student, its, by_student.get(student, [])) for student, its in notes.items())
     columns = f'<tr><th scope="col">student</th><th scope="col">passed</th>{head}</tr>'
-    return f'<h2>Students</h2><div class="wide"><table>{columns}{rows}</table></div>'
+    return f'<h2>Students</h2><div class="wide" tabindex="0"><table>{columns}{rows}</table></div>'
 
 
 def _row(student: str, notes: list[str], marks: list[Mark]) -> str:
