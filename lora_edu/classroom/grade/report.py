@@ -28,11 +28,12 @@ SIGNS = {"pass": "✓", "hint": "➜", "not attempted": "○", "missing": "·"}
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem }
-table { border-collapse: collapse; font-size: 13px } .wide { overflow-x: auto }
-th, td { border: 1px solid #8886; padding: 3px 7px; text-align: left; vertical-align: top }
+table { border: solid #8886; border-width: 1px 0 0 1px; border-spacing: 0; font-size: 13px }
+th, td { border: solid #8886; border-width: 0 1px 1px 0; padding: 3px 7px; text-align: left; vertical-align: top }
+.wide { overflow-x: auto } .wide td { white-space: nowrap }
 td.pass { background: #009e7333 } td.hint { background: #e69f0033 } td.fault { background: #d55e0033 }
 .wide th[scope=row] { position: sticky; left: 0; background: Canvas; min-width: 7rem; overflow-wrap: anywhere }
-summary { cursor: pointer; white-space: nowrap } details[open] { width: 16rem } small { font-weight: normal }
+summary { cursor: pointer } details[open] { width: 16rem; white-space: normal } small { font-weight: normal }
 h3 { font-size: 15px; margin: 1rem 0 4px }
 """
 
@@ -69,7 +70,8 @@ def as_html(marks: list[Mark], tasks: list[Task], notes: dict[str, list[str]], s
         "rests partly on the word of the student's own process (docs/teaching/grading.md)."
     )
     body = [f"<p>{about}</p>", _students(marks, tasks, notes), _class(marks, tasks)]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Grades</title><style>{STYLE}</style>'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Grades</title>'
+    head += f"<style>{STYLE}</style>"
     return f'<!doctype html><html lang="en"><head>{head}</head><body><h1>Grades</h1>{"".join(body)}</body></html>\n'
 
 
