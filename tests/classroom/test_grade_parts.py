@@ -332,6 +332,8 @@ def test_reports_hold_text_alone():
     assert (
         rows[0]["said"].startswith("'=1+1") and rows[1]["student"] == "'@x" and "\x1b" not in rows[0]["said"]
     )
+    assert "\n'＝1+1," in report.as_csv([Mark("＝1+1", "04.1", "pass", "")])
+    assert report.one_line("a\u200cb") == "a\u200cb"  # in names of several scripts
     page = report.as_html(marks, tasks, {'<b>"x"': [], "@x": ["a <note>"]}, "bubblewrap")
     assert "<script>" not in page and "<b>&quot;" not in page and "1 of 2 who tried pass" in page
     assert "<td>1</td><td>a hint</td>" in page

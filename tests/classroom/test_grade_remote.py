@@ -96,12 +96,15 @@ def written_to(key):
 @pytest.mark.parametrize("key", EXERCISES)
 def test_no_case_shares_memory_with_another_student(key):
     """What a call changes of its arguments is done here as well: it must be nobody else's."""
-    first, second = list(written_to(key)), list(written_to(key))
-    first_places, second_places = (
-        {part.data_ptr() if isinstance(part, torch.Tensor) else id(part) for part in parts}
-        for parts in (first, second)
+    twice = (
+        list(written_to(key)),
+        list(written_to(key)),
+    )  # both live on, so that neither takes the other's place
+    first, second = (
+        {part.data_ptr() if isinstance(part, torch.Tensor) else id(part) for part in written}
+        for written in twice
     )
-    assert not first_places & second_places
+    assert not first & second
 
 
 class Liar(Inside):

@@ -145,6 +145,9 @@ def test_a_class_is_graded_whatever_one_hands_in_and_nothing_is_left(tmp_path, g
     }
     assert rows["eve", "04.1"]["misconception"].startswith("Almost: your update BAx is r times too large.")
     assert "not Python" in rows["eve", "04.2"]["said"]
+    assert (
+        (folder / "grades.csv").read_bytes().startswith(b"\xef\xbb\xbfstudent,")
+    )  # a spreadsheet knows UTF-8 by it
     left = {path.name for path in set(tmp_path.rglob("*")) - before}
     assert left == {"grades.csv", "grades.html"} and not Path("/tmp/left_by_a_student").exists()
 

@@ -59,14 +59,8 @@ _X86_64 = {
     **{"link": 86, "unlink": 87, "symlink": 88, "chmod": 90, "fchmod": 91, "chown": 92, "fchown": 93},
     **{"lchown": 94, "utime": 132, "mknod": 133, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190},
     **{"removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "utimes": 235, "mkdirat": 258},
-    **{
-        "mknodat": 259,
-        "symlinkat": 266,
-        "fchmodat": 268,
-        "utimensat": 280,
-        "fallocate": 285,
-        "renameat2": 316,
-    },
+    **{"mknodat": 259, "symlinkat": 266, "fchmodat": 268, "utimensat": 280, "fallocate": 285},
+    **{"renameat2": 316},
 }
 _AARCH64 = {
     **{"ioprio_set": 30, "sched_setparam": 118, "sched_setscheduler": 119, "sched_setaffinity": 122},
