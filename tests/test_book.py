@@ -43,6 +43,7 @@ LINKS = {
         "[s](https://github.com/ada/course/blob/main/notebooks/solutions/01.ipynb)",
     ),
     "a folder": ("[`runs`](../data/runs/)", "[`runs`](https://github.com/ada/course/blob/main/data/runs)"),
+    "a document in a folder": ("[g](../docs/teaching/grading.md#a)", "[g](grading.md#a)"),
     "by number": ("[1]: ../docs/speed.md", "[1]: speed.md"),
     "no link": ("between [-1, 1]: as b.md says", "between [-1, 1]: as b.md says"),
     "elsewhere": ("[p](https://arxiv.org/abs/1)", "[p](https://arxiv.org/abs/1)"),

@@ -39,14 +39,14 @@ class Call:
 
 def call(function: Callable, arguments: tuple) -> Call:
     """Call `function`; nothing that it does goes through but an interrupt from the keyboard."""
-    before = [dict(_parts(argument)) for argument in arguments]
+    before = [dict(parts(argument)) for argument in arguments]
     paper = _Paper()
     with contextlib.redirect_stdout(paper):
         value = outcome(function, arguments)
     changed = {
         (position, kind)
         for position, (argument, old) in enumerate(zip(arguments, before, strict=True))
-        for kind in _changes(old, dict(_parts(argument)))
+        for kind in {key[-1] for key in changed_parts(old, dict(parts(argument)))}
     }
     return Call(value, paper.getvalue(), frozenset(changed))
 
@@ -71,7 +71,7 @@ class _Paper(io.StringIO):
         pass
 
 
-def _parts(value: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
+def parts(value: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
     """All that a function can change of an argument, copied: pairs of (where, what of it) and its content."""
     yield (*path, type(value).__name__, "values"), None
     if isinstance(value, torch.Tensor):
@@ -81,13 +81,13 @@ def _parts(value: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
     elif isinstance(value, dict):
         yield (*path, "keys", "values"), list(value)
         for key, item in value.items():
-            yield from _parts(item, (*path, key))
+            yield from parts(item, (*path, key))
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _parts(item, (*path, index))
+            yield from parts(item, (*path, index))
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
-            yield from _parts(getattr(value, field.name), (*path, field.name))
+            yield from parts(getattr(value, field.name), (*path, field.name))
     else:
         yield (*path, "values"), value
 
@@ -101,9 +101,10 @@ def _parts_of_module(model: torch.nn.Module, path: tuple) -> Iterator[tuple[tupl
         yield (*path, name, "mode"), module.training
 
 
-def _changes(before: dict[tuple, Any], after: dict[tuple, Any]) -> set[str]:
-    keys = before.keys() | after.keys()
-    return {key[-1] for key in keys if not _identical(before.get(key, ...), after.get(key, ...))}
+def changed_parts(before: dict[tuple, Any], after: dict[tuple, Any]) -> list[tuple]:
+    """Where two states of an argument, as `parts` gives them, differ: keys of either, in order."""
+    keys = {**before, **after}
+    return [key for key in keys if not _identical(before.get(key, ...), after.get(key, ...))]
 
 
 def _identical(a: Any, b: Any) -> bool:

@@ -62,10 +62,22 @@ class WrongAnswer:
 
 @dataclass(frozen=True)
 class Law:
-    """A property that every right answer has; `holds(function, *arguments)` says so for one case's arguments."""
+    """A property that every right answer has.
+
+    Parameters
+    ----------
+    statement : str
+        The property in words.
+    holds : callable
+        ``holds(function, *arguments)`` says whether it holds for one case's arguments.
+    of_process : bool
+        Whether it looks at the process in which the function runs (its memory, its random numbers), not at results
+        alone. Who runs the function elsewhere has that process's word for it.
+    """
 
     statement: str
     holds: Callable[..., bool]
+    of_process: bool = False
 
 
 @dataclass(frozen=True)

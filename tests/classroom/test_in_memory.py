@@ -10,7 +10,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments.in_memory import (
-    LiveTensors,
     bytes_of,
     cases,
     checkpoint_blocks,
@@ -18,6 +17,7 @@ from lora_edu.classroom.experiments.in_memory import (
     recorded_ledger,
     standing_bytes,
 )
+from lora_edu.classroom.live_tensors import LiveTensors
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.nf4 import dequantize_nf4
 from lora_edu.methods.qlora import NF4Linear

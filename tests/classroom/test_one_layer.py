@@ -10,8 +10,9 @@ from torch import nn
 from lora_edu.classroom import figures
 from lora_edu.classroom.exercises.n09 import matmul_4bit
 from lora_edu.classroom.experiments import one_layer
-from lora_edu.classroom.experiments.in_memory import LiveTensors, standing_bytes
+from lora_edu.classroom.experiments.in_memory import standing_bytes
 from lora_edu.classroom.experiments.one_layer import METHODS, MOMENTS, PARTS, layer_bytes
+from lora_edu.classroom.live_tensors import LiveTensors
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.qlora import NF4Linear
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lora_edu.classroom.checks import Exercise, Law, WrongAnswer
-from lora_edu.classroom.experiments.in_memory import LiveTensors
+from lora_edu.classroom.live_tensors import LiveTensors
 from lora_edu.methods.codebook import nf4_code
 from lora_edu.methods.nf4 import QuantState, dequantize_nf4, quantize_nf4
 from lora_edu.methods.packing import unpack_4bit
@@ -312,10 +312,12 @@ EXERCISES = {
             Law(
                 "between forward and backward no copy of the weight exists but the 4-bit one.",
                 _keeps_nothing_wide,
+                of_process=True,
             ),
             Law(
                 "x is not kept. Its gradient takes grad_y and the weight; only a gradient of W would take x.",
                 _keeps_no_inputs,
+                of_process=True,
             ),
         ),
     ),

@@ -330,7 +330,7 @@ EXERCISES = {
             WrongAnswer(_wrong_axis, "dim=0 runs over examples. The classes of one example are along dim=1."),
             WrongAnswer(_error_rate, "That is the share of wrong answers."),
         ),
-        laws=(Law("no random number is drawn while you measure.", _no_number_is_drawn),),
+        laws=(Law("no random number is drawn while you measure.", _no_number_is_drawn, of_process=True),),
     ),
     "12.4": Exercise(
         solution=which_knob,

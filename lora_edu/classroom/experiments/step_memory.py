@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from lora_edu.classroom import figures
 from lora_edu.classroom.experiments.gpu_fits import T4_GIB
-from lora_edu.classroom.experiments.in_memory import LiveTensors, cases, recorded_ledger, standing_bytes
+from lora_edu.classroom.experiments.in_memory import cases, recorded_ledger, standing_bytes
 from lora_edu.classroom.experiments.training_memory import PARTS, split
+from lora_edu.classroom.live_tensors import LiveTensors
 from lora_edu.llm.budget import Ledger, memory_ledger
 from lora_edu.llm.budget.moments import HEAP_FACTOR, FineTune
 from lora_edu.llm.budget.preflight import GIB
