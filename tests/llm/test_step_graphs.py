@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from lora_edu.llm.finetune import FinetuneConfig
+from lora_edu.llm.finetune.backends import backend_of
 from lora_edu.llm.finetune.graph_shapes import choose_lengths, graph_shapes
+from lora_edu.llm.finetune.plan import make_plan
 from lora_edu.llm.finetune.recipe import make_recipe, objection, settle_graphs
 from lora_edu.llm.finetune.scored_loss import scored_loss
-from lora_edu.llm.finetune.trainer import checkpointing_arguments
+from lora_edu.llm.finetune.trainer import checkpointing_arguments, make_trainer
 
 
 def padded(sizes, rows, lengths):
@@ -87,6 +89,37 @@ def test_small_gradients_survive_in_float16():
     (gradient,) = torch.autograd.grad(loss, hidden)
     expected = weight.float().mean(0) - weight[0].float()
     torch.testing.assert_close(gradient[0, 0].float(), expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("backend", ["peft", "scratch"])
+def test_a_graph_computes_the_loss_that_trainer_computes(tiny_folder, few_to_learn, tmp_path, backend):
+    """Loss and gradients of a padded batch whose scored tokens are a part of it."""
+    config = FinetuneConfig(
+        output=str(tmp_path), model=str(tiny_folder), train_file=str(few_to_learn), backend=backend,
+        micro_batch_size=3, batch_size=3, before_events=0,
+    )  # fmt: skip
+    plan, way = make_plan(config), backend_of("qlora", backend)
+    model, tokenizer = way.load(plan.recipe)
+    model = way.attach(model, plan.recipe)
+    trainer = make_trainer(plan.recipe, way, model, tokenizer, plan.examples, tmp_path)
+    [shape] = graph_shapes(plan.examples, 3)[-1:]
+    assert shape.scored < shape.rows * shape.tokens
+    batch = trainer.data_collator(plan.examples[:3])
+    padded = torch.full((2, 3, shape.tokens), -100)
+    padded[0, :, :] = tokenizer.pad_token_id
+    padded[0, :, : batch["input_ids"].shape[1]] = batch["input_ids"]
+    padded[1, :, : batch["labels"].shape[1]] = batch["labels"]
+    count = torch.tensor(50.0)
+    ours = trainer.training_step(
+        model, {"input_ids": padded[0], "labels": padded[1], "scored": shape.scored}, count
+    )
+    gradients = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+    model.zero_grad()
+    theirs = trainer.training_step(model, batch, count)
+    torch.testing.assert_close(ours, theirs)
+    for gradient, p in zip(gradients, (p for p in model.parameters() if p.requires_grad), strict=True):
+        torch.testing.assert_close(gradient, p.grad)
+    assert any(gradient.abs().sum() > 0 for gradient in gradients)
 
 
 def recipe(**settings):
