@@ -15,15 +15,13 @@ from torch import Tensor
 
 from lora_edu.methods.quant_state import QuantState
 
-# What a program works on, chosen by trial on an H200 (benchmarks/decode_step.py): outputs, and weights of each at once.
-OUTPUTS = 4
-WEIGHTS = 512
-WARPS = 4
+MOST = 512
+"""Weights of a row that every tile holds at least: no block may be larger."""
 
 
 def fits(x: Float[Tensor, "batch in"], s: QuantState) -> bool:
     """Return whether the kernel takes this product: one row, and rows of whole blocks."""
-    return len(x) == 1 and len(s.shape) == 2 and s.shape[1] % s.blocksize == 0 and s.blocksize <= WEIGHTS
+    return len(x) == 1 and len(s.shape) == 2 and s.shape[1] % s.blocksize == 0 and s.blocksize <= MOST
 
 
 def product(
@@ -33,13 +31,21 @@ def product(
     out_features, in_features = s.shape
     y = torch.empty(1, out_features, dtype=x.dtype, device=x.device)
     nested = (s.absmax,) * 3 if s.nested_absmax is None else (s.nested_absmax, s.nested_code, s.offset)
+    outputs, weights, warps = _tile(out_features)
     kernel: Any = _product
     with torch.cuda.device_of(x):
-        kernel[(triton.cdiv(out_features, OUTPUTS),)](
+        kernel[(triton.cdiv(out_features, outputs),)](
             x.contiguous(), packed, s.absmax, *nested, levels, y, out_features, in_features // s.blocksize,
-            s.blocksize, s.nested_blocksize or 0, OUTPUTS, WEIGHTS // s.blocksize, num_warps=WARPS,
+            s.blocksize, s.nested_blocksize or 0, outputs, weights // s.blocksize, num_warps=warps,
         )  # fmt: skip
     return y
+
+
+def _tile(out_features: int) -> tuple[int, int, int]:
+    """Outputs of a program, weights of each at once, warps: the fastest of 40 tried on an H200."""
+    if out_features < 2048:
+        return 1, 512, 1
+    return (16, 1024, 8) if out_features < 8192 else (16, 512, 4)
 
 
 @triton.jit

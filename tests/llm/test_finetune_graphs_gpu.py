@@ -45,7 +45,7 @@ CASES = {
     "float16 and its scaler": {"dtype": "float16"},
     "float32": {"dtype": "float32"},
     "accumulation": {"dtype": "bfloat16", "micro_batch_size": 1},
-    "rows left over": {"dtype": "bfloat16", "batch_size": 3, "micro_batch_size": 3, "steps": 20},
+    "rows left over": {"dtype": "bfloat16", "batch_size": 3, "micro_batch_size": 3, "steps": 15},
     "our layers": {"dtype": "bfloat16", "backend": "scratch"},
     "our layers in float16": {"dtype": "float16", "backend": "scratch"},
     "no 4 bits": {"dtype": "bfloat16", "method": "lora"},
@@ -62,7 +62,7 @@ def test_the_same_losses_and_an_unchanged_base(settings, tmp_path, case):
     # The first loss knows no update yet: what differs is how products of another padding are rounded.
     rounding = 1e-5 if CASES[case]["dtype"] == "float32" else 2**-8
     assert graphed["losses"][0] == pytest.approx(plain["losses"][0], rel=rounding)
-    assert graphed["losses"] == pytest.approx(plain["losses"], rel=0.05)
+    assert graphed["losses"] == pytest.approx(plain["losses"], rel=0.05, abs=0.005)
     assert graphed["losses"][-1] < graphed["losses"][0]
     base = graphed["base"]
     assert (

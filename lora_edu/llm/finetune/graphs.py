@@ -52,15 +52,20 @@ class StepGraphs:
         self, step: Step, parameters: Iterable[nn.Parameter], shapes: Sequence[GraphShape], padding: int
     ):
         self._parameters = [p for p in parameters if p.requires_grad]
+        for parameter in self._parameters:
+            # bitsandbytes' optimizers would do it later, and so move what a graph reads.
+            parameter.data = parameter.data.contiguous()
         self._gradients = [torch.zeros_like(p) for p in self._parameters]
         device = self._parameters[0].device
         self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
         # The largest first: what it needs is room enough for the others.
         by_size = sorted(shapes, key=lambda shape: shape.tokens, reverse=True)
+        stream = torch.cuda.current_stream(device)
         try:
             with torch.random.fork_rng([device]):
                 graphs = [self._record(step, _Slots(shape, padding, device)) for shape in by_size]
         finally:
+            torch.cuda.set_stream(stream)  # a capture that fails stays on its own
             self._drop_gradients()
         self._graphs = graphs[::-1]
 
