@@ -237,20 +237,22 @@ def captured(
     step: Callable[[], torch.Tensor], outside: torch.optim.Optimizer | None = None
 ) -> tuple[Callable[[], Any], float]:
     """A step as a graph, after three as it is, and the loss of the third; an optimizer may stay `outside`."""
+    if outside:
+        for _ in range(3):  # bitsandbytes' optimizer keeps to the main stream
+            outside.zero_grad()
+            loss = step().item()
+            outside.step()
+        outside.zero_grad()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(3):
-            if outside:
-                outside.zero_grad()
-            loss = step().item()
-            if outside:
-                outside.step()
+        for _ in range(1 if outside else 3):
+            warm = step().item()
     torch.cuda.current_stream().wait_stream(stream)
     if outside:
         outside.zero_grad()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         step()
 
     def run() -> None:
@@ -258,13 +260,15 @@ def captured(
         if outside:
             outside.step()
 
-    return run, loss
+    return run, loss if outside else warm
 
 
 def make_optimizer(trained: list[nn.Parameter], graph: bool, paged: bool) -> torch.optim.Optimizer:
     if paged:
         from bitsandbytes.optim import PagedAdamW8bit
 
+        for p in trained:  # its steps would move what is not contiguous
+            p.data = p.data.contiguous()
         return PagedAdamW8bit(trained, lr=1e-4)
     if not graph:
         return torch.optim.AdamW(trained, lr=1e-4)

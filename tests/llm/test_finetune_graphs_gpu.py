@@ -88,10 +88,10 @@ def test_dropout_is_drawn_anew_at_each_replay(settings, tmp_path, backend):
     }
     dropped = finetune(FinetuneConfig(**settings, cuda_graphs="on")).record["losses"]
     kept, again = both(settings | {"lora_dropout": 0.0}, tmp_path)
-    assert again["losses"] == pytest.approx(kept["losses"], rel=1e-3)
+    assert again["losses"] == pytest.approx(kept["losses"], rel=0.02)
     assert all(math.isfinite(loss) for loss in dropped)
     assert dropped[0] == pytest.approx(kept["losses"][0], rel=1e-4), "B is zero at first: nothing to drop"
-    assert abs(dropped[2] - kept["losses"][2]) > 1e-3 * kept["losses"][2]
+    assert abs(dropped[2] - kept["losses"][2]) > 0.05 * kept["losses"][2]
 
 
 @pytest.mark.parametrize("ways", [("on", "on"), ("off", "on"), ("on", "off")])
