@@ -182,7 +182,9 @@ def steps_table() -> str:
     for case, sides in whole_steps().items():
         for side, found in sides.items():
             times = f"{1000 * found['seconds']:.1f} | {1000 * found['kernel_seconds']:.1f}"
-            rows.append(f"| {case} | {side} | {times} | {found['peak_bytes'] / 2**30:.2f} | {found['loss']} |")
+            rows.append(
+                f"| {case} | {side} | {times} | {found['peak_bytes'] / 2**30:.2f} | {found['loss']} |"
+            )
     return "\n".join(rows)
 
 
