@@ -35,6 +35,7 @@ class Settings:
     device: torch.device
     quick: bool
     rounds: int
+    peer: str | None = None
 
 
 @dataclass
@@ -226,6 +227,7 @@ def main(
     parser.add_argument("--rounds", type=int, default=5, help="each runs so many times (default 5)")
     parser.add_argument("--keep-memory", action="store_true", help="reuse what was freed (a CPU, glibc)")
     parser.add_argument("--revision", help="git revision, where the checkout does not know it")
+    parser.add_argument("--peer", help="one more to race, such as unsloth for qlora_step, if it is installed")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
@@ -235,7 +237,7 @@ def main(
             keep_freed_memory()
     elif not torch.cuda.is_available():
         parser.error("--device cuda needs a GPU that PyTorch sees, and there is none")
-    settings = Settings(torch.device(options.device), options.quick, options.rounds)
+    settings = Settings(torch.device(options.device), options.quick, options.rounds, options.peer)
     for noisy in ("bitsandbytes.backends.cpu.ops", "torchao", "torch.utils._pytree"):
         logging.getLogger(noisy).setLevel(logging.ERROR)  # what they say at import concerns no one here
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # above 0.5 or so others are at work

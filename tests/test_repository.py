@@ -338,7 +338,9 @@ def pins():
 
 def test_every_requirement_is_pinned():
     project = PYPROJECT["project"]
-    requirements = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
+    # `fused` is for machines with a GPU, whose PyTorch and Triton are their own; CI installs none of it.
+    extras = (needs for extra, needs in project["optional-dependencies"].items() if extra != "fused")
+    requirements = itertools.chain(project["dependencies"], *extras)
     names = {normalized(re.match(r"[\w.-]+", requirement).group()) for requirement in requirements}
     assert names - {"lora-edu"} <= set(pins())
 

@@ -4,17 +4,19 @@ Nothing in the course imports this folder. On a GPU it needs Triton, which comes
 ``.venv/bin/python -m pip install -c constraints.txt -e ".[accel]"``, in the repository's folder. The first call of each
 function compiles it, which takes seconds; the result is kept on disk.
 
-``use_kernels`` gives a model from ``lora_edu.llm.surgery.add_qlora`` matrix products that dequantize by it.
+``use_kernels`` gives a model from ``lora_edu.llm.surgery.add_qlora`` matrix products that dequantize by it, and
+``fuse`` whole forwards without copies between dtypes, on a GPU.
 """
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lora_edu.accel.fused import fuse
 from lora_edu.accel.layer import kernels_for, use_kernels
 from lora_edu.methods import _validate
 from lora_edu.methods.nf4 import QuantState
 
-__all__ = ["dequantize_nf4", "quantize_nf4", "use_kernels"]
+__all__ = ["dequantize_nf4", "fuse", "quantize_nf4", "use_kernels"]
 
 
 def quantize_nf4(

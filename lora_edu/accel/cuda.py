@@ -20,6 +20,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lora_edu.accel import decode
 from lora_edu.llm.machine import has_bfloat16
 from lora_edu.methods import _fast, _validate
 from lora_edu.methods.codebook import nf4_code
@@ -94,16 +95,19 @@ def dequantize_nf4(
 
 
 def matmul(x: Float[Tensor, "batch in"], packed: UInt8[Tensor, "bytes"], s: QuantState) -> Tensor:
-    """``x @ W.T``, with ``W`` made whole."""
+    """``x @ W.T``: for one row by one kernel, else with ``W`` made whole."""
     _check_cuda("x", x)
-    return x @ _weights(packed, s, x.dtype).T
+    if decode.fits(x, s):
+        check_blocksize("quant_state.blocksize", s.blocksize)
+        return decode.product(x, packed, s, _levels(packed.device))
+    return x @ weights(packed, s, x.dtype).T
 
 
 def matmul_transposed(
     grad_y: Float[Tensor, "batch out"], packed: UInt8[Tensor, "bytes"], s: QuantState
 ) -> Tensor:
     """``grad_y @ W``."""
-    return grad_y @ _weights(packed, s, grad_y.dtype)
+    return grad_y @ weights(packed, s, grad_y.dtype)
 
 
 def check_blocksize(name: str, blocksize: int) -> int:
@@ -154,7 +158,7 @@ def _dequantize(
     tl.store(out + weight, pair.to(out.dtype.element_ty), mask=weight < numel)
 
 
-def _weights(packed: Tensor, s: QuantState, dtype: torch.dtype) -> Tensor:
+def weights(packed: Tensor, s: QuantState, dtype: torch.dtype) -> Tensor:
     check_blocksize("quant_state.blocksize", s.blocksize)
     return _write_weights(packed, s, torch.empty(s.shape, dtype=dtype, device=packed.device))
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lora_edu import accel
+from lora_edu.accel.layer import kernels_for
 from lora_edu.methods import nf4
 from lora_edu.methods.codebook import nf4_code
 from lora_edu.methods.lora import LoRALinear
@@ -88,6 +89,23 @@ def test_a_layer_computes_and_trains_as_the_plain_one(dtype):
         assert difference <= tolerance
     with torch.no_grad():
         torch.testing.assert_close(fast(x), results[1][0].detach())
+
+
+@pytest.mark.parametrize("double_quant", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "blocksize"), [((3, 64), 64), ((576, 1536), 64), ((130, 4096), 128), ((4096, 64), 2)]
+)
+def test_one_token_goes_from_4_bits_to_the_product(shape, blocksize, dtype, double_quant):
+    """Against float64, no worse than a product with weights rounded to the dtype of the input."""
+    packed, state = accel.quantize_nf4(weights(shape, 3), blocksize, double_quant)
+    W, x = accel.dequantize_nf4(packed, state), weights((1, shape[1]), 4, dtype)
+    exact = x.double() @ W.double().T
+    ours = kernels_for(packed).matmul(x, packed, state)
+    assert ours.dtype == dtype and ours.shape == (1, shape[0])
+    rounded = x @ W.to(dtype).T
+    error, theirs = ((y.double() - exact).norm() / exact.norm() for y in (ours, rounded))
+    assert error <= theirs + torch.finfo(dtype).eps
 
 
 def test_nothing_as_large_as_the_weight_outlives_a_forward():

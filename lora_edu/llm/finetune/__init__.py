@@ -16,6 +16,8 @@ A setting travels one way, through one file after the other:
     Settled once, before a weight is loaded, and frozen. Below it nothing asks the machine again.
 ``backends`` (``sharding``)
     peft over transformers, our own layers, or every weight.
+``graph_shapes``, ``graphs``, ``scored_loss``
+    On a GPU: a step as a CUDA graph at a few padded lengths, its loss computed of scored tokens alone.
 ``run_folder``
     Whose the folder is, a lock while the run lives, checkpoints that are trusted only when whole.
 ``trainer``

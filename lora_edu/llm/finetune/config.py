@@ -100,6 +100,10 @@ class FinetuneConfig:
     gradient_checkpointing: bool = _setting(
         False, "keep each layer's input alone and compute the rest again: less memory, more time"
     )
+    cuda_graphs: Literal["auto", "on", "off"] = _setting(
+        "auto",
+        "replay whole forward and backward passes on a CUDA GPU; auto: where it is possible, on: or refuse",
+    )
     seed: int = _setting(0, "of the adapter, the order of the sentences and dropout")
     save_every: int = _setting(
         40, "steps between checkpoints, and between validation losses: the best checkpoint is kept then"
@@ -126,6 +130,7 @@ class FinetuneConfig:
         self._settle_length()
         self._settle_data()
         _one_of("optimizer", self.optimizer, (AUTO, "adamw", "paged_adamw_8bit"))
+        _one_of("cuda_graphs", self.cuda_graphs, (AUTO, "on", "off"))
         if self.method == "full" and self.dtype == "float16":
             raise ValueError(
                 "dtype must be auto, float32 or bfloat16 for full, got float16: Adam needs its range"

@@ -22,12 +22,21 @@ from lora_edu.llm.data.asking import NEW_TOKENS, answers_at_once, answers_cut
 from lora_edu.llm.data.extraction import longest_prompt
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
 from lora_edu.llm.finetune.reading import Questions, encode_material, read_material
-from lora_edu.llm.finetune.recipe import Asking, Recipe, choose_model, fit, make_recipe, settle_rate
+from lora_edu.llm.finetune.recipe import (
+    Asking,
+    Recipe,
+    choose_model,
+    fit,
+    make_recipe,
+    settle_graphs,
+    settle_rate,
+)
 from lora_edu.llm.threads import use_free_cores
 from lora_edu.llm.tiers import LARGE_RATE
 
 _NOT_IDENTITY = (
     *("output", "resume", "overwrite", "preflight", "allow_download", "report_to", "model", "epochs"),
+    "cuda_graphs",
     # What they come to is known by its content.
     *("train_file", "dataset", "dataset_config", "split", "columns", "test_file", "system", "learn"),
     *("max_length", "over_length", "validation_file", "validation_split", "validation_fraction"),
@@ -131,6 +140,8 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
         asking = _asking(tokenizer, material.questions)
         recipe, ledger, changed = fit(recipe, _longest(examples + validation), asking, loaded)
         notes += changed
+    recipe, changed = settle_graphs(recipe)
+    notes += changed
     folder = Path(config.output).expanduser().absolute()
     return Plan(
         config,

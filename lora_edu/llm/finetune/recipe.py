@@ -27,6 +27,8 @@ from lora_edu.llm.tiers import learning_rate
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+WITHOUT_GRAPHS = "Steps run without CUDA graphs"
+
 FULL_RATE = 2e-5
 """The peak learning rate of a full fine-tune where none is given."""
 
@@ -86,6 +88,8 @@ class Recipe:
         ``"cuda"`` or ``"cpu"``.
     fused_attention
         Whether attention keeps no matrix of scores (on a GPU: from compute capability 8.0 on).
+    cuda_graphs
+        Whether steps are replayed from CUDA graphs: ``"on"``, ``"off"``, or ``"auto"``, if capturing them succeeds.
     """
 
     model: str
@@ -106,6 +110,7 @@ class Recipe:
     sharded: bool
     device: str
     fused_attention: bool
+    cuda_graphs: str
 
     @property
     def micro_batches(self) -> int:
@@ -170,7 +175,38 @@ def make_recipe(config: FinetuneConfig, processes: int = 1) -> Recipe:
         sharded=sharded,
         device="cuda" if on_gpu else "cpu",
         fused_attention=not on_gpu or has_bfloat16(),
+        cuda_graphs=config.cuda_graphs,
     )
+
+
+def objection(recipe: Recipe) -> str | None:
+    """Return why no step of this recipe can be replayed, as far as that is known before it is tried."""
+    if recipe.device != "cuda":
+        return "there is no CUDA GPU"
+    if recipe.processes > 1 or recipe.sharded:
+        return "several processes share each step"
+    if recipe.gradient_checkpointing and recipe.method != "full" and recipe.lora.lora_dropout > 0:
+        return "gradient checkpointing must draw the same dropout twice"
+    return None
+
+
+def settle_graphs(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """Return the recipe with CUDA graphs off where they are known to be impossible, and in words why.
+
+    On a CPU nothing is said.
+
+    Raises
+    ------
+    ValueError
+        They are impossible, and were asked for.
+    """
+    reason = objection(recipe)
+    if reason is None or recipe.cuda_graphs == "off":
+        return recipe, []
+    if recipe.cuda_graphs == "on":
+        raise ValueError(f"cuda_graphs must be auto or off where {reason}, got 'on'")
+    notes = [f"{WITHOUT_GRAPHS}: {reason}."] if recipe.device == "cuda" else []
+    return replace(recipe, cuda_graphs="off"), notes
 
 
 def settle_rate(config: FinetuneConfig, model: str) -> float:

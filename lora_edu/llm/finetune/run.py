@@ -177,6 +177,7 @@ def _train(trainer: CourseTrainer, checkpoint: Path | None) -> float:
     if checkpoint is None or not trainer.take_over(checkpoint):
         trainer.args.eval_on_start = checkpoint is None and trainer.args.load_best_model_at_end
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.forget_graphs()
         trainer.require_finite_weights()
     return time.perf_counter() - start
 
@@ -191,6 +192,10 @@ def _losses(trainer: CourseTrainer) -> dict[str, Any]:
         ],
         "kept_step": trainer.kept_step,
         "stopped_early": trainer.state.global_step < trainer.args.max_steps,
+        "cuda_graphs": {
+            "lengths": trainer.graph_lengths,
+            "reason": trainer.without_graphs,
+        },
     }
 
 

@@ -1,50 +1,40 @@
 """transformers' Trainer as the course runs it: what trains is what is saved, and a diverged run stops.
 
 The loop is Trainer's over accelerate. Ours are checkpoints that are trusted only when whole, one line of progress,
-the peak of the GPU's memory, the refusal to go on from a number that is none, and a validation loss that changes
-nothing of the training but what is kept of it.
+the peak of the GPU's memory, the refusal to go on from a number that is none, a validation loss that changes nothing of
+the training but what is kept of it, and steps replayed from CUDA graphs.
 """
 
-import itertools
 import math
-import statistics
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import transformers
 from accelerate import PartialState
-from torch import nn
+from peft import PeftModel
+from torch import Tensor, nn
 from transformers import (
     DataCollatorForSeq2Seq,
     EarlyStoppingCallback,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainerState,
 )
 
 from lora_edu.llm.console import say
-from lora_edu.llm.data.asking import progress_bar
 from lora_edu.llm.files import explain_full_disk
 from lora_edu.llm.finetune.backends import Backend
-from lora_edu.llm.finetune.recipe import Recipe
+from lora_edu.llm.finetune.callbacks import DivergedError, GpuPeak, Progress, StopWhenDiverged, ValidateLast
+from lora_edu.llm.finetune.graph_shapes import graph_shapes
+from lora_edu.llm.finetune.graphs import StepGraphs
+from lora_edu.llm.finetune.recipe import WITHOUT_GRAPHS, Recipe, objection
 from lora_edu.llm.finetune.run_folder import is_whole, mark_complete, step_of
-
-
-class DivergedError(ArithmeticError):
-    """The loss or a trained weight is no longer a finite number."""
-
-    def __init__(self, what: str, step: int, recipe: Recipe):
-        super().__init__(
-            f"training diverged: {what} at step {step}. Start anew with a lower learning_rate (it was "
-            f"{recipe.learning_rate:g}), more warmup_steps ({recipe.warmup_steps})"
-            + (", or dtype bfloat16 or float32" if recipe.dtype == torch.float16 else "")
-        )
+from lora_edu.llm.finetune.scored_loss import has_plain_head, scored_loss
 
 
 class CourseTrainer(Trainer):
@@ -54,9 +44,13 @@ class CourseTrainer(Trainer):
         super().__init__(**arguments)
         self._backend, self._recipe = backend, recipe
         self._best_step: int | None = None
-        self.progress, self.gpu_peak = _Progress(), _GpuPeak(recipe.device == "cuda")
+        self.graphs: StepGraphs | None = None
+        off = "cuda_graphs is off" if recipe.cuda_graphs == "off" else None
+        self.without_graphs = objection(recipe) or off
+        self.graph_lengths: list[int] = []
+        self.progress, self.gpu_peak = Progress(), GpuPeak(recipe.device == "cuda")
         self.add_callback(self.gpu_peak)
-        self.add_callback(_StopWhenDiverged(recipe))
+        self.add_callback(StopWhenDiverged(recipe))
         if PartialState().is_main_process:
             self.add_callback(self.progress)
 
@@ -69,6 +63,64 @@ class CourseTrainer(Trainer):
             if self._recipe.sharded
             else super().autocast_smart_context_manager(cache_enabled)
         )
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of one batch: replayed where they were captured, else as Trainer does them."""
+        if self.graphs is None and self.without_graphs is None:
+            self._record_graphs(model, num_items_in_batch)
+        if self.graphs is None:
+            return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[arg-type]
+        return self.graphs(inputs, cast(Tensor, num_items_in_batch))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Trainer's loss; in a graph, of the scored tokens alone, if the model's head is a plain frozen product."""
+        scored = inputs.pop("scored", None)
+        causal = None if scored is None else self._causal(model)
+        if causal is None or not has_plain_head(causal):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        ids, labels, head = inputs["input_ids"], inputs["labels"], causal.get_output_embeddings()
+        with self.accelerator.autocast():
+            hidden = getattr(causal, causal.base_model_prefix)(input_ids=ids, use_cache=False)
+            return scored_loss(hidden.last_hidden_state, head.weight, labels, num_items_in_batch, scored)
+
+    def _causal(self, model: nn.Module) -> Any:
+        """The model itself, without what accelerate and peft put around it."""
+        inner = self.accelerator.unwrap_model(model)
+        return inner.get_base_model() if isinstance(inner, PeftModel) else inner
+
+    def _record_graphs(self, model: nn.Module, count: Any) -> None:
+        """Capture the step at each padded length, or find out and say why that is impossible."""
+        tokenizer = cast(Any, self.data_collator).tokenizer
+        if not isinstance(count, Tensor) or tokenizer.padding_side != "right":
+            self.without_graphs = "the batches of this model are of another kind"
+        else:
+            shapes = graph_shapes(cast(Any, self.train_dataset), self._recipe.micro_batch_size)
+            try:
+                self.graphs = StepGraphs(
+                    partial(super().training_step, model), model.parameters(), shapes, tokenizer.pad_token_id
+                )
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                self.without_graphs = f"capturing them failed ({str(error).strip().partition(chr(10))[0]})"
+        if self.graphs:
+            self.graph_lengths = self.graphs.lengths
+        elif self._recipe.cuda_graphs == "on":
+            raise RuntimeError(f"cuda_graphs is on, but {self.without_graphs}")
+        else:
+            say(f"{WITHOUT_GRAPHS}: {self.without_graphs}.")
+
+    def forget_graphs(self) -> None:
+        """Give the memory of the graphs back: what comes after training needs it."""
+        if self.graphs:
+            self.graphs = None
+            torch.cuda.empty_cache()
 
     def require_finite_weights(self) -> None:
         """Raise `DivergedError` if a weight that trains is no longer finite: a checkpoint of it is worth nothing."""
@@ -133,85 +185,6 @@ class CourseTrainer(Trainer):
         if self.args.should_save:
             mark_complete(folder)
         self.accelerator.wait_for_everyone()  # until it is marked
-
-
-class _Progress(TrainerCallback):
-    """One line: step, loss, time gone, time left. Remembers when each step ended."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-        self._postfix: dict[str, str] = {}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar = progress_bar(state.max_steps, "training", initial=state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.update(state.global_step - self.bar.n)
-        self.ends.append(time.perf_counter())
-
-    def step_seconds(self) -> float | None:
-        """Return the median time of an optimizer step; None if there was but one."""
-        steps = [later - end for end, later in itertools.pairwise(self.ends)]
-        return statistics.median(steps) if steps else None
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
-        shown = {"loss": "loss", "eval_loss": "validation"}
-        self._postfix |= {shown[key]: f"{logs[key]:.3f}" for key in shown if logs and key in logs}
-        self.bar.set_postfix(self._postfix)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.close()
-
-
-class _StopWhenDiverged(TrainerCallback):
-    """Stops a run at its first loss that is no number, before a checkpoint of it is written."""
-
-    def __init__(self, recipe: Recipe):
-        self._recipe = recipe
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
-        for key, name in (("loss", "the loss"), ("eval_loss", "the validation loss")):
-            loss = (logs or {}).get(key)
-            if loss is not None and not math.isfinite(loss):
-                raise DivergedError(f"{name} is {loss}", state.global_step, self._recipe)
-
-
-class _ValidateLast(TrainerCallback):
-    """A validation loss of the last step, too, wherever it falls."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_evaluate = control.should_evaluate or state.global_step >= state.max_steps
-
-
-class _GpuPeak(TrainerCallback):
-    """The most memory that was allocated and reserved on this process's GPU, in bytes; 0 without one."""
-
-    before_training = 0
-    reserved_before_training = 0
-
-    def __init__(self, on_gpu: bool):
-        self._on_gpu = on_gpu
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.before_training = self.now()  # sharding, which is over by now, holds more than a step does
-        self.reserved_before_training = self.reserved()
-        if self._on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-
-    def now(self) -> int:
-        """Return the peak since training began."""
-        return torch.cuda.max_memory_allocated() if self._on_gpu else 0
-
-    def reserved(self) -> int:
-        """Return the most that PyTorch's allocator held since training began, tensors and what lies between them."""
-        return torch.cuda.max_memory_reserved() if self._on_gpu else 0
-
-    def of_the_run(self) -> dict[str, int | None]:
-        """Return the peaks of all that was done so far, before, in and after training; None without a GPU."""
-        return {
-            "peak_gpu_memory_bytes": max(self.before_training, self.now()) or None,
-            "peak_gpu_reserved_bytes": max(self.reserved_before_training, self.reserved()) or None,
-        }
 
 
 def make_trainer(
@@ -280,7 +253,7 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     if validation:
-        trainer.add_callback(_ValidateLast())
+        trainer.add_callback(ValidateLast())
     if patience is not None:
         trainer.add_callback(EarlyStoppingCallback(patience))
     if recipe.sharded:
@@ -310,4 +283,6 @@ def checkpointing_arguments(recipe: Recipe) -> dict[str, Any]:
     names = {f.name for f in fields(transformers.TrainingArguments)}
     # transformers 5.2x renamed it; the course runs with both.
     name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
-    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
+    # In a graph no random state can be put back, and without dropout there is none to put back.
+    keep = recipe.cuda_graphs == "off" or recipe.lora.lora_dropout > 0
+    return {name: True, f"{name}_kwargs": {"use_reentrant": False, "preserve_rng_state": keep}}

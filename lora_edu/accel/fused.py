@@ -1,0 +1,163 @@
+"""A QLoRA model whose steps make no copies between dtypes: adapters, norms, rotation and SwiGLU fused.
+
+``fuse(model)`` takes a model from ``lora_edu.llm.surgery.add_qlora`` on a GPU and gives it other forwards, in place.
+Weights and adapters stay where they are, and the residual stream stays float32. A layer's sum of base and update is
+rounded to 16 bits, which ``LoRALinear`` leaves in float32: the first steps, whose updates are smaller than that
+rounding, learn less (docs/speed.md). So nothing uses this but who asks for it. Rotation and SwiGLU are liger-kernel's, where that is
+installed (``pip install -e ".[fused]"``). Its norm is not used: it returns the dtype that it gets, which would make
+the residual stream 16 bits.
+"""
+
+import importlib
+import importlib.util
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from lora_edu.accel.layer import use_kernels
+from lora_edu.methods import _validate
+from lora_edu.methods.lora import LoRALinear
+from lora_edu.methods.nf4 import QuantState
+from lora_edu.methods.qlora import NF4Linear
+
+FAMILIES = ("llama", "mistral", "qwen2")
+"""The ``model_type`` of models whose norms, rotation and SwiGLU are known."""
+
+
+class LoRAOverNF4(torch.autograd.Function):
+    """``x W^T + s (x A^T) B^T`` with ``W`` in 4 bits, all of it in the dtype of ``x``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Float[Tensor, "batch in"],
+        lora_A: Float[Tensor, "r in"],
+        lora_B: Float[Tensor, "out r"],
+        narrow: tuple[Tensor, Tensor],
+        scaling: float,
+        packed: Tensor,
+        state: QuantState,
+    ) -> Float[Tensor, "batch out"]:
+        A, B = narrow
+        hidden = x @ A.T
+        if scaling != 1:
+            hidden = hidden.mul_(scaling)
+        y = (x @ _weights(packed, state, x.dtype).T).addmm_(hidden, B.T)
+        ctx.save_for_backward(x, hidden, packed)
+        ctx.narrow, ctx.scaling, ctx.state = narrow, scaling, state
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, hidden, packed = ctx.saved_tensors
+        A, B = ctx.narrow
+        grad_hidden = grad_y @ B
+        if ctx.scaling != 1:
+            grad_hidden = grad_hidden.mul_(ctx.scaling)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad_y @ _weights(packed, ctx.state, grad_y.dtype)).addmm_(grad_hidden, A)
+        return grad_x, _wide_product(grad_hidden.T, x), _wide_product(grad_y.T, hidden), *(None,) * 4
+
+
+class FusedLoRALinear(LoRALinear):
+    """A ``LoRALinear`` over 4 bits whose base and update are one function; its output has the compute dtype."""
+
+    narrow: tuple[Tensor, Tensor]
+    """``lora_A`` and ``lora_B`` in the compute dtype, as they were when the model's forward began."""
+
+    def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """As ``LoRALinear``, rounded once."""
+        base = cast(NF4Linear, self.base_layer)
+        rows = x.reshape(-1, self.in_features).to(self.narrow[0].dtype)
+        y: Any = LoRAOverNF4.apply(
+            rows, self.lora_A, self.lora_B, self.narrow, self.scaling, base.packed, base.quant_state
+        )
+        if base.bias is not None:
+            y = y + base.bias.to(y.dtype)
+        return y.view(*x.shape[:-1], self.out_features)
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """Give a QLoRA model of the Llama family fused forwards, in place.
+
+    Adapters with dropout keep their forward: what is dropped must be drawn for each layer.
+
+    Returns
+    -------
+    nn.Module
+        ``model``.
+
+    Raises
+    ------
+    ValueError
+        The model is of another family, not on a GPU, holds no 4-bit layers, or computes in float32.
+    """
+    config: Any = model.config
+    _validate.require(config.model_type in FAMILIES, "model", f"one of {FAMILIES}", config.model_type)
+    use_kernels(model)
+    layers = [m for m in model.modules() if isinstance(m, LoRALinear) and _can_fuse(m)]
+    dtype = next((cast(NF4Linear, m.base_layer).compute_dtype for m in layers), None)
+    narrow = dtype in (torch.bfloat16, torch.float16)
+    _validate.require(narrow, "compute_dtype of the model", "bfloat16 or float16", dtype)
+    _fuse_adapters(model, layers, cast(torch.dtype, dtype))
+    _fuse_norms(model, cast(torch.dtype, dtype))
+    if importlib.util.find_spec("liger_kernel"):
+        _use_liger(model)
+    return model
+
+
+def _can_fuse(lora: LoRALinear) -> bool:
+    base = lora.base_layer
+    return isinstance(base, NF4Linear) and base.packed.is_cuda and isinstance(lora.lora_dropout, nn.Identity)
+
+
+def _fuse_adapters(model: nn.Module, layers: list[LoRALinear], dtype: torch.dtype) -> None:
+    """Fused forwards, and one copy of all adapters to 16 bits before each forward of the model, not one a layer."""
+    wide = [p for layer in layers for p in (layer.lora_A, layer.lora_B)]
+    copies = [torch.empty_like(p, dtype=dtype) for p in wide]
+    for layer, A, B in zip(layers, copies[::2], copies[1::2], strict=True):
+        layer.__class__ = FusedLoRALinear
+        cast(FusedLoRALinear, layer).narrow = (A, B)
+
+    def narrow(*_: Any) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(copies, wide)
+
+    decoder: nn.Module = getattr(model, cast(Any, model).base_model_prefix)
+    decoder.register_forward_pre_hook(narrow)
+
+
+def _fuse_norms(model: nn.Module, dtype: torch.dtype) -> None:
+    """Norms that read float32 and write 16 bits, and embeddings that begin the stream in float32."""
+    from lora_edu.accel.norm import FusedRMSNorm
+
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
+            module.__class__ = FusedRMSNorm
+            cast(FusedRMSNorm, module).dtype = dtype
+    embedding = cast(Any, model).get_input_embeddings()
+    embedding.register_forward_hook(lambda module, inputs, output: output.float())
+
+
+def _use_liger(model: nn.Module) -> None:
+    """liger-kernel's rotation, for every model of this family in the process, and SwiGLU, for this one."""
+    library: Any = importlib.import_module("liger_kernel.transformers")
+    apply = getattr(library, f"apply_liger_kernel_to_{cast(Any, model).config.model_type}")
+    parts = dict.fromkeys(("rms_norm", "cross_entropy", "fused_linear_cross_entropy"), False)
+    apply(model=model, rope=True, swiglu=True, **parts)
+
+
+def _weights(packed: Tensor, state: QuantState, dtype: torch.dtype) -> Tensor:
+    from lora_edu.accel import cuda
+
+    return cuda.weights(packed, state, dtype)
+
+
+def _wide_product(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` of 16 bits, summed and returned in float32."""
+    return cast(Any, torch.mm)(a, b, out_dtype=torch.float32)
