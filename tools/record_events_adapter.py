@@ -15,7 +15,6 @@ that the record holds already is not asked again, so that a run that was ended g
 import argparse
 import json
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,14 +24,14 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from lora_edu.llm.base_model import DEFAULT_NAME, fetch_gguf, load_base_model, load_tokenizer
+from lora_edu.classroom.experiments import outside
+from lora_edu.llm.base_model import DEFAULT_NAME, fetch_gguf, load_base_model, load_config
 from lora_edu.llm.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_adapter, write_adapter_files
 from lora_edu.llm.data import DATA, load_events
-from lora_edu.llm.data.asking import NEW_TOKENS
-from lora_edu.llm.data.chat_template import render
-from lora_edu.llm.data.extraction import chat, generate_answers, parse_event
+from lora_edu.llm.data.extraction import generate_answers, parse_event
 from lora_edu.llm.export import export_gguf_adapter, export_gguf_model, export_merged
 from lora_edu.llm.files import write_json
+from lora_edu.llm.gguf_layout import separate_rows
 from lora_edu.llm.provenance import provenance
 from tools import npm
 from tools.record_gpu_runs import COMMON, common_of, run
@@ -91,17 +90,23 @@ def by_pytorch(quantization: Any) -> Callable[[Sequence[str], Path], dict[str, A
     return ask
 
 
-def by_llama_cpp(quantization: Any, merged: str | None) -> Callable[[Sequence[str], Path], dict[str, Any]]:
-    """The adapter beside the course's GGUF file; or merged into the base, in the format `merged`."""
+def by_llama_cpp(
+    quantization: Any, merged: str | None, woven: bool = True
+) -> Callable[[Sequence[str], Path], dict[str, Any]]:
+    """The adapter beside the course's GGUF file; or merged into the base, in the format `merged`.
+
+    Without `woven` the file holds the rows of B in peft's order, as if its tensors had only been given new names.
+    """
 
     def ask(sentences: Sequence[str], folder: Path) -> dict[str, Any]:
         adapter, model = None, fetch_gguf()
         if merged is None:
-            adapter = export_gguf_adapter(ADAPTER, folder / "events.gguf")
+            source = ADAPTER if woven else not_to_be_woven(folder / "renamed")
+            adapter = export_gguf_adapter(source, folder / "events.gguf")
         else:
             whole = export_merged(ADAPTER, folder / "merged", "float32", quantization=quantization)
             model = export_gguf_model(whole, folder / "merged.gguf", merged)
-        replies = llama_cpp(model, adapter, sentences, NEW_TOKENS)
+        replies = llama_cpp(model, adapter, sentences)
         files = [model] if adapter is None else [model, adapter]
         return {
             "answers": [reply["text"] for reply in replies],
@@ -111,9 +116,18 @@ def by_llama_cpp(quantization: Any, merged: str | None) -> Callable[[Sequence[st
     return ask
 
 
+def not_to_be_woven(folder: Path) -> Path:
+    """Write the adapter with the query rows of B in such an order that the export's own brings them back."""
+    config = json.loads((ADAPTER / CONFIG_FILE).read_text(encoding="utf-8"))
+    heads, tensors = load_config().num_attention_heads, load_file(ADAPTER / WEIGHTS_FILE)
+    turned = {k: separate_rows(t, heads) if "q_proj.lora_B" in k else t for k, t in tensors.items()}
+    return write_adapter_files(folder, config, {key: tensor.contiguous() for key, tensor in turned.items()})
+
+
 WAYS = {
     "pytorch, Q4_1": by_pytorch(None),
     "llama.cpp, Q4_1 file": by_llama_cpp(None, None),
+    "llama.cpp, Q4_1 file, rows not woven": by_llama_cpp(None, None, woven=False),
     "pytorch, NF4": by_pytorch("nf4"),
     "llama.cpp, NF4 merged, f16": by_llama_cpp("nf4", "f16"),
     "llama.cpp, merged, f16": by_llama_cpp(None, "f16"),
@@ -123,25 +137,16 @@ WAYS = {
 """Who computes, over which base: the course's file (linear layers in Q4_1), or its weights rounded to NF4."""
 
 
-def llama_cpp(model: Path, adapter: Path | None, sentences: Sequence[str], most: int) -> list[dict[str, Any]]:
-    """Ask llama.cpp by web/llama/answer.mjs; each reply has ``prompt`` and ``reply`` (token ids) and ``text``.
+def llama_cpp(model: Path, adapter: Path | None, sentences: Sequence[str]) -> list[dict[str, Any]]:
+    """Ask llama.cpp; each reply has ``prompt`` and ``reply`` (token ids) and ``text``.
 
     Raises
     ------
     tools.npm.NodeMissing
         JavaScript cannot run here.
     """
-    web = npm.WEB / "llama"
-    npm.install(web)
-    tokenizer = load_tokenizer()
-    asked = {
-        "model": str(model),
-        "voices": {"events": {"adapter": adapter and str(adapter), "most": most}},
-        "prompts": [render(tokenizer, chat(s), add_generation_prompt=True) for s in sentences],
-    }
-    command = [npm.node(), web / "answer.mjs"]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, encoding="utf-8", check=True)
-    return json.loads(done.stdout)["events"]
+    npm.install(outside.LLAMA)
+    return outside.answer(npm.node(), model, adapter, list(outside.prompts(sentences)))
 
 
 def score(output: Path, revision: str, sentences: int, ways: Sequence[str]) -> None:
