@@ -73,8 +73,8 @@ figures.adapter_files(files, title="Both files are A and B, layer after layer, b
 # $BA$ is scaled wrongly.
 #
 # The update of a layer is $\frac{\alpha}{r} BA$. How large it is, and how many of its 8 directions it uses, follows
-# from two small matrices. With $B = Q_1 R_1$ and $A^\top = Q_2 R_2$ (QR) the singular values of $BA$ are those of
-# $R_1 R_2^\top$, which is 8 x 8 ([Golub and Van Loan](https://doi.org/10.56021/9781421407944), section 5.2).
+# from two small matrices. Write $B = Q_1 R_1$ and $A^\top = Q_2 R_2$ (`torch.linalg.qr`). The Qs turn and do not
+# stretch, so the singular values of $BA$ are those of $R_1 R_2^\top$, which is 8 x 8.
 
 # %%
 report = inspect_adapter(events)

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +143,3 @@ def same_text(record: Mapping[str, Any], one: str, other: str) -> int:
     """Return of how many sentences two ways of the record wrote the same text."""
     pair = (record["ways"][way]["answers"] for way in (one, other))
     return sum(a.strip() == b.strip() for a, b in zip(*pair, strict=True))
-
-
-def rows_of_heads(heads: int, head_dim: int) -> Iterator[int]:
-    """Yield the rows of a query or key weight in llama.cpp's order: a second route to `interleave_rows`."""
-    for head in range(heads):
-        for i in range(head_dim // 2):
-            yield head * head_dim + i
-            yield head * head_dim + i + head_dim // 2
