@@ -116,6 +116,8 @@ check("13.1", left_out)
 # %% [markdown]
 # ## 2. Is it enough to give the tensors new names?
 #
+# *Deeper: the export does it for you.*
+#
 # peft names a tensor by where its layer is in the model. GGUF has names of its own:
 
 # %%
@@ -224,7 +226,8 @@ compare(sentence=sentences, llama_cpp=[answer["text"] for answer in llama_cpp])
 # %% tags=["claim"]
 read = [answer["prompt"] for answer in llama_cpp]
 assert all(ids is None for ids in read) or read == list(asked.values())
-assert all(parse_event(a["text"]) == line["event"] for a, line in zip(llama_cpp, lines, strict=True))
+right = [parse_event(a["text"]) == line["event"] for a, line in zip(llama_cpp, lines, strict=True)]
+assert abs(sum(right) - sum(record["ways"]["llama.cpp, Q4_1 file"]["right"][:3])) <= 1
 
 # %%
 model, tokenizer = load_base_model(dtype="float32")
@@ -238,20 +241,31 @@ predict("13.3")
 # %%
 ways = {"pytorch, Q4_1": "PyTorch", "llama.cpp, Q4_1 file": "llama.cpp"}
 ways["llama.cpp, Q4_1 file, rows not woven"] = "llama.cpp,\nnew names alone"
-same = outside.same_text(record, *list(ways)[:2])
+same = outside.same_text(record, "pytorch, Q4_1", "llama.cpp, Q4_1 file")
 f"the same text for {same} of {record['sentences']} sentences"
 
 # %%
 exact = outside.scores(record, ways)
 options = {"groups": list(exact), "ylabel": "events exactly right", "number_format": "{:.1%}"}
-figures.bars({"200 sentences": list(exact.values())}, **options, title="TITLE3")
+figures.bars({f"{record['sentences']} sentences": list(exact.values())}, **options, title="llama.cpp reads as PyTorch does, if the rows are woven")
 
 # %% [markdown]
-# TEXT3
+# The third bar is the file of section 2 with new names alone. llama.cpp loaded it without a word.
+#
+# Why do texts part at all? PyTorch multiplies in 32 bits, with the weights made wide. llama.cpp multiplies 4-bit blocks,
+# and rounds what comes in to 8 bits ([`ggml-cpu.c`](https://github.com/ggml-org/llama.cpp/tree/master/ggml/src/ggml-cpu)).
+# Where two tokens are nearly as likely, that decides. So compare scores, not letters.
+#
+# **How sure is this?** One adapter and 200 sentences, 66 of them built in ways that training never showed. One sentence
+# is half a point.
 #
 # ## 4. What does each conversion lose?
 #
-# TEXT4
+# Our base lies in Q4_1: 4 bits a weight, and two constants for each 32. The adapter may stay apart, over that file. Or
+# it is merged into the weights, and the sum is stored anew: in 16 bits, in 8 (Q8_0) or in 4 (Q4_0).
+#
+# And the base itself can be another copy. QLoRA trains over NF4 weights (notebook [09](09_qlora_from_scratch.ipynb)).
+# This adapter was trained over the Q4_1 weights. What if NF4 copies of them lie under it?
 
 # %%
 predict("13.4")
@@ -268,7 +282,7 @@ converted = {
 # %%
 exact = outside.scores(record, converted)
 options = {"groups": list(exact), "ylabel": "events exactly right", "number_format": "{:.1%}"}
-figures.bars({"200 sentences": list(exact.values())}, **options, title="TITLE4")
+figures.bars({f"{record['sentences']} sentences": list(exact.values())}, **options, title="TITLE4")
 
 # %% [markdown]
 # TEXT4b
@@ -317,7 +331,7 @@ turns = [[{"role": "user", "content": sentence}] for sentence in [*sentences, se
 
 # %%
 def answers(rows):
-    chosen = {"adapter_names": [names[row] for row in rows], "max_new_tokens": 12}
+    chosen = {"adapter_names": [names[row] for row in rows], "max_new_tokens": 8}
     return generate_turns(model, tokenizer, [turns[row] for row in rows], **chosen)
 
 

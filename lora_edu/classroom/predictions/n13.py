@@ -23,9 +23,9 @@ PREDICTIONS = (
         why="They round differently, so where two tokens are nearly as likely they may part.",
     ),
     Question(
-        "PLACE4?",
-        ("a", "b", "c"),
-        answer="b",
+        "The sum is stored in 4 bits once more, in Q4_0. What happens to the score, compared with the adapter apart?",
+        ("it falls to nothing", "it falls by some points", "it stays as it is"),
+        answer="it falls by some points",
         why="x",
     ),
     Question(
