@@ -6,11 +6,11 @@
 
 ``train``, on a GPU, takes 200 steps of eight sentences at each of `RATES`, twice: over `load_events("fit")`, scored on
 `load_events("validation")`, and over all 1,600. The rate that is best on validation decides which of the latter is
-kept, as ``events/`` (PEFT's format, float16, below 1 MB), with its ``run.json``; ``events/tuning.json`` holds what was
-tried.
+kept, as ``events/`` (PEFT's format, float16, below 1 MB), and ``events/training.json`` says how it was trained.
 
-``train_on_cpu`` makes a lesser one in half an hour of two cores, of `ON_CPU`, with no rate tried: 4e-3 lies between those
-that other records found best for these layers at other lengths (``events_gpu_targets_tune.json``, ``methods.json``).
+``train_on_cpu`` makes a lesser one in half an hour of two cores, by `ON_CPU`, and tries no rate: 4e-3 is near those
+that other records found best for these layers on validation lines (``events_gpu_targets_tune.json``,
+``methods.json``). The run of the record was ended after step `KEPT`.
 
 ``score``, on a CPU, asks that adapter the same sentences of the test file by each of `WAYS`, one after another. A way
 that the record holds already is not asked again, so that a run that was ended goes on.
@@ -52,6 +52,7 @@ ON_CPU = {
     "save_every": 40,
     "test_events": 1,
 }
+KEPT = 80
 SENTENCES = 200  # the test file's first ones: patterns that training showed, and others, mixed
 
 
@@ -73,33 +74,38 @@ def train(output: Path, revision: str, seconds: float) -> None:
         (r for r in tuning if "failed" not in r), key=lambda r: r["exact_match"] + r["exact_match_unseen"]
     )
     finished = folder / "final" / str(best["learning_rate"])
-    keep(finished, output / "events")
-    write_json(
-        output / "events" / "tuning.json",
-        {"revision": revision, "learning_rate": best["learning_rate"], "tuning": tuning},
-    )
+    keep(finished / "adapter", output / "events")
+    record = json.loads((finished / "run.json").read_text(encoding="utf-8"))
+    write_training(output / "events", revision, record, tuning)
     failed = [result for result in results if "failed" in result]
     print(f"kept the rate {best['learning_rate']}; failed: {failed}", flush=True)
 
 
 def train_on_cpu(output: Path, revision: str, seconds: float) -> None:
-    """Train once, by `ON_CPU`, and keep the adapter."""
+    """Train once, by `ON_CPU`, and keep the checkpoint of step `KEPT`."""
     folder = Path("build") / "events_adapter"
     result = run({"backend": "scratch"}, RECIPE | ON_CPU, folder, time.monotonic() + seconds)
     if "failed" in result:
         raise RuntimeError(result["failed"])
-    keep(folder / "scratch", output / "events")
-    tried = {"revision": revision, "learning_rate": ON_CPU["learning_rate"], "tuning": []}
-    write_json(output / "events" / "tuning.json", tried)
+    keep(folder / "scratch" / "checkpoints" / f"checkpoint-{KEPT}", output / "events")
+    record = json.loads((folder / "scratch" / "run.json").read_text(encoding="utf-8"))
+    losses = record["losses"][:KEPT]
+    write_training(output / "events", revision, record | {"losses": losses, "kept_step": KEPT}, [])
 
 
-def keep(finished: Path, out: Path) -> None:
-    """Write a run's adapter in 16 bits, naming the base and no folder of this machine, and its record."""
-    config = json.loads((finished / "adapter" / CONFIG_FILE).read_text(encoding="utf-8"))
-    tensors = load_file(finished / "adapter" / WEIGHTS_FILE)
+def keep(adapter: Path, out: Path) -> None:
+    """Write an adapter in 16 bits, naming the base and no folder of this machine."""
+    config = json.loads((adapter / CONFIG_FILE).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = DEFAULT_NAME
+    tensors = load_file(adapter / WEIGHTS_FILE)
     write_adapter_files(out, config, {key: tensor.half() for key, tensor in tensors.items()})
-    write_json(out / "run.json", json.loads((finished / "run.json").read_text(encoding="utf-8")))
+
+
+def write_training(out: Path, revision: str, run: dict[str, Any], tuning: list[dict[str, Any]]) -> None:
+    """Write how the adapter was trained, and what was tried before, as ``training.json``."""
+    keys = ("seed", "config", "device", "versions", "losses", "kept_step")
+    origin = {"command": "python -m tools.record_events_adapter", "revision": revision}
+    write_json(out / "training.json", origin | {key: run[key] for key in keys} | {"tuning": tuning})
 
 
 # ---------------------------------------------------------------- score
@@ -195,8 +201,6 @@ def score(output: Path, revision: str, sentences: int, ways: Sequence[str]) -> N
 
 def head(revision: str, sentences: int) -> dict[str, Any]:
     """Where the numbers come from, and how the adapter was trained."""
-    tuned = json.loads((ADAPTER / "tuning.json").read_text(encoding="utf-8"))
-    training = json.loads((ADAPTER / "run.json").read_text(encoding="utf-8"))
     packages = json.loads((npm.WEB / "llama" / "package.json").read_text(encoding="utf-8"))["dependencies"]
     return {
         "command": "python -m tools.record_events_adapter score",
@@ -205,10 +209,7 @@ def head(revision: str, sentences: int) -> dict[str, Any]:
         "llama_cpp": packages,
         "sentences": sentences,
         "unseen": sum(line["unseen_pattern"] for line in load_events("test")[:sentences]),
-        "training": {"revision": tuned["revision"]}
-        | {key: training[key] for key in ("seed", "config", "device", "versions", "losses")},
-        "learning_rate": tuned["learning_rate"],
-        "tuning": tuned["tuning"],
+        "training": json.loads((ADAPTER / "training.json").read_text(encoding="utf-8")),
     }
 
 

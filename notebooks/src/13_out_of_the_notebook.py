@@ -47,7 +47,7 @@ _ = torch.set_grad_enabled(False)  # nothing trains in this notebook
 # %% [markdown]
 # ## 1. What is in the file?
 #
-# The course's own adapter for events was trained on the query and value layers (`tools/record_events_adapter.py`). Its
+# The course's own adapter for events has rank 8 on the query and value layers (`data/README.md`). Its
 # folder holds a short text, `adapter_config.json`, and the numbers:
 
 # %%
@@ -81,7 +81,7 @@ report = inspect_adapter(events)
 print(describe(report))
 
 # %%
-figures.update_map(*updates_by_kind(report, blocks=30), r=8, title="Every block learned, and none alone")
+figures.update_map(*updates_by_kind(report, blocks=30), r=8, title="Every block learned something")
 
 # %% [markdown]
 # `python -m lora_edu.llm.inspect FOLDER` prints this for any adapter. Look before you run one of others: zeros, numbers
@@ -247,22 +247,25 @@ f"the same text for {same} of {record['sentences']} sentences"
 # %%
 exact = outside.scores(record, ways)
 options = {"groups": list(exact), "ylabel": "events exactly right", "number_format": "{:.1%}"}
-figures.bars({f"{record['sentences']} sentences": list(exact.values())}, **options, title="llama.cpp reads as PyTorch does, if the rows are woven")
+title = "llama.cpp reads as PyTorch does, if the rows are woven"
+figures.bars({"sentences": list(exact.values())}, **options, title=title)
 
 # %% [markdown]
 # The third bar is the file of section 2 with new names alone. llama.cpp loaded it without a word.
 #
-# Why do texts part at all? PyTorch multiplies in 32 bits, with the weights made wide. llama.cpp multiplies 4-bit blocks,
-# and rounds what comes in to 8 bits ([`ggml-cpu.c`](https://github.com/ggml-org/llama.cpp/tree/master/ggml/src/ggml-cpu)).
-# Where two tokens are nearly as likely, that decides. So compare scores, not letters.
+# Why do texts part at all? PyTorch multiplies in 32 bits, with the weights made wide. llama.cpp multiplies 4-bit
+# blocks, and rounds what comes in to 8 bits ([its kernels][ggml]). Where two tokens are nearly as likely, that decides.
+# So compare scores, not letters.
 #
-# **How sure is this?** One adapter and 200 sentences, 66 of them built in ways that training never showed. One sentence
-# is half a point.
+# [ggml]: https://github.com/ggml-org/llama.cpp/tree/master/ggml/src/ggml-cpu
+#
+# **How sure is this?** One adapter and 60 sentences, 20 of them built in ways that training never showed. One sentence
+# is 1.7 points.
 #
 # ## 4. What does each conversion lose?
 #
 # Our base lies in Q4_1: 4 bits a weight, and two constants for each 32. The adapter may stay apart, over that file. Or
-# it is merged into the weights, and the sum is stored anew: in 16 bits, in 8 (Q8_0) or in 4 (Q4_0).
+# it is merged into the weights, and the sum is stored anew, here in 4 bits again (Q4_0: one constant for each 32).
 #
 # And the base itself can be another copy. QLoRA trains over NF4 weights (notebook [09](09_qlora_from_scratch.ipynb)).
 # This adapter was trained over the Q4_1 weights. What if NF4 copies of them lie under it?
@@ -273,16 +276,15 @@ predict("13.4")
 # %%
 converted = {
     "llama.cpp, Q4_1 file": "base Q4_1,\nadapter apart",
-    "llama.cpp, merged, f16": "merged,\n16 bits",
-    "llama.cpp, merged, q8_0": "merged,\nQ8_0",
     "llama.cpp, merged, q4_0": "merged,\nQ4_0",
-    "llama.cpp, NF4 merged, f16": "NF4 base,\nmerged",
+    "pytorch, NF4": "over NF4,\nPyTorch",
+    "llama.cpp, NF4 merged, f16": "over NF4,\nllama.cpp",
 }
 
 # %%
 exact = outside.scores(record, converted)
 options = {"groups": list(exact), "ylabel": "events exactly right", "number_format": "{:.1%}"}
-figures.bars({f"{record['sentences']} sentences": list(exact.values())}, **options, title="TITLE4")
+figures.bars({"sentences": list(exact.values())}, **options, title="TITLE4")
 
 # %% [markdown]
 # TEXT4b
@@ -292,12 +294,11 @@ figures.bars({f"{record['sentences']} sentences": list(exact.values())}, **optio
 # *Deeper: recipes, for the day when you need one.*
 
 # %%
-megabytes = {way: f"{record['ways'][way].get('bytes', 0) / 1e6:.0f} MB" for way in converted}
 files = {
     ("PEFT's folder", "0.94 MB"): {"peft": True, "vLLM": False},
     ("GGUF adapter", "1.9 MB, over a base"): {"llama.cpp": True, "browser": True, "Ollama": False},
     ("merged folder", "16 bits, 269 MB"): {"transformers": True, "vLLM": False},
-    ("merged GGUF", f"Q8_0, {megabytes['llama.cpp, merged, q8_0']}"): {"llama.cpp": True, "Ollama": False},
+    ("merged GGUF", "Q8_0, 145 MB"): {"llama.cpp": True, "Ollama": False},
 }
 figures.routes(("events", "0.94 MB"), files, title="An adapter becomes four files")
 
@@ -365,6 +366,6 @@ progress("13")
 # - To GGUF: new names, the rows of $B$ of queries and keys woven, and an $\alpha$ that fits $\alpha / r$.
 # - Compare token ids first, then scores. Texts may differ where two tokens are nearly as likely.
 # - SUMMARY4
-# - Limit: one model, one adapter, 200 sentences. Ollama and vLLM were not run.
+# - Limit: one model, one adapter, 60 sentences. Ollama and vLLM were not run.
 #
 # **Next question:** what will you fine-tune, and where will it run?

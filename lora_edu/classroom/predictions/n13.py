@@ -17,7 +17,7 @@ PREDICTIONS = (
         why="Those of the values. The rows of a query stand in another order there.",
     ),
     Question(
-        "Both answer greedily, always with the likeliest token. Do they write the same text for 200 sentences?",
+        "Both answer greedily, always with the likeliest token. Do they write the same text for 60 sentences?",
         ("for most, not for all", "for all of them", "for hardly any"),
         answer="for most, not for all",
         why="They round differently, so where two tokens are nearly as likely they may part.",

@@ -175,9 +175,9 @@ def _empty_model(config: "PretrainedConfig") -> torch.nn.Module:
 
 
 def _run_of(folder: Path) -> dict[str, Any] | None:
-    """Return the record of the fine-tune, beside the adapter or beside its folder; another program's is none."""
-    file = (folder.parent if folder.name == "adapter" else folder) / "run.json"
-    if not file.is_file():
+    """Return the record of the fine-tune whose folder holds this adapter; another program's run.json is none."""
+    file = folder.parent / "run.json"
+    if folder.name != "adapter" or not file.is_file():
         return None
     try:
         run = json.loads(file.read_text(encoding="utf-8"))
