@@ -23,10 +23,11 @@ PREDICTIONS = (
         why="They round differently, so where two tokens are nearly as likely they may part.",
     ),
     Question(
-        "The sum is stored in 4 bits once more, in Q4_0. What happens to the score, compared with the adapter apart?",
-        ("it falls to nothing", "it falls by some points", "it stays as it is"),
-        answer="it falls by some points",
-        why="x",
+        "With the adapter apart llama.cpp reads 50 of the 60 sentences. Now the sum is stored in 4 bits once more, in "
+        "Q4_0. How many does it read then?",
+        ("50", "38", "8"),
+        answer="8",
+        why="Every linear layer is rounded a second time, to fewer levels, and nobody trained against that noise.",
     ),
     Question(
         "A batch has eight rows, of eight customers with an adapter each. How often must a layer's W be read for one "
