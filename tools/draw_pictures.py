@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lora_edu.classroom import figures
+from lora_edu.classroom.experiments import outside
 from lora_edu.classroom.experiments.forgetting import trade_offs
 from lora_edu.classroom.experiments.lloyd import Quotients, even_start, settle
 from lora_edu.classroom.experiments.update_maps import updates_by_kind
@@ -52,6 +53,13 @@ def captains_updates() -> figures.Picture:
     report = inspect_adapter(DATA / "adapters" / "captain")
     by_kind = updates_by_kind(report, blocks=30)
     return figures.update_map(*by_kind, r=8, title="The captain changed the last blocks most")
+
+
+def captains_file() -> figures.Picture:
+    """The captain's file, byte by byte."""
+    file = DATA / "adapters" / "captain" / "adapter_model.safetensors"
+    title = "The file is A and B, layer after layer, behind a short text"
+    return figures.adapter_files({"captain, 16 bits": outside.parts_of_peft(file)}, title=title)
 
 
 def kept_by_size() -> figures.Picture:
@@ -104,6 +112,17 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         '{"who": "Minh Patel", "what": "film festival", "where": "training room", "day": "17 June", "time": "19:30"}',
         base=111.8,
         adapter=9.77,
+    ),
+    "adapter_files": captains_file,
+    "woven_rows": lambda: figures.woven_rows(8, title="llama.cpp holds the two rows of a pair side by side"),
+    "routes": lambda: figures.routes(
+        ("robot", "0.94 MB"),
+        {
+            ("PEFT's folder", "0.94 MB"): {"peft": True, "vLLM": False},
+            ("GGUF adapter", "1.9 MB, over a base"): {"llama.cpp": True, "browser": True, "Ollama": False},
+            ("merged folder", "16 bits, 269 MB"): {"transformers": True, "vLLM": False},
+        },
+        title="An adapter becomes three files",
     ),
     "lines": lambda: figures.lines(
         {"with adapter": 0.35 + 2.2 * np.exp(-STEPS / 9), "base": np.full(40, 2.5)},

@@ -26,7 +26,7 @@ EXECUTED = ROOT / "build" / "notebooks_gpu"
 
 
 def learner_notebooks(numbers: Sequence[str], root: Path = ROOT) -> list[Path]:
-    """The notebooks of these numbers ("00" to "12"), all if none is given, in the course's order.
+    """The notebooks of these numbers ("00" to "13"), all if none is given, in the course's order.
 
     Raises
     ------

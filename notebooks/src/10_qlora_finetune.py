@@ -734,4 +734,6 @@ progress("10")
 # - The base stays the same, bit for bit. The adapter is a small file.
 # - Limit: sentences built in new ways are much harder.
 #
+# To run your adapter without Python, in llama.cpp or a browser: notebook [13](13_out_of_the_notebook.ipynb).
+#
 # **Next question:** one base, many adapters. Can one batch serve three tasks at once? (Notebook 11.)

@@ -232,7 +232,7 @@ explore(draw_storage, r=[1, 2, 4, 8, 16, 64], start={"r": 8})
 # %% [markdown]
 # A thousand models would take 501 GiB, one base with a thousand adapters 2.2. So servers keep most adapters in the
 # host's memory, and bring to the GPU those that the current batch needs ([Sheng et al.
-# 2023](https://arxiv.org/abs/2311.03285)).
+# 2023](https://arxiv.org/abs/2311.03285)). To run one elsewhere: notebook [13](13_out_of_the_notebook.ipynb).
 #
 # ### Exercise 11.2 · How many fit? (one star, 4 minutes)
 #

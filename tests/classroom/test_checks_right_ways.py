@@ -619,6 +619,31 @@ def by_comparison(ledger):
     return "weights" if weights > adapters else "adapters"
 
 
+@right("13.1")
+def as_sets(layers, blocks):
+    every = itertools.product(range(blocks), {kind for _, kind in layers})
+    return sorted(set(every) - set(layers))
+
+
+right("13.2")(lambda r, lora_alpha, use_rslora: r * (lora_alpha / (math.sqrt(r) if use_rslora else r)))
+right("13.2")(lambda r, lora_alpha, use_rslora: lora_alpha * (r**0.5) ** int(use_rslora))
+
+
+@right("13.3")
+def by_index(rows, heads):
+    d = len(rows) // heads
+    return rows[[head * d + i + side for head in range(heads) for i in range(d // 2) for side in (0, d // 2)]]
+
+
+@right("13.3")
+def stacked_halves(rows, heads):
+    woven = []
+    for head in rows.chunk(heads):
+        first, second = head.chunk(2)
+        woven.append(torch.stack([first, second], dim=1).flatten(0, 1))
+    return torch.cat(woven)
+
+
 @pytest.mark.parametrize(("key", "answer"), WAYS, ids=[f"{key}-{way.__name__}" for key, way in WAYS])
 def test_another_right_way_passes(key, answer, capsys):
     status = check(key, answer)

@@ -28,6 +28,15 @@ LAYER = {
 # Of [[4, 0, 0], [0, 3, 0]]: two terms, of 16 and of 9 squared.
 DIAGONAL = np.eye(2), [4, 3], np.eye(2, 3)
 FIGURES = {
+    "adapter_files": lambda **options: figures.adapter_files(
+        {"f": [("text", 9), ("q A", 30), ("q B", 40), ("v A", 30), ("v B", 10), ("w A", 30)]}, **options
+    ),
+    "routes": lambda **options: figures.routes(
+        ("mine", "1 MB"),
+        {("folder", "1 MB"): {"peft": True, "vLLM": False}, ("gguf", "2 MB"): {"Ollama": False}},
+        **options,
+    ),
+    "woven_rows": lambda **options: figures.woven_rows(6, **options),
     "circle_to_ellipse": lambda **options: figures.circle_to_ellipse([[2, 0], [0, 1]], 90, **options),
     "copy_and_rest": lambda **options: figures.copy_and_rest(*DIAGONAL, 1, reach=4, **options),
     "error_by_rank": lambda **options: figures.error_by_rank({"a": [4, 3, 0]}, rank=1, last=5, **options),
@@ -167,6 +176,13 @@ def test_a_figure_describes_itself_unless_told_how(name):
 
 # What a sentence must hold, worked out by hand from the numbers in FIGURES.
 TOLD = {
+    "adapter_files": ["f: 149 bytes, of which 9 of text, then 5 tensors", "q A 30, q B 40, v A 30, v B 10"],
+    "routes": [
+        "mine, 1 MB, becomes 2 files",
+        "folder (1 MB): peft, run here and vLLM, a recipe",
+        "gguf (2 MB): Ollama, a",
+    ],
+    "woven_rows": ["0 with 3, 1 with 4 and 2 with 5", "order 0, 3, 1, 4, 2, 5"],
     "circle_to_ellipse": ["half axes of 2.00 and 1.00", "0.00 along v₁ and 1.00 along v₂", "y is 1.00 long"],
     "copy_and_rest": ["5 numbers in place of 6", "error 60.0%", "missing reach 3"],
     "error_by_rank": ["rank 1: a 60%"],

@@ -13,10 +13,10 @@ for (const [name, {adapter, most}] of Object.entries(voices)) {
     const sequence = context.getSequence();
     answers[name] = [];
     for (const prompt of prompts) {
-        await sequence.clearHistory();
         const ids = model.tokenize(prompt, true);
         const reply = [];
-        for await (const id of sequence.evaluate(ids, {temperature: 0})) {
+        await sequence.adaptStateToTokens(ids.slice(0, -1), false);  // what the last prompt began with too is not read again
+        for await (const id of sequence.evaluate(ids.slice(sequence.nextTokenIndex), {temperature: 0})) {
             if (model.isEogToken(id) || reply.length === most) break;
             reply.push(id);
         }

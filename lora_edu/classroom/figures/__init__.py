@@ -51,16 +51,19 @@ from lora_edu.classroom.figures.roofline import roofline
 from lora_edu.classroom.figures.rounding import nearby_levels
 from lora_edu.classroom.figures.scale import update_to_scale
 from lora_edu.classroom.figures.schematic import (
+    adapter_files,
     column_times_row,
     forward_backward,
     lora_layer,
     one_base,
     one_job,
+    routes,
     scored_example,
     shaded_tokens,
     stored_bytes,
     transformer_block,
     weight_life,
+    woven_rows,
 )
 from lora_edu.classroom.figures.shaded import shaded_table
 from lora_edu.classroom.figures.sizes import update_sizes

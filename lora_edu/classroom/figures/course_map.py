@@ -30,9 +30,10 @@ STOPS: dict[str, _Stop] = {
     "07": _Stop(2, 2, "4 bits", "QLoRA"),
     "08": _Stop(3, 2, "NF4", "QLoRA"),
     "09": _Stop(4, 2, "QLoRA", "QLoRA"),
-    "10": _Stop(5, 1.5, "fine-tune", "goal"),
+    "10": _Stop(5, 1, "fine-tune", "goal"),
     "11": _Stop(3, 0, "many\nadapters", "beyond"),
     "12": _Stop(5, 0, "failures", "beyond"),
+    "13": _Stop(5, 2, "out of the\nnotebook", "beyond"),
 }
 """Each notebook: where it stands, in words, and the part of the course to which it belongs."""
 
@@ -52,6 +53,7 @@ ARROWS: tuple[tuple[str, str], ...] = (
     ("08", "09"),
     ("09", "10"),
     ("10", "12"),
+    ("10", "13"),
 )
 """From a notebook to one that builds on it. What follows from two arrows in a row has none of its own."""
 
