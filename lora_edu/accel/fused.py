@@ -5,8 +5,8 @@ Weights and adapters stay where they are, and the residual stream stays float32.
 rounded to 16 bits, which ``LoRALinear`` leaves in float32: the first steps, whose updates are smaller than that
 rounding, learn less (docs/speed.md). So nothing uses this but who asks for it.
 
-Rotation and SwiGLU are liger-kernel's, where that is installed (``pip install -e ".[fused]"``). Its norm is not used: it
-returns the dtype that it gets, which would make the residual stream 16 bits.
+Rotation and SwiGLU are liger-kernel's, where that is installed (``pip install -e ".[fused]"``). Its norm is not used:
+it returns the dtype that it gets, which would make the residual stream 16 bits.
 """
 
 import importlib
