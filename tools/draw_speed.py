@@ -66,12 +66,7 @@ def layer_ratios() -> dict[str, dict[str, list[float]]]:
     return _by_case(table["results"])
 
 
-STEP_SIDES = {
-    "peft": "peft",
-    "triton": "ours with the kernels",
-    "graph": "as a graph",
-    "graph, fused": "and fused",
-}
+STEP_SIDES = {"triton": "launched one by one", "graph": "from a graph"}
 
 
 @cache

@@ -3,9 +3,10 @@
 ``fuse(model)`` takes a model from ``lora_edu.llm.surgery.add_qlora`` on a GPU and gives it other forwards, in place.
 Weights and adapters stay where they are, and the residual stream stays float32. A layer's sum of base and update is
 rounded to 16 bits, which ``LoRALinear`` leaves in float32: the first steps, whose updates are smaller than that
-rounding, learn less (docs/speed.md). So nothing uses this but who asks for it. Rotation and SwiGLU are liger-kernel's, where that is
-installed (``pip install -e ".[fused]"``). Its norm is not used: it returns the dtype that it gets, which would make
-the residual stream 16 bits.
+rounding, learn less (docs/speed.md). So nothing uses this but who asks for it.
+
+Rotation and SwiGLU are liger-kernel's, where that is installed (``pip install -e ".[fused]"``). Its norm is not used:
+it returns the dtype that it gets, which would make the residual stream 16 bits.
 """
 
 import importlib
