@@ -24,6 +24,7 @@ good idea.
 import argparse
 import gc
 import json
+import math
 import re
 import subprocess
 import sys
@@ -237,6 +238,7 @@ def captured(
     step: Callable[[], torch.Tensor], outside: torch.optim.Optimizer | None = None
 ) -> tuple[Callable[[], Any], float]:
     """A step as a graph, after three as it is, and the loss of the third; an optimizer may stay `outside`."""
+    loss = warm = math.nan
     if outside:
         for _ in range(3):  # bitsandbytes' optimizer keeps to the main stream
             outside.zero_grad()
@@ -265,7 +267,7 @@ def captured(
 
 def make_optimizer(trained: list[nn.Parameter], graph: bool, paged: bool) -> torch.optim.Optimizer:
     if paged:
-        from bitsandbytes.optim import PagedAdamW8bit
+        from bitsandbytes.optim.adamw import PagedAdamW8bit
 
         for p in trained:  # its steps would move what is not contiguous
             p.data = p.data.contiguous()

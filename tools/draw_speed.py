@@ -132,12 +132,12 @@ def draw_waiting() -> figures.Picture:
     """The share of a step in which the GPU computes nothing, because the next kernel is not launched yet."""
     steps = whole_steps()
     series = {
-        name: [1 - case[side]["kernel_seconds"] / case[side]["seconds"] for case in steps.values()]
+        name: [100 - 100 * case[side]["kernel_seconds"] / case[side]["seconds"] for case in steps.values()]
         for side, name in STEP_SIDES.items()
     }
     title = "Launched one by one, kernels leave the GPU waiting; from a graph they do not"
     return figures.bars(
-        series, groups=list(steps), ylabel="of a step the GPU waits", title=title, number_format="{:.0%}"
+        series, groups=list(steps), ylabel="% of a step the GPU waits", title=title, number_format="{:.0f}"
     )
 
 

@@ -119,7 +119,7 @@ def _can_fuse(lora: LoRALinear) -> bool:
 
 def _fuse_adapters(model: nn.Module, layers: list[LoRALinear], dtype: torch.dtype) -> None:
     """Fused forwards, and one copy of all adapters to 16 bits before each forward of the model, not one a layer."""
-    wide = [p for layer in layers for p in (layer.lora_A, layer.lora_B)]
+    wide: list[Tensor] = [p for layer in layers for p in (layer.lora_A, layer.lora_B)]
     copies = [torch.empty_like(p, dtype=dtype) for p in wide]
     for layer, A, B in zip(layers, copies[::2], copies[1::2], strict=True):
         layer.__class__ = FusedLoRALinear
@@ -127,7 +127,7 @@ def _fuse_adapters(model: nn.Module, layers: list[LoRALinear], dtype: torch.dtyp
 
     def narrow(*_: Any) -> None:
         with torch.no_grad():
-            torch._foreach_copy_(copies, wide)
+            torch._foreach_copy_(copies, wide)  # pyright: ignore[reportPrivateImportUsage]
 
     decoder: nn.Module = getattr(model, cast(Any, model).base_model_prefix)
     decoder.register_forward_pre_hook(narrow)

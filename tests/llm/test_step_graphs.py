@@ -128,7 +128,7 @@ def recipe(**settings):
 
 def test_a_cpu_has_no_graphs_and_says_nothing_unless_asked(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    settled, notes = settle_graphs(recipe())
+    settled, notes = settle_graphs(recipe(cuda_graphs="auto"))
     assert settled.cuda_graphs == "off" and notes == []
     with pytest.raises(
         ValueError, match="cuda_graphs must be auto or off where there is no CUDA GPU, got 'on'"
@@ -151,7 +151,7 @@ def test_what_is_known_to_be_impossible_is_named(changes, reason):
 
 
 def test_checkpointing_with_dropout_is_not_replayed_and_without_keeps_no_random_state():
-    plain = replace(recipe(gradient_checkpointing=True), device="cuda")
+    plain = replace(recipe(gradient_checkpointing=True, cuda_graphs="auto"), device="cuda")
     assert not next(iter(v for v in checkpointing_arguments(plain).values() if v is not True))[
         "preserve_rng_state"
     ]

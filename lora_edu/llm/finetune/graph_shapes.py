@@ -92,7 +92,9 @@ def _padded_tokens(
     """Return for 1 … `most` lengths the fewest tokens a row on average, and the lengths, by dynamic programming."""
     upto = [0.0, *accumulate(chances)]
     # best[i]: batches that need at most lengths[i], with lengths[i] chosen.
-    best = [(upto[i + 1] * length, (length,)) for i, length in enumerate(lengths)]
+    best: list[tuple[float, tuple[int, ...]]] = [
+        (upto[i + 1] * length, (length,)) for i, length in enumerate(lengths)
+    ]
     found = [best[-1]]
     for _ in range(most - 1):
         best = [

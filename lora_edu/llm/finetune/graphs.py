@@ -99,7 +99,7 @@ class StepGraphs:
 
     def _begin_sum(self) -> None:
         """Let the gradients add up from zero, always in the same memory."""
-        torch._foreach_zero_(self._gradients)
+        torch._foreach_zero_(self._gradients)  # pyright: ignore[reportPrivateImportUsage]
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
 

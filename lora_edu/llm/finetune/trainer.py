@@ -83,8 +83,8 @@ class CourseTrainer(Trainer):
     ) -> Any:
         """Trainer's loss; in a graph, of the scored tokens alone, if the model's head is a plain frozen product."""
         scored = inputs.pop("scored", None)
-        causal = None if scored is None else self._causal(model)
-        if causal is None or not has_plain_head(causal):
+        causal: Any = None if scored is None else self._causal(model)
+        if scored is None or not has_plain_head(causal):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         ids, labels, head = inputs["input_ids"], inputs["labels"], causal.get_output_embeddings()
         with self.accelerator.autocast():
