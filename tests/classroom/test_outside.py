@@ -17,7 +17,7 @@ EVENTS = DATA / "adapters" / "events"
 FILE = EVENTS / "adapter_model.safetensors"
 RECORD = records.read("events_adapter")
 PYTORCH, LLAMA_CPP = "pytorch, Q4_1", "llama.cpp, Q4_1 file"
-ASKED = 6  # of 200: two to three seconds of one core each
+ASKED = 6  # of 60: two to three seconds of one core each
 
 
 @pytest.fixture(scope="module")

