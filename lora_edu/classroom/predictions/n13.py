@@ -7,7 +7,7 @@ PREDICTIONS = (
         "The adapter has rank 8 and α = 16. What do these bytes hold?",
         ("A, B and the weights they change", "A, B and α", "A and B"),
         answer="A and B",
-        why="The base's weights are in no adapter file, and α stands in the text beside it.",
+        why="The base's weights are in no adapter file, and α stands in adapter_config.json, beside it.",
     ),
     Question(
         "We copy every number and only rename the tensors. llama.cpp loads the file without a complaint. How many "
@@ -27,7 +27,7 @@ PREDICTIONS = (
         "Q4_0. How many does it read then?",
         ("50", "38", "8"),
         answer="8",
-        why="Every linear layer is rounded a second time, to fewer levels, and nobody trained against that noise.",
+        why="Every linear layer is rounded a second time, to other levels, and nobody trained against that noise.",
     ),
     Question(
         "A batch has eight rows, of eight customers with an adapter each. How often must a layer's W be read for one "
