@@ -227,7 +227,9 @@ def main(
     parser.add_argument("--rounds", type=int, default=5, help="each runs so many times (default 5)")
     parser.add_argument("--keep-memory", action="store_true", help="reuse what was freed (a CPU, glibc)")
     parser.add_argument("--revision", help="git revision, where the checkout does not know it")
-    parser.add_argument("--peer", help="one more to race, such as unsloth for qlora_step, if it is installed")
+    parser.add_argument(
+        "--peer", choices=["unsloth"], help="one more to race in qlora_step, if it is installed"
+    )
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")

@@ -11,7 +11,7 @@ step is forward, backward and AdamW. Each side runs in a process of its own, one
     forwards, too.
 ``graph``, ``graph, fused``
     The two with kernels as one CUDA graph a step, AdamW in it; fused, the loss is computed of a few hundred tokens at a
-    time. ``graph, fused, paged`` is what a fine-tune does by default: paged 8-bit AdamW outside the graph.
+    time. ``graph, fused, paged`` has paged 8-bit AdamW outside the graph, as a fine-tune's optimizer is.
 ``peft``, ``peft, graph``
     The professionals' libraries, step by step and in a graph.
 ``dense limit``

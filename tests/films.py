@@ -84,7 +84,11 @@ def faults() -> Iterator[str]:
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         texts = explorer_texts(nbformat.read(path, as_version=4))
         # Of 10's slider, tests/classroom/test_gpu_fits.py looks at the numbers.
-        lines = EXPECTED.get(path.stem, [lambda *_: ()] * len(texts))
+        unchecked = [lambda *_: ()] * len(texts) if path.stem.startswith("10_") else []
+        lines = EXPECTED.get(path.stem, unchecked)
+        if len(lines) != len(texts):
+            yield f"{path.name}: {len(texts)} sliders, and numbers are computed anew for {len(lines)}"
+            continue
         for text, expected in zip(texts, lines, strict=True):
             film = read_film(FRAMES, text)
             if film is None:

@@ -72,7 +72,10 @@ class Row(NamedTuple):
 
 def source_of(notebook: str, folder: Path = SOURCES) -> Path:
     """The source of a notebook such as ``"05b"``."""
-    return next(folder.glob(f"{notebook}_*.py"))
+    found = next(folder.glob(f"{notebook}_*.py"), None)
+    if found is None:
+        raise PlanError(f"there is no notebook {notebook}")
+    return found
 
 
 @functools.cache

@@ -96,10 +96,12 @@ def fuse(model: nn.Module) -> nn.Module:
     Raises
     ------
     ValueError
-        The model is of another family, not on a GPU, holds no 4-bit layers, or computes in float32.
+        The model is of another family, fused already, not on a GPU, holds no 4-bit layers, or computes in float32.
     """
     config: Any = model.config
     _validate.require(config.model_type in FAMILIES, "model", f"one of {FAMILIES}", config.model_type)
+    fused = any(isinstance(module, FusedLoRALinear) for module in model.modules())
+    _validate.require(not fused, "model", "one that is not fused yet", "a fused one")
     use_kernels(model)
     layers = [m for m in model.modules() if isinstance(m, LoRALinear) and _can_fuse(m)]
     dtype = next((cast(NF4Linear, m.base_layer).compute_dtype for m in layers), None)
@@ -131,6 +133,7 @@ def _fuse_adapters(model: nn.Module, layers: list[LoRALinear], dtype: torch.dtyp
 
     decoder: nn.Module = getattr(model, cast(Any, model).base_model_prefix)
     decoder.register_forward_pre_hook(narrow)
+    narrow()  # for whoever calls a layer alone
 
 
 def _fuse_norms(model: nn.Module, dtype: torch.dtype) -> None:

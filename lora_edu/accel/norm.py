@@ -29,7 +29,7 @@ class RMSNormTo(torch.autograd.Function):
         eps: float,
         dtype: torch.dtype,
     ) -> Float[Tensor, "*batch width"]:
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
         y = torch.empty_like(rows, dtype=dtype)
         inverse = torch.empty(len(rows), dtype=torch.float32, device=x.device)
         block = triton.next_power_of_2(rows.shape[1])

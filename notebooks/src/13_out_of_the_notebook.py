@@ -82,7 +82,9 @@ report = inspect_adapter(events)
 print(describe(report))
 
 # %%
-figures.update_map(*updates_by_kind(report, blocks=30), r=8, title="Every query and value layer has an update")
+figures.update_map(
+    *updates_by_kind(report, blocks=30), r=8, title="Every query and value layer has an update"
+)
 
 # %% [markdown]
 # `python -m lora_edu.llm.inspect FOLDER` prints this for any adapter. Look before you run somebody else's: zeros,
@@ -91,8 +93,8 @@ figures.update_map(*updates_by_kind(report, blocks=30), r=8, title="Every query 
 # ### Exercise 13.1 · Which tensors are missing? (two stars, 6 minutes)
 #
 # A wrong `target_modules`, or an export that skips a layer, leaves layers out, and few programs say so. `layers` lists
-# what a file holds as (block, kind). Write `left_out(layers, blocks)`: what some block has and another of the `blocks` has
-# not, by block, then by kind.
+# what a file holds as (block, kind). Write `left_out(layers, blocks)`: what some block has and another of the `blocks`
+# has not, by block, then by kind.
 
 
 # %% tags=["exercise"]
@@ -290,7 +292,8 @@ converted = {
 # %%
 exact = outside.scores(record, converted)
 options = {"groups": list(exact), "ylabel": "events exactly right", "number_format": "{:.1%}"}
-figures.bars({"sentences": list(exact.values())}, **options, title="Where the base is rounded anew, 8 or 39 of 60 are read, not 50")
+title = "Where the base is rounded anew, 8 or 39 of 60 are read, not 50"
+figures.bars({"sentences": list(exact.values())}, **options, title=title)
 
 # %% [markdown]
 # Apart, nothing is rounded: the base is the file that the adapter was trained over. Merged into Q4_0, every linear
@@ -358,10 +361,11 @@ assert sum(a == b for a, b in zip(apart, together, strict=True)) >= 7
 
 # %% [markdown]
 # Both ways gave the same replies, to at least 7 of 8 rows. The product $W x$ is made once for all rows, whoever they
-# belong to; each row adds its own $\frac{\alpha}{r} BA x$ (notebook [11](11_many_adapters.ipynb), section 2). Servers gather the second term for the whole batch in one kernel
-# ([Chen et al. 2023](https://arxiv.org/abs/2310.18547)), keep adapters in the host's memory and bring those of the
-# moment to the GPU ([Sheng et al. 2023](https://arxiv.org/abs/2311.03285)). In vLLM `--max-loras` says how many one
-# batch may mix, and `--max-lora-rank` how large they are.
+# belong to; each row adds its own $\frac{\alpha}{r} BA x$ (notebook [11](11_many_adapters.ipynb), section 2). Servers
+# gather the second term for the whole batch in one kernel ([Chen et al. 2023](https://arxiv.org/abs/2310.18547)), keep
+# adapters in the host's memory and bring those of the moment to the GPU ([Sheng et al.
+# 2023](https://arxiv.org/abs/2311.03285)). In vLLM `--max-loras` says how many one batch may mix, and `--max-lora-rank`
+# how large they are.
 #
 # ### When not to use it
 #

@@ -81,7 +81,7 @@ REDRAW = """handle => new Promise((resolve, reject) => {
     const image = handle.closest('.jp-OutputArea').querySelector('img.widget-image');
     const observer = new MutationObserver(() => { observer.disconnect(); resolve(performance.now() - start); });
     observer.observe(image, {attributes: true, attributeFilter: ['src']});
-    setTimeout(() => reject(new Error('no new picture')), 5000);
+    setTimeout(() => reject(new Error('no new picture')), 120000);
     const start = performance.now();
     handle.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', bubbles: true}));
 })"""

@@ -186,7 +186,15 @@ def test_a_name_that_uses_itself_needs_what_was_there_before():
     assert defined("f", "def f(x):\n    return x", "f = max(f, key=None) if False else f")(3) == 3
 
 
+def test_a_value_that_is_built_in_steps_is_whole():
+    assert (
+        defined("f", "K = 2", "K *= 3\ncode = [0] * 4\ncode[0] = 5", "def f():\n    return K + code[0]")()
+        == 11
+    )
+
+
 def test_lines_that_are_not_python_are_passed_over():
+    assert defined("f", "torch.addmm?\nfiles = !ls\ndef f():\n    return 1")() == 1
     assert (
         defined("f", "%%bash\nrm -rf", "%%time\n!pip install x\ndef f():\n    %timeit 1\n    return 1")() == 1
     )

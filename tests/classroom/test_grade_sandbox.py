@@ -2,6 +2,7 @@
 
 import csv
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,17 @@ from pathlib import Path
 import pytest
 
 from lora_edu.classroom.grade import __main__ as command
+from lora_edu.classroom.grade import guards
 from lora_edu.classroom.grade.course import ROOT, read_course
 from lora_edu.classroom.grade.hand_in import HandIn
 from lora_edu.classroom.grade.marks import Limits, Mark, grade
 from lora_edu.classroom.grade.sandbox import find_sandbox
 from lora_edu.classroom.progress import CHECKS
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in guards.MACHINES,
+    reason="no filter of calls here: its hostile students would reach this process",
+)
 
 RIGHT = "return x @ W.T + lora_alpha / len(lora_A) * (x @ lora_A.T) @ lora_B.T"
 # Each is the body of `lora_forward(x, W, lora_A, lora_B, lora_alpha)` and must not pass; the child lives on.

@@ -74,8 +74,15 @@ def test_the_same_losses_and_an_unchanged_base(settings, tmp_path, case):
 
 
 @pytest.mark.parametrize("backend", ["peft", "scratch"])
-def test_dropout_is_drawn_anew_at_each_replay(settings, tmp_path, backend):
-    """At a rate of 0 nothing moves, so only what is dropped can tell one loss of a sentence from the next."""
+def test_dropout_is_drawn_anew_at_each_replay(settings, tmp_path, backend, monkeypatch):
+    """The same batch twice and no update between: only what is dropped can tell one loss from the other."""
+    step, twice = CourseTrainer.training_step, []
+
+    def again(self, model, inputs, count=None):
+        if self.graphs and self.state.global_step == 4:
+            twice.extend(step(self, model, inputs, count).item() for _ in range(2))
+        return step(self, model, inputs, count)
+
     one = tmp_path / "one.jsonl"
     one.write_text(Path(settings["train_file"]).read_text().splitlines()[0] + "\n")
     settings |= {"train_file": str(one), "batch_size": 1, "micro_batch_size": 1, "backend": backend}
@@ -86,18 +93,22 @@ def test_dropout_is_drawn_anew_at_each_replay(settings, tmp_path, backend):
         "warmup_steps": 0,
         "steps": 6,
     }
+    monkeypatch.setattr(CourseTrainer, "training_step", again)
     dropped = finetune(FinetuneConfig(**settings, cuda_graphs="on")).record["losses"]
-    kept, again = both(settings | {"lora_dropout": 0.0}, tmp_path)
-    assert again["losses"] == pytest.approx(kept["losses"], rel=0.02)
+    monkeypatch.undo()
+    assert len(twice) == 2 and twice[0] != twice[1]
+    kept, replayed = both(settings | {"lora_dropout": 0.0}, tmp_path)
+    assert replayed["losses"] == pytest.approx(kept["losses"], rel=0.02)
     assert all(math.isfinite(loss) for loss in dropped)
     assert dropped[0] == pytest.approx(kept["losses"][0], rel=1e-4), "B is zero at first: nothing to drop"
     assert abs(dropped[2] - kept["losses"][2]) > 0.05 * kept["losses"][2]
 
 
+@pytest.mark.parametrize("backend", ["peft", "scratch"])
 @pytest.mark.parametrize("ways", [("on", "on"), ("off", "on"), ("on", "off")])
-def test_a_checkpoint_goes_on_with_graphs_or_without(settings, tmp_path, ways, monkeypatch):
+def test_a_checkpoint_goes_on_with_graphs_or_without(settings, tmp_path, ways, backend, monkeypatch):
     """Float32, so that the same numbers are added in nearly the same order."""
-    settings |= {"dtype": "float32"}
+    settings |= {"dtype": "float32", "backend": backend}
     whole = finetune(
         FinetuneConfig(**settings | {"output": str(tmp_path / "whole"), "cuda_graphs": ways[0]})
     ).record
@@ -127,7 +138,7 @@ def test_what_cannot_be_captured_runs_as_it_is_and_says_why(settings, monkeypatc
         return value
 
     monkeypatch.setattr(CourseTrainer, "compute_loss", asks)
-    record = finetune(FinetuneConfig(**settings, dtype="bfloat16")).record
+    record = finetune(FinetuneConfig(**settings, dtype="bfloat16", cuda_graphs="auto")).record
     assert record["cuda_graphs"]["lengths"] == []
     assert record["cuda_graphs"]["reason"].startswith("capturing them failed")
     assert "Steps run without CUDA graphs: capturing them failed" in capsys.readouterr().out

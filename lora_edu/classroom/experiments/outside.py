@@ -113,6 +113,11 @@ def answer(
     -------
     list of dict
         One a prompt: ``prompt`` and ``reply`` (token ids), and ``text``.
+
+    Raises
+    ------
+    RuntimeError
+        llama.cpp did not answer; the end of what it said.
     """
     request = {
         "model": str(model),
@@ -120,9 +125,9 @@ def answer(
         "prompts": list(asked),
     }
     command = [str(node), str(LLAMA / "answer.mjs")]
-    done = subprocess.run(
-        command, input=json.dumps(request), capture_output=True, encoding="utf-8", check=True
-    )
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, encoding="utf-8")
+    if done.returncode:
+        raise RuntimeError(f"llama.cpp did not answer: {done.stderr.strip()[-500:]}")
     return json.loads(done.stdout)["one"]
 
 

@@ -19,7 +19,7 @@ GIB = 1 << 30
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Grade; return 0 once every student is dealt with, 2 if grading cannot start."""
+    """Grade; return 0 once every student is dealt with, 2 if grading cannot start, 130 if it was interrupted."""
     options = _parser().parse_args(arguments)
     try:
         tasks = read_course()
@@ -35,14 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if warning:
         say(f"Warning: {warning}", sys.stderr)
     marks, notes, limits = [], {}, Limits(options.seconds, options.student_seconds)
+    interrupted = False
     with private_memory():
-        for student, paths in found.items():
-            its, notes[student] = _dealt_with(student, paths, tasks, sandbox, limits)
-            marks += its
-            say(f"{one_line(student)}: {len(list(passed(its)))} of {len(tasks)} passed")
+        try:
+            for student, paths in found.items():
+                its, notes[student] = _dealt_with(student, paths, tasks, sandbox, limits)
+                marks += its
+                say(f"{one_line(student)}: {len(list(passed(its)))} of {len(tasks)} passed")
+        except KeyboardInterrupt:
+            interrupted = True
+            say(f"Interrupted: {len(notes)} of {len(found)} students are graded.", sys.stderr)
     for path in write_report(output, marks, tasks, notes, sandbox.kind):
         say(f"wrote {path}")
-    return 0
+    return 130 if interrupted else 0
 
 
 def _of_notebooks(tasks: list[Task], numbers: list[str]) -> list[Task]:
@@ -66,6 +71,12 @@ def _dealt_with(
         return [Mark(student, task.exercise, NOT_RUN, said) for task in tasks], [said]
 
 
+def _positive(text: str) -> float:
+    if not 0 < (value := float(text)) < 1e6:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below a million, got {text}")
+    return value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lora_edu.classroom.grade",
@@ -74,10 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="one folder or zip file a student in it")
     parser.add_argument("--output", type=Path, help="where grades.csv and grades.html go; default: FOLDER")
     parser.add_argument("--notebooks", nargs="+", metavar="NN", help="only these, such as 04 05b")
-    parser.add_argument("--seconds", type=float, default=20, help="for an exercise; default 20")
-    parser.add_argument("--student-seconds", type=float, default=120, help="for a student; default 120")
+    parser.add_argument("--seconds", type=_positive, default=20, help="for an exercise; default 20")
+    parser.add_argument("--student-seconds", type=_positive, default=120, help="for a student; default 120")
     parser.add_argument(
-        "--memory", type=float, default=2, help="GiB that a student's code may take; default 2"
+        "--memory", type=_positive, default=2, help="GiB that a student's code may take; default 2"
     )
     parser.add_argument(
         "--unsafe",

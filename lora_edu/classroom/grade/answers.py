@@ -191,10 +191,15 @@ class _Places:
         return self._at.get(id(value))
 
 
+def _said(step: Any) -> str | int:
+    """A step on the way to a part, in a form that JSON has: a key of a dictionary may be anything."""
+    return step if isinstance(step, str | int) else repr(step)[:200]
+
+
 def _changes(encoder: Encoder, before: list[dict], arguments: tuple) -> list:
     """The parts of the arguments that are others than before: argument, place in it, what of it, its new content."""
     return [
-        [position, list(key[:-1]), key[-1], encoder.encode(after.get(key))]
+        [position, [_said(step) for step in key[:-1]], key[-1], encoder.encode(after.get(key))]
         for position, (old, after) in enumerate(
             (old, dict(parts(argument))) for old, argument in zip(before, arguments, strict=True)
         )

@@ -73,7 +73,8 @@ def _without_magic(source: str) -> str:
         if not re.match(r"%%(time|timeit|capture|prun)\b", lines[0]):
             return ""
         lines[0] = ""
-    return "\n".join(re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in lines)
+    not_python = r"^(\s*)(?:[%!?].*|[\w.]+\?{1,2}\s*|[\w, ]+=\s*[%!].*)$"
+    return "\n".join(re.sub(not_python, r"\1pass", line) for line in lines)
 
 
 def statements(sources: Iterable[str]) -> list[Statement]:
@@ -98,7 +99,24 @@ def _statement(node: ast.stmt) -> Statement:
         binds.add("*")
     uses = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
     uses |= {name for inner in table.get_children() for name in _globals(inner)}
-    return Statement(node, frozenset(binds), frozenset(uses))
+    changed = _changed(node)
+    return Statement(node, frozenset(binds | changed), frozenset(uses | changed))
+
+
+def _changed(node: ast.stmt) -> set[str]:
+    """The names whose value a statement changes without a new binding: ``K += 1``, ``CODE[0] = 1``."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return set()
+    inner = list(ast.walk(node))
+    targets: list[ast.expr] = [step.target for step in inner if isinstance(step, ast.AugAssign)]
+    targets += [step for step in inner if isinstance(step, ast.Subscript) and isinstance(step.ctx, ast.Store)]
+    found = set()
+    for target in targets:
+        while isinstance(target, ast.Subscript):
+            target = target.value
+        if isinstance(target, ast.Name):
+            found.add(target.id)
+    return found
 
 
 def _globals(table: symtable.SymbolTable) -> Iterator[str]:

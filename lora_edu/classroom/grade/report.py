@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import os
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -132,8 +133,14 @@ def check_output(folder: Path) -> Path:
     Raises
     ------
     ValueError
-        A folder or a link has the name of one of them, or of what it is called while it is written.
+        A folder or a link has the name of one of them, or of what it is called while it is written; or nobody may
+        write there.
+    OSError
+        It is no folder and cannot become one.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{folder} cannot be written to: give --output")
     for name in NAMES:
         for path in (folder / name, folder / f".{name}{PARTIAL}"):
             if path.is_symlink() or path.is_dir():

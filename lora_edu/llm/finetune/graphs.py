@@ -52,9 +52,6 @@ class StepGraphs:
         self, step: Step, parameters: Iterable[nn.Parameter], shapes: Sequence[GraphShape], padding: int
     ):
         self._parameters = [p for p in parameters if p.requires_grad]
-        for parameter in self._parameters:
-            # bitsandbytes' optimizers would do it later, and so move what a graph reads.
-            parameter.data = parameter.data.contiguous()
         self._gradients = [torch.zeros_like(p) for p in self._parameters]
         device = self._parameters[0].device
         self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)

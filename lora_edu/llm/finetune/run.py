@@ -194,7 +194,8 @@ def _losses(trainer: CourseTrainer) -> dict[str, Any]:
         "stopped_early": trainer.state.global_step < trainer.args.max_steps,
         "cuda_graphs": {
             "lengths": trainer.graph_lengths,
-            "reason": trainer.without_graphs,
+            "reason": trainer.without_graphs
+            or (None if trainer.graph_lengths else "no step was left to run"),
         },
     }
 

@@ -102,6 +102,12 @@ class CourseTrainer(Trainer):
         if not isinstance(count, Tensor) or tokenizer.padding_side != "right":
             self.without_graphs = "the batches of this model are of another kind"
         else:
+            if (
+                self._recipe.optimizer == "paged_adamw_8bit"
+            ):  # it would do so later, and move what a graph reads
+                for parameter in model.parameters():
+                    if parameter.requires_grad:
+                        parameter.data = parameter.data.contiguous()
             shapes = graph_shapes(cast(Any, self.train_dataset), self._recipe.micro_batch_size)
             try:
                 self.graphs = StepGraphs(
@@ -237,7 +243,7 @@ def make_trainer(
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # the base, whose 4-bit codes are buffers, is frozen and the same everywhere
         **({} if recipe.optimizer == "adamw" else {"optim": recipe.optimizer}),
-        **checkpointing_arguments(recipe),
+        **checkpointing_arguments(recipe, drops(model)),
         **(_validation_arguments(recipe) if validation else {}),
     )
     # Several are accelerate's matter; Trainer would take nn.DataParallel.
@@ -276,13 +282,28 @@ def _validation_arguments(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def checkpointing_arguments(recipe: Recipe) -> dict[str, Any]:
-    """Return the TrainingArguments that switch gradient checkpointing on, if the recipe says so."""
+def drops(model: Any) -> bool:
+    """Whether the model has dropout of its own, whatever adapters have."""
+    settings = model.config.to_dict().items()
+    return any("drop" in name and isinstance(rate, float) and rate > 0 for name, rate in settings)
+
+
+def checkpointing_arguments(recipe: Recipe, drops: bool = False) -> dict[str, Any]:
+    """Return the TrainingArguments that switch gradient checkpointing on, if the recipe says so.
+
+    Parameters
+    ----------
+    recipe
+        How the model is trained.
+    drops
+        Whether the model has dropout of its own.
+    """
     if not recipe.gradient_checkpointing:
         return {}
     names = {f.name for f in fields(transformers.TrainingArguments)}
     # transformers 5.2x renamed it; the course runs with both.
     name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
     # In a graph no random state can be put back, and without dropout there is none to put back.
-    keep = recipe.cuda_graphs == "off" or recipe.lora.lora_dropout > 0
+    adapters_drop = recipe.method != "full" and recipe.lora.lora_dropout > 0
+    keep = recipe.cuda_graphs == "off" or drops or adapters_drop
     return {name: True, f"{name}_kwargs": {"use_reentrant": False, "preserve_rng_state": keep}}
