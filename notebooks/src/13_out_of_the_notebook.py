@@ -257,13 +257,12 @@ title = "llama.cpp reads as PyTorch does, and 6 fewer with new names alone"
 figures.bars({"sentences": list(exact.values())}, **options, title=title)
 
 # %% [markdown]
-# The third bar is the file of section 2 with new names alone. llama.cpp loaded it without a word, and reads 44 of 60: 8
-# sentences lost and 2 won, which may be chance. The texts tell more: 42 are PyTorch's, where the right file has 57. So
-# such a mistake is found by comparing many answers.
+# The third bar is the file of section 2 with new names alone. llama.cpp loaded it without a word: 8 sentences lost, 2
+# won, which may be chance. The texts tell more: 42 are PyTorch's, where the right file has 57.
 #
-# Why do texts part at all? PyTorch multiplies in 32 bits, with the weights made wide. llama.cpp multiplies 4-bit
-# blocks, and rounds what comes in to 8 bits ([its kernels][ggml]). Where two tokens are nearly as likely, that decides.
-# So expect a few texts to part, and count how many do, beside the scores.
+# PyTorch multiplies in 32 bits, with the weights made wide. llama.cpp multiplies 4-bit blocks, and rounds what comes in
+# to 8 bits ([its kernels][ggml]). Where two tokens are nearly as likely, that decides. So expect a few texts to part,
+# and count them.
 #
 # [ggml]: https://github.com/ggml-org/llama.cpp/tree/master/ggml/src/ggml-cpu
 #
