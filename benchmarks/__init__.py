@@ -14,6 +14,8 @@ four_bit_layer
     One linear layer of a 7B at one token and at many, on a GPU: bitsandbytes, and the weight in 16 bits.
 busy_machine
     The base model's answers with as many threads as there are free cores, beside others who compute: PyTorch's own.
+decode_step
+    One token in 4 bits and in 16, launched one by one and from a CUDA graph.
 
 ``python -m benchmarks.nf4 [--device cuda] [--json FILE] [--quick]`` runs one, ``python -m benchmarks`` the first four.
 """
