@@ -7,8 +7,10 @@ import torch
 from transformers import LlamaConfig, Qwen2Config
 
 from lora_edu.llm.base_model import load_base_model
+from lora_edu.llm.budget.count import meta_model
 from tools import record_t4
 from tools.build_notebooks import SETUP_TITLE
+from tools.random_model import write_random_model
 
 SIZES = {
     "vocab_size": 49_152,
@@ -45,9 +47,9 @@ os.environ["LORA_EDU_COMPUTE_CAPABILITY"], os.environ["LORA_EDU_GPU_GIB"]
 
 @pytest.mark.parametrize("config", [LlamaConfig(**SIZES, tie_word_embeddings=True), Qwen2Config(**SIZES)])
 def test_random_weights_in_a_shape_load_as_a_model_does(tmp_path, config):
-    folder = record_t4.write_random_model(config, tmp_path / "model")
+    folder = write_random_model(config, tmp_path / "model")
     model, tokenizer = load_base_model(str(folder), dtype="float32")
-    assert sum(p.numel() for p in model.parameters()) == record_t4.meta_model(config).num_parameters()
+    assert sum(p.numel() for p in model.parameters()) == meta_model(config).num_parameters()
     weights = dict(model.named_parameters())
     assert weights["model.layers.0.mlp.up_proj.weight"].std().item() == pytest.approx(0.02, rel=0.05)
     assert weights["model.norm.weight"].mean().item() == pytest.approx(1, abs=0.02)

@@ -32,18 +32,17 @@ from typing import Any, cast
 import nbformat
 import torch
 from nbformat.v4 import new_code_cell
-from safetensors.torch import save_file
 from transformers import Trainer, TrainerCallback
 
-from lora_edu.llm.base_model import DEFAULT_NAME, fetch_base_model, load_tokenizer
-from lora_edu.llm.budget import memory_ledger, resolve_config
-from lora_edu.llm.budget.count import meta_model
+from lora_edu.llm.base_model import DEFAULT_NAME, fetch_base_model
+from lora_edu.llm.budget import memory_ledger
 from lora_edu.llm.data.asking import ANSWERS
 from lora_edu.llm.files import write_json
-from lora_edu.llm.machine import CAPABILITY, GIB, MEMORY
+from lora_edu.llm.machine import CAPABILITY, MEMORY
 from lora_edu.llm.provenance import provenance
 from lora_edu.llm.tiers import MODEL
 from tools.build_notebooks import ROOT, compose, executed_cells
+from tools.random_model import write_random_model
 from tools.set_repo import present_slug
 
 SOURCE = ROOT / "notebooks" / "src" / "10_qlora_finetune.py"
@@ -52,57 +51,6 @@ T4 = {CAPABILITY: "7.5", MEMORY: "14.5"}
 CUT = {ANSWERS: "8x32"}
 REAL = "SmolLM2-135M"
 MODELS = (REAL, "SmolLM2-1.7B", "Llama-3.2-3B", "Qwen2.5-7B")
-SHARD_BYTES = 2 * GIB
-
-
-# ---------------------------------------------------------------- a folder of random weights
-
-
-def write_random_model(shape: str | Any, folder: Path, seed: int = 0) -> Path:
-    """Write a model of a recorded shape with random float16 weights, and the course's tokenizer, as a hub holds them.
-
-    Parameters
-    ----------
-    shape
-        Its name, or a configuration.
-
-    Returns
-    -------
-    Path
-        ``folder``. Matrices and biases are normal with a deviation of 0.02, norms lie around 1.
-    """
-    config, tokenizer = resolve_config(shape), load_tokenizer()
-    config.dtype = torch.float16
-    config.architectures = [type(meta_model(config)).__name__]
-    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-    config.pad_token_id, config.max_position_embeddings = tokenizer.pad_token_id, 8192
-    folder.mkdir(parents=True, exist_ok=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    generator = torch.Generator(device).manual_seed(seed)
-    shard: dict[str, torch.Tensor] = {}
-    weight_map: dict[str, str] = {}
-    names = itertools.count(1)
-
-    def flush() -> None:
-        name = f"model-{next(names):05d}.safetensors"
-        save_file(shard, folder / name, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(shard, name))
-        shard.clear()
-
-    for name, parameter in meta_model(
-        config
-    ).named_parameters():  # a head that shares the embedding is not named
-        values = torch.empty(parameter.shape, dtype=torch.float16, device=device)
-        values.normal_(float("norm" in name and name.endswith("weight")), 0.02, generator=generator)
-        shard[name] = values.cpu()
-        if sum(tensor.nbytes for tensor in shard.values()) > SHARD_BYTES:
-            flush()
-    if shard:
-        flush()
-    write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
-    config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 # ---------------------------------------------------------------- inside the kernel

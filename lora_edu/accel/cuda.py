@@ -91,7 +91,7 @@ def dequantize_nf4(
         out = torch.empty(s.shape, dtype=s.dtype, device=packed.device)
     check_out(out, s)
     check_dtype("out", out.dtype)
-    return _write_weights(packed, s, out)
+    return write_weights(packed, s, out)
 
 
 def matmul(x: Float[Tensor, "batch in"], packed: UInt8[Tensor, "bytes"], s: QuantState) -> Tensor:
@@ -140,10 +140,13 @@ def _quantize(W, packed, absmax, first, midpoint, blocks, SIZE: tl.constexpr, BL
 
 @triton.jit
 def _dequantize(
-    packed, absmax, nested_absmax, nested_code, offset, levels, out, numel,
-    SIZE: tl.constexpr, NESTED_SIZE: tl.constexpr, BYTES: tl.constexpr,
+    packed, absmax, nested_absmax, nested_code, offset, levels, out, numel, width, pitch,
+    SIZE: tl.constexpr, NESTED_SIZE: tl.constexpr, BYTES: tl.constexpr, PITCHED: tl.constexpr,
 ):  # fmt: skip
-    """Codes to weights: the level that each half of a byte names, times the absmax of its block."""
+    """Codes to weights: the level that each half of a byte names, times the absmax of its block.
+
+    If PITCHED, rows of ``width`` weights begin ``pitch`` numbers after one another, else all are in one row.
+    """
     start = tl.program_id(0).to(tl.int64) * BYTES
     byte = start + tl.arange(0, BYTES)
     inside = 2 * byte < numel
@@ -155,22 +158,28 @@ def _dequantize(
         scale = tl.load(nested_code + scale.to(tl.int32)) * spread + tl.load(offset)
     pair = tl.interleave(tl.load(levels + (codes >> 4)) * scale, tl.load(levels + (codes & 15)) * scale)
     weight = 2 * start + tl.arange(0, 2 * BYTES)
-    tl.store(out + weight, pair.to(out.dtype.element_ty), mask=weight < numel)
+    at = weight
+    if PITCHED:
+        at = weight // width * pitch + weight % width
+    tl.store(out + at, pair.to(out.dtype.element_ty), mask=weight < numel)
 
 
 def weights(packed: Tensor, s: QuantState, dtype: torch.dtype) -> Tensor:
     check_blocksize("quant_state.blocksize", s.blocksize)
-    return _write_weights(packed, s, torch.empty(s.shape, dtype=dtype, device=packed.device))
+    return write_weights(packed, s, torch.empty(s.shape, dtype=dtype, device=packed.device))
 
 
-def _write_weights(packed: Tensor, s: QuantState, out: Tensor) -> Tensor:
+def write_weights(packed: Tensor, s: QuantState, out: Tensor) -> Tensor:
+    """Write the weights into ``out``: contiguous, or a matrix whose rows are."""
     nested = (s.absmax,) * 3 if s.nested_absmax is None else (s.nested_absmax, s.nested_code, s.offset)
     programs = (triton.cdiv(packed.numel(), BYTES_A_PROGRAM),)
+    pitched = not out.is_contiguous()
+    width, pitch = (out.shape[1], out.stride(0)) if pitched else (1, 1)
     with torch.cuda.device_of(packed):
         kernel: Any = _dequantize
         kernel[programs](
-            packed, s.absmax, *nested, _levels(packed.device), out, out.numel(),
-            s.blocksize, s.nested_blocksize or 0, BYTES_A_PROGRAM, **EXACT,
+            packed, s.absmax, *nested, _levels(packed.device), out, out.numel(), width, pitch,
+            s.blocksize, s.nested_blocksize or 0, BYTES_A_PROGRAM, pitched, **EXACT,
         )  # fmt: skip
     return out
 

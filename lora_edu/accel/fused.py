@@ -2,8 +2,7 @@
 
 ``fuse(model)`` takes a model from ``lora_edu.llm.surgery.add_qlora`` on a GPU and gives it other forwards, in place.
 Weights and adapters stay where they are, and the residual stream stays float32. A layer's sum of base and update is
-rounded to 16 bits, which ``LoRALinear`` leaves in float32: the first steps, whose updates are smaller than that
-rounding, learn less (docs/speed.md). So nothing uses this but who asks for it.
+rounded to 16 bits, once; ``LoRALinear`` leaves it in float32.
 
 Rotation and SwiGLU are liger-kernel's, where that is installed (``pip install -e ".[fused]"``). Its norm is not used:
 it returns the dtype that it gets, which would make the residual stream 16 bits.
@@ -29,7 +28,11 @@ FAMILIES = ("llama", "mistral", "qwen2")
 
 
 class LoRAOverNF4(torch.autograd.Function):
-    """``x W^T + s (x A^T) B^T`` with ``W`` in 4 bits, all of it in the dtype of ``x``."""
+    """``x W^T + s (x A^T) B^T`` with ``W`` in 4 bits, all of it in the dtype of ``x``.
+
+    Both parts are one product, ``[x, s x A^T] [W, B]^T``: their sum is rounded to 16 bits once. Rounded one after the
+    other, an update below half a step of the base's 16 bits would be lost, and the first ones are (docs/speed.md).
+    """
 
     @staticmethod
     def forward(
@@ -43,25 +46,26 @@ class LoRAOverNF4(torch.autograd.Function):
         state: QuantState,
     ) -> Float[Tensor, "batch out"]:
         A, B = narrow
-        hidden = x @ A.T
+        inputs, hidden = _with_columns(x, len(A))
+        torch.mm(x, A.T, out=hidden)
         if scaling != 1:
-            hidden = hidden.mul_(scaling)
-        y = (x @ _weights(packed, state, x.dtype).T).addmm_(hidden, B.T)
-        ctx.save_for_backward(x, hidden, packed)
+            hidden.mul_(scaling)
+        ctx.save_for_backward(x, hidden.clone(), packed)
         ctx.narrow, ctx.scaling, ctx.state = narrow, scaling, state
-        return y
+        return inputs @ _weights_and_columns(packed, state, B).T
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, hidden, packed = ctx.saved_tensors
         A, B = ctx.narrow
-        grad_hidden = grad_y @ B
+        grads, grad_hidden = _with_columns(grad_y, len(A))
+        torch.mm(grad_y, B, out=grad_hidden)
         if ctx.scaling != 1:
-            grad_hidden = grad_hidden.mul_(ctx.scaling)
+            grad_hidden.mul_(ctx.scaling)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad_y @ _weights(packed, ctx.state, grad_y.dtype)).addmm_(grad_hidden, A)
+            grad_x = grads @ _weights_and_rows(packed, ctx.state, A)
         return grad_x, _wide_product(grad_hidden.T, x), _wide_product(grad_y.T, hidden), *(None,) * 4
 
 
@@ -156,10 +160,41 @@ def _use_liger(model: nn.Module) -> None:
     apply(model=model, rope=True, swiglu=True, **parts)
 
 
-def _weights(packed: Tensor, state: QuantState, dtype: torch.dtype) -> Tensor:
+def _with_columns(x: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    """A copy of ``x`` with more columns behind it, and those, unwritten, as a view of it."""
+    rows, width = x.shape
+    both = _pitched(rows, width + columns, x)
+    both[:, :width] = x
+    return both, both[:, width:]
+
+
+def _weights_and_columns(packed: Tensor, state: QuantState, B: Float[Tensor, "out r"]) -> Tensor:
+    """``[W, B]``, of shape (out, in + r)."""
+    out_features, in_features = state.shape
+    both = _pitched(out_features, in_features + B.shape[1], B)
+    both[:, in_features:] = B
+    _write_weights(packed, state, both[:, :in_features])
+    return both
+
+
+def _weights_and_rows(packed: Tensor, state: QuantState, A: Float[Tensor, "r in"]) -> Tensor:
+    """``[W; A]``, of shape (out + r, in)."""
+    out_features, in_features = state.shape
+    both = A.new_empty(out_features + len(A), in_features)
+    both[out_features:] = A
+    _write_weights(packed, state, both[:out_features])
+    return both
+
+
+def _pitched(rows: int, columns: int, like: Tensor) -> Tensor:
+    """An empty matrix whose rows begin at multiples of 16 numbers, as the GPU's products and stores like it."""
+    return like.new_empty(rows, -(-columns // 16) * 16)[:, :columns]
+
+
+def _write_weights(packed: Tensor, state: QuantState, out: Tensor) -> None:
     from lora_edu.accel import cuda
 
-    return cuda.weights(packed, state, dtype)
+    cuda.write_weights(packed, state, out)
 
 
 def _wide_product(a: Tensor, b: Tensor) -> Tensor:

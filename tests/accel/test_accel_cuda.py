@@ -13,6 +13,9 @@ from lora_edu.methods.codebook import nf4_code
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.qlora import NF4Linear
 
+if torch.cuda.is_available():  # elsewhere there is no Triton
+    from lora_edu.accel import cuda
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -41,6 +44,16 @@ def assert_same_bytes(W, blocksize, double_quant):
 @pytest.mark.parametrize("shape", [(1,), (130,), (37, 53), (100, 96), (2048, 4096)])
 def test_random_weights(shape, blocksize, dtype, double_quant):
     assert_same_bytes(weights(shape, 1, dtype), blocksize, double_quant)
+
+
+@pytest.mark.parametrize("double_quant", [False, True])
+@pytest.mark.parametrize("shape,pitch", [((96, 576), 592), ((37, 53), 64), ((33, 128), 129)])
+def test_rows_with_room_behind_them(shape, pitch, double_quant):
+    packed, state = nf4.quantize_nf4(weights(shape, 2, torch.bfloat16), 64, double_quant)
+    out = torch.full((shape[0], pitch), 7.0, device="cuda", dtype=torch.bfloat16)
+    cuda.write_weights(packed, state, out[:, : shape[1]])
+    assert torch.equal(out[:, : shape[1]], nf4.dequantize_nf4(packed, state))
+    assert (out[:, shape[1] :] == 7).all(), "what lies behind a row is not its own"
 
 
 @pytest.mark.parametrize("size", [1e-39, 1e-30, 1e30])

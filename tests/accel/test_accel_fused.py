@@ -9,6 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lora_edu import accel
 from lora_edu.llm.finetune.backends import widen_residual_stream
 from lora_edu.llm.surgery import add_qlora, base_weights_hash, lora_parameters
+from lora_edu.methods.lora import LoRALinear
+from lora_edu.methods.qlora import NF4Linear
 
 pytestmark = [
     pytest.mark.gpu,
@@ -62,6 +64,27 @@ def test_as_near_to_float32_as_the_plain_forward(dtype, alpha):
         for found in (fused_gradients, gradients)
     )
     assert error <= 2 * theirs + rounding
+
+
+@pytest.mark.parametrize("rank", [4, 16])
+def test_an_update_below_half_a_step_of_16_bits_is_not_lost(rank):
+    """On average: the sum is rounded up more often, and down less. Rounding the base first would lose all of it."""
+    torch.manual_seed(0)
+    layer = LoRALinear(NF4Linear(torch.randn(512, 320), compute_dtype=torch.bfloat16), rank, rank)
+    model = make(torch.bfloat16)
+    model.model.layers[0].mlp.extra = layer.cuda()
+    accel.fuse(model)
+    x = torch.randn(1024, 320, device="cuda", dtype=torch.bfloat16)
+    without = layer(x).float()
+    with torch.no_grad():
+        layer.lora_B.normal_(std=1e-3)
+    A, B = layer.narrow
+    B.copy_(layer.lora_B)
+    update = (x @ A.T).float() @ B.float().T
+    step = without.abs().clamp(min=1e-2) * torch.finfo(torch.bfloat16).eps
+    assert (update.abs() < step / 4).double().mean() > 0.9
+    arrived = ((layer(x).float() - without) * update).sum() / update.square().sum()
+    assert abs(arrived - 1) < 0.05
 
 
 def test_the_residual_stream_is_float32():
