@@ -118,7 +118,7 @@ def test_one_token_goes_from_4_bits_to_the_product(shape, blocksize, dtype, doub
     assert ours.dtype == dtype and ours.shape == (1, shape[0])
     rounded = x @ W.to(dtype).T
     error, theirs = ((y.double() - exact).norm() / exact.norm() for y in (ours, rounded))
-    assert error <= theirs + torch.finfo(dtype).eps
+    assert error <= theirs + 2 * torch.finfo(dtype).eps
 
 
 def test_nothing_as_large_as_the_weight_outlives_a_forward():

@@ -70,7 +70,8 @@ def test_as_near_to_float32_as_the_plain_forward(dtype, alpha):
 def test_an_update_below_half_a_step_of_16_bits_is_not_lost(rank):
     """On average: the sum is rounded up more often, and down less. Rounding the base first would lose all of it."""
     torch.manual_seed(0)
-    layer = LoRALinear(NF4Linear(torch.randn(512, 320), compute_dtype=torch.bfloat16), rank, rank)
+    base = NF4Linear.from_linear(torch.nn.Linear(320, 512, bias=False), compute_dtype=torch.bfloat16)
+    layer = LoRALinear(base, rank, rank)
     model = make(torch.bfloat16)
     model.model.layers[0].mlp.extra = layer.cuda()
     accel.fuse(model)

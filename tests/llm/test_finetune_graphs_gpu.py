@@ -143,6 +143,10 @@ def test_what_cannot_be_captured_runs_as_it_is_and_says_why(settings, monkeypatc
     assert record["cuda_graphs"]["reason"].startswith("capturing them failed")
     assert "Steps run without CUDA graphs: capturing them failed" in capsys.readouterr().out
     assert len(record["losses"]) == 10 and record["losses"][-1] < record["losses"][0]
+    torch.manual_seed(0)
+    once = torch.randn(3, device="cuda")
+    torch.manual_seed(0)
+    assert torch.equal(once, torch.randn(3, device="cuda")), "the GPU draws numbers as before"
     with pytest.raises(RuntimeError, match="cuda_graphs is on, but capturing them failed"):
         finetune(FinetuneConfig(**settings | {"overwrite": True}, dtype="bfloat16", cuda_graphs="on"))
 

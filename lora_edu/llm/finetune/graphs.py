@@ -61,6 +61,9 @@ class StepGraphs:
         try:
             with torch.random.fork_rng([device]):
                 graphs = [self._record(step, _Slots(shape, padding, device)) for shape in by_size]
+        except RuntimeError:
+            _end_capture_of_random_numbers(device)
+            raise
         finally:
             torch.cuda.set_stream(stream)  # a capture that fails stays on its own
             self._drop_gradients()
@@ -103,6 +106,13 @@ class StepGraphs:
     def _drop_gradients(self) -> None:
         for parameter in self._parameters:
             parameter.grad = None
+
+
+def _end_capture_of_random_numbers(device: torch.device) -> None:
+    """Let a GPU draw again after a capture that failed: PyTorch leaves its generator's state as in a capture."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    generator = torch.cuda.default_generators[index]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 class _Slots:
