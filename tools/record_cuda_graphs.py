@@ -25,11 +25,12 @@ from tools.random_model import write_random_model
 
 T4 = {CAPABILITY: "7.5", MEMORY: "14.5", ANSWERS: "2x8"}
 SHORT = {"before_events": 0, "test_events": 2, "save_every": 1000}
+CAPPED = {"steps": 30, "batch_size": 8, "micro_batch_size": 8}
 CASES = {
     "capstone, peft": {"backend": "peft"},
+    "capped, peft": {"backend": "peft"} | CAPPED,
     "capstone, scratch": {"backend": "scratch"},
-    "capped, peft": {"backend": "peft", "steps": 30, "batch_size": 8, "micro_batch_size": 8},
-    "capped, scratch": {"backend": "scratch", "steps": 30, "batch_size": 8, "micro_batch_size": 8},
+    "capped, scratch": {"backend": "scratch"} | CAPPED,
 }
 CAPPED_SHAPE = "SmolLM2-1.7B"
 WAYS = ("off", "on")
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--revision", required=True, help="git revision of this checkout")
     arguments = parser.parse_args()
+    head = {"command": "python -m tools.record_cuda_graphs", **provenance(), "revision": arguments.revision}
     runs: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -72,8 +74,7 @@ def main() -> None:
         for case in CASES:
             model = capped if case.startswith("capped") else "smollm2-135m"
             runs[case] = {way: record(case, way, model, folder) for way in WAYS}
-    head = {"command": "python -m tools.record_cuda_graphs", **provenance(), "revision": arguments.revision}
-    write_json(arguments.output, head | {"capped_shape": CAPPED_SHAPE, "runs": runs})
+            write_json(arguments.output, head | {"capped_shape": CAPPED_SHAPE, "runs": runs})
 
 
 if __name__ == "__main__":
