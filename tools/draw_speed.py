@@ -1,6 +1,6 @@
 """Draw the pictures and tables of docs/speed.md from the records of the benchmarks: `python -m tools.draw_speed`.
 
-Every number of the page comes from data/runs/bench_*.json: those of pictures and tables through this file, and
+Every number of the page comes from data/runs/: those of pictures and tables through this file, and
 tests/classroom/test_speed_page.py looks for the others.
 """
 
@@ -148,7 +148,7 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         {"plain": "plain PyTorch", "triton": "with the kernels"},
         groups=[case.replace(" x ", "×") for case in step_ratios()],
         ylabel="our time over peft's",
-        title="With the kernels the median step takes 0.7 to 0.9 of peft's time",
+        title="With the kernels the median step takes 0.8 to 1.0 of peft's time",
     ),
     "waiting": draw_waiting,
     "layer": lambda: draw_ratios(
@@ -180,7 +180,42 @@ def steps_table() -> str:
             rows.append(
                 f"| {case} | {side} | {times} | {found['peak_bytes'] / 2**30:.2f} | {found['loss']} |"
             )
+        rows.append(f"| {case} | all in float32 | | | | {exact_loss(case):.4f} |")
     return "\n".join(rows)
+
+
+def exact_loss(case: str) -> float:
+    """The loss at step 3 of a shape if nothing is rounded to 16 bits."""
+    return records.read("float32_losses")["losses"][case.partition(",")[0]][2]
+
+
+def finetunes_table() -> str:
+    """Whole fine-tunes without graphs and with them, as Markdown."""
+    head = ["fine-tune", "steps", "s", "s, graphs", "ms a step", "ms, graphs", "peak GiB", "peak GiB, graphs"]
+    rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for case, ways in records.read("cuda_graphs")["runs"].items():
+        off, on = ways["off"], ways["on"]
+        cells = [case, off["steps"], *(f"{way['seconds']['train']:.1f}" for way in (off, on))]
+        cells += [f"{1000 * way['seconds']['step']:.0f}" for way in (off, on)]
+        cells += [f"{way['peak_gpu_memory_bytes'][0] / 2**30:.2f}" for way in (off, on)]
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(rows)
+
+
+def tokens_table() -> str:
+    """Our time over bfloat16's for one token, as Markdown."""
+    sides = {"plain": "plain PyTorch", "bitsandbytes": "bitsandbytes", "triton": "our kernel"}
+    rows = [f"| one token | {' | '.join(sides.values())} |", "|---" * 4 + "|"]
+    for case, ratios in _by_case(records.read("bench_gpu_decode_step")["results"]).items():
+        name = case.replace(", one token, eager", ", launched one by one").replace(
+            ", one token, graph", ", from a graph"
+        )
+        rows.append(f"| {name} | {' | '.join(f'{median(ratios[side]):.2f}' for side in sides)} |")
+    return "\n".join(rows)
+
+
+TABLES = {"ms": nf4_table, "step": steps_table, "fine-tune": finetunes_table, "one token": tokens_table}
+"""What stands in the first column's head of each table of the page, and its rows."""
 
 
 def medians(cases: dict[str, dict[str, list[float]]], kind: str) -> list[str]:
@@ -189,13 +224,11 @@ def medians(cases: dict[str, dict[str, list[float]]], kind: str) -> list[str]:
 
 
 def page_of(page: str, sentences: dict[str, str]) -> str:
-    """The page with its table and the sentences of its pictures as the records have them."""
-    page, found = re.subn(r"(?m)^\| ms \|(?:.*\n)(?:\|.*\n)+", nf4_table() + "\n", page)
-    if found != 1:
-        raise ValueError(f"the page must have one table of milliseconds, found {found}")
-    page, found = re.subn(r"(?m)^\| step \|(?:.*\n)(?:\|.*\n)+", steps_table() + "\n", page)
-    if found != 1:
-        raise ValueError(f"the page must have one table of steps, found {found}")
+    """The page with its tables and the sentences of its pictures as the records have them."""
+    for head, table in TABLES.items():
+        page, found = re.subn(rf"(?m)^\| {head} \|(?:.*\n)(?:\|.*\n)+", table() + "\n", page)
+        if found != 1:
+            raise ValueError(f"the page must have one table that begins with {head!r}, found {found}")
     return page_with(page, sentences, FOLDER)
 
 

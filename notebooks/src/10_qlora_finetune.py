@@ -33,17 +33,17 @@ from torch import Tensor, nn
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments import by_hand, capstone, forgetting, gpu_fits, live_loss, merging
-from lora_edu.classroom.experiments.merged_model import save_merged
 from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import chat, compare, predict
 from lora_edu.llm import tiers
 from lora_edu.llm.base_model import load_tokenizer, locate, make_ready
 from lora_edu.llm.data import doctor, extraction, load_persona
+from lora_edu.llm.export import save_merged
 from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
 from lora_edu.llm.finetune.plan import make_plan
 from lora_edu.llm.finetune.trainer import checkpointing_arguments
 
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU, where there are several
+_ = os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU, where there are several
 
 # %%
 capstone.draw_job()

@@ -1,6 +1,7 @@
 """Fused forwards: as near to float32 as the plain ones, the stream as wide, the 4-bit base untouched."""
 
 import copy
+from statistics import median
 
 import pytest
 import torch
@@ -18,8 +19,11 @@ pytestmark = [
 ]
 
 
-def make(dtype, alpha=4):
-    torch.manual_seed(0)
+SEEDS = range(7)
+
+
+def make(dtype, alpha=4, seed=0):
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=97, hidden_size=128, intermediate_size=320, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, head_dim=32,
@@ -33,37 +37,41 @@ def make(dtype, alpha=4):
     return model.train()
 
 
-def loss_and_gradients(model, dtype):
-    ids = torch.randint(97, (3, 40), generator=torch.Generator().manual_seed(1)).cuda()
+def loss_and_gradients(model, dtype, seed=0):
+    ids = torch.randint(97, (3, 40), generator=torch.Generator().manual_seed(seed)).cuda()
     with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
         loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-    return loss.item(), torch.autograd.grad(loss, list(lora_parameters(model)))
+    gradients = torch.autograd.grad(loss, list(lora_parameters(model)))
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
+    return loss.item(), torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def errors(dtype, alpha, seed):
+    """How far the losses and the gradients of the plain and of the fused forward are from those of float32."""
+    plain = make(dtype, alpha, seed)
+    before = base_weights_hash(plain)
+    exact = copy.deepcopy(plain).float()
+    for module in exact.modules():
+        if hasattr(module, "compute_dtype"):
+            module.compute_dtype = torch.float32
+    truth, gradients = loss_and_gradients(exact, torch.float32, seed)
+    found = [loss_and_gradients(plain, dtype, seed)]
+    fused = accel.fuse(plain)
+    found.append(loss_and_gradients(fused, dtype, seed))
+    assert base_weights_hash(fused) == before
+    return [
+        (abs(loss - truth) / truth, ((g - gradients).norm() / gradients.norm()).item()) for loss, g in found
+    ]
 
 
 @pytest.mark.parametrize("alpha", [4, 7])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_as_near_to_float32_as_the_plain_forward(dtype, alpha):
-    plain = make(dtype, alpha)
-    before = base_weights_hash(plain)
-    loss, gradients = loss_and_gradients(plain, dtype)
-    exact = copy.deepcopy(plain).float()
-    for module in exact.modules():
-        if hasattr(module, "compute_dtype"):
-            module.compute_dtype = torch.float32
-    exact_loss, exact_gradients = loss_and_gradients(exact, torch.float32)
-    fused = accel.fuse(plain)
-    fused_loss, fused_gradients = loss_and_gradients(fused, dtype)
-    assert base_weights_hash(fused) == before
+    """In the median of some seeds: how much one model makes of a rounding differs by a factor of ten and more."""
+    plain, fused = zip(*(errors(dtype, alpha, seed) for seed in SEEDS), strict=True)
     rounding = torch.finfo(dtype).eps
-    assert abs(fused_loss - exact_loss) <= abs(loss - exact_loss) + rounding * exact_loss / 4
-    for ours, truth in zip(fused_gradients, exact_gradients, strict=True):
-        assert ours.dtype == torch.float32 and ours.shape == truth.shape
-    truth = torch.cat([gradient.flatten() for gradient in exact_gradients])
-    error, theirs = (
-        (torch.cat([gradient.flatten() for gradient in found]) - truth).norm() / truth.norm()
-        for found in (fused_gradients, gradients)
-    )
-    assert error <= 2 * theirs + rounding
+    for theirs, ours in zip(zip(*plain, strict=True), zip(*fused, strict=True), strict=True):
+        assert median(ours) <= 1.5 * median(theirs) + rounding / 4
 
 
 @pytest.mark.parametrize("rank", [4, 16])
@@ -78,7 +86,7 @@ def test_an_update_below_half_a_step_of_16_bits_is_not_lost(rank):
     x = torch.randn(1024, 320, device="cuda", dtype=torch.bfloat16)
     without = layer(x).float()
     with torch.no_grad():
-        layer.lora_B.normal_(std=1e-3)
+        layer.lora_B.normal_(std=1e-4)
     A, B = layer.narrow
     B.copy_(layer.lora_B)
     update = (x @ A.T).float() @ B.float().T

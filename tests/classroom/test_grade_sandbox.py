@@ -16,7 +16,7 @@ from lora_edu.classroom.grade import guards
 from lora_edu.classroom.grade.course import ROOT, read_course
 from lora_edu.classroom.grade.hand_in import HandIn
 from lora_edu.classroom.grade.marks import Limits, Mark, grade
-from lora_edu.classroom.grade.sandbox import find_sandbox
+from lora_edu.classroom.grade.sandbox import Sandbox, find_sandbox
 from lora_edu.classroom.progress import CHECKS
 
 pytestmark = pytest.mark.skipif(
@@ -181,6 +181,17 @@ def test_the_filter_of_calls_leaves_the_disk_as_it_is(tmp_path, sandbox):
     said = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said == "as it was\n" or (sandbox.kind == "none" and "Error" in said)
     assert file.read_text() == "as it was" and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_child_sees_the_libraries_of_its_python_and_no_more(tmp_path, monkeypatch):
+    libraries, students = tmp_path / "lib", tmp_path / "students"
+    for folder in (libraries, students):
+        folder.mkdir()
+    (libraries / "libpython3.so").touch()
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{libraries}:{students}:")
+    settings = json.loads(Sandbox("namespaces", (), 1 << 30, 10).command()[-1])
+    seen = [path for kind, path in settings["mounts"] if kind == "bind"]
+    assert str(libraries) in seen and str(students) not in seen and "" not in seen
 
 
 def test_a_fault_of_the_graders_own_costs_one_student(tmp_path, monkeypatch, graded):

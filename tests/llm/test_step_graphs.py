@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import Trainer
 
 from lora_edu.llm.finetune import FinetuneConfig
 from lora_edu.llm.finetune.backends import backend_of
@@ -163,3 +164,31 @@ def test_checkpointing_with_dropout_is_not_replayed_and_without_keeps_no_random_
     ]
     kept = next(iter(v for v in checkpointing_arguments(settled).values() if v is not True))
     assert kept["preserve_rng_state"]
+
+
+def test_validation_that_needs_the_memory_of_the_graphs_gets_it(
+    tiny_folder, few_to_learn, tmp_path, monkeypatch, capsys
+):
+    """No GPU is here to run out of memory, so Trainer's own validation says that it did, once."""
+    config = FinetuneConfig(output=str(tmp_path), model=str(tiny_folder), train_file=str(few_to_learn))
+    plan, way = make_plan(config), backend_of("qlora", "scratch")
+    model, tokenizer = way.load(plan.recipe)
+    trainer = make_trainer(
+        plan.recipe, way, way.attach(model, plan.recipe), tokenizer, plan.examples, tmp_path
+    )
+    evaluate, tries = Trainer.evaluate, []
+
+    def short_of_memory(self, *arguments, **named):
+        tries.append(self.graphs)
+        if len(tries) != 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return evaluate(self, *arguments, **named)
+
+    monkeypatch.setattr(Trainer, "evaluate", short_of_memory)
+    trainer.remove_callback(trainer.progress)  # its bar begins with the training
+    trainer.graphs = object()
+    assert math.isfinite(trainer.evaluate(plan.examples[:2])["eval_loss"])
+    assert trainer.graphs is None and tries[1] is None
+    assert "from step 0 on: validation needed their memory" in capsys.readouterr().out
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.evaluate(plan.examples[:2])

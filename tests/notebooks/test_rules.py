@@ -353,6 +353,8 @@ def text_outputs(notebook):
 def test_a_built_notebook_is_clean(path):
     notebook = nbformat.read(path, as_version=4)
     assert "widgets" not in notebook.metadata
+    set_up = next(filter(is_code, notebook.cells))
+    assert set_up.outputs == [], "the first thing in sight is the question"
     outputs = [output for cell in filter(is_code, notebook.cells) for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output for output in outputs if build_notebooks.WIDGET_VIEW in output.get("data", {})]

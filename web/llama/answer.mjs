@@ -1,10 +1,11 @@
 // Answers greedily with llama.cpp on one CPU thread. Reads JSON from stdin and prints JSON:
 // {model, voices: {name: {adapter: file or null, most}}, prompts} -> {name: [{prompt: [ids], reply: [ids], text}]}
 // A prompt is the text that a chat template made, special tokens included; `most` limits the tokens of a reply.
-import fs from "node:fs";
+import {text} from "node:stream/consumers";
 import {getLlama} from "node-llama-cpp";
 
-const {model: file, voices, prompts} = JSON.parse(fs.readFileSync(0, "utf8"));
+// Not fs.readFileSync and fs.writeSync: they take no more than a pipe holds.
+const {model: file, voices, prompts} = JSON.parse(await text(process.stdin));
 const llama = await getLlama({build: "never", gpu: false, progressLogs: false, logLevel: "error", maxThreads: 1});
 const model = await llama.loadModel({modelPath: file});
 const answers = {};
@@ -24,5 +25,4 @@ for (const [name, {adapter, most}] of Object.entries(voices)) {
     }
     await context.dispose();
 }
-fs.writeSync(1, JSON.stringify(answers));
-process.exit(0);
+process.stdout.write(JSON.stringify(answers), () => process.exit(0));

@@ -42,7 +42,8 @@ _SAME_EVERYWHERE = {
     **{"pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430},
     **{"fsmount": 432, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "mount_setattr": 442},
     **{"memfd_secret": 447, "process_madvise": 440, "process_mrelease": 448},
-    **{"openat2": 437, "fchmodat2": 452},
+    **{"openat2": 437, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466, "open_tree_attr": 467},
+    **{"file_setattr": 469},
 }
 _X86_64 = {
     **{"shmget": 29, "shmat": 30, "socket": 41, "connect": 42, "bind": 49, "socketpair": 53, "clone": 56},

@@ -125,6 +125,8 @@ def _bubblewrap(mounts: list[tuple[str, str]]) -> list[str]:
 def _python_folders() -> Iterator[str]:
     """Where this Python and its packages are, as far as they are not in `SYSTEM`."""
     names = [sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent), *_packages()]
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    names += [path for path in libraries if Path(path).is_absolute() and any(Path(path).glob("lib*.so*"))]
     for name in dict.fromkeys(names):
         if Path(name).is_dir() and not any(Path(name).is_relative_to(known) for known in SYSTEM[:4]):
             yield name

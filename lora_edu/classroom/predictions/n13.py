@@ -17,17 +17,20 @@ PREDICTIONS = (
         why="Those of the values. The rows of a query stand in another order there.",
     ),
     Question(
-        "Both answer greedily, always with the likeliest token. Do they write the same text for 60 sentences?",
+        "Both answer greedily, always with the likeliest token. Do they write the same text for 200 sentences?",
         ("for most, not for all", "for all of them", "for hardly any"),
         answer="for most, not for all",
         why="They round differently, so where two tokens are nearly as likely they may part.",
     ),
     Question(
-        "With the adapter apart llama.cpp reads 50 of the 60 sentences. Now the sum is stored in 4 bits once more, in "
-        "Q4_0. How many does it read then?",
-        ("50", "38", "8"),
-        answer="8",
-        why="Every linear layer is rounded a second time, to other levels, and nobody trained against that noise.",
+        "The adapter was trained over the Q4_1 weights. What loses most?",
+        (
+            "merged into them, and stored in 8 bits",
+            "merged into them, and stored in 4 bits (Q4_0)",
+            "merged into an NF4 copy of them, and stored in 16 bits",
+        ),
+        answer="merged into an NF4 copy of them, and stored in 16 bits",
+        why="16 bits hold the sum, but under the update lies another base than the one it was trained over.",
     ),
     Question(
         "A batch has eight rows, of eight customers with an adapter each. How often must a layer's W be read for one "

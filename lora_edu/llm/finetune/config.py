@@ -101,7 +101,7 @@ class FinetuneConfig:
         False, "keep each layer's input alone and compute the rest again: less memory, more time"
     )
     cuda_graphs: Literal["auto", "on", "off"] = _setting(
-        "off",
+        "auto",
         "replay whole forward and backward passes on a CUDA GPU; auto: where it is possible, on: or refuse",
     )
     seed: int = _setting(0, "of the adapter, the order of the sentences and dropout")

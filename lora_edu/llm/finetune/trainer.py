@@ -144,6 +144,14 @@ class CourseTrainer(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the validation loss; the random numbers of the training go on as if it had not been asked."""
         with torch.random.fork_rng([torch.cuda.current_device()] if self._recipe.device == "cuda" else []):
+            try:
+                return super().evaluate(*args, **kwargs)
+            except torch.OutOfMemoryError:
+                if self.graphs is None:
+                    raise
+            self.forget_graphs()
+            self.without_graphs = "validation needed their memory"
+            say(f"{WITHOUT_GRAPHS} from step {self.state.global_step} on: {self.without_graphs}.")
             return super().evaluate(*args, **kwargs)
 
     def take_over(self, checkpoint: Path) -> bool:
