@@ -6,6 +6,7 @@ lock; from then on no network is needed.
 """
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -75,3 +76,9 @@ def node() -> Path:
         raise NodeMissing(f"there is no node here ({error})") from error
     folder = Path(executable.ROOT_DIR)
     return folder / "node.exe" if os.name == "nt" else folder / "bin" / "node"
+
+
+def version(web: Path, package: str) -> str:
+    """The version of `package` that `web`/package-lock.json pins."""
+    lock = json.loads((web / "package-lock.json").read_text(encoding="utf-8"))
+    return lock["packages"][f"node_modules/{package}"]["version"]
