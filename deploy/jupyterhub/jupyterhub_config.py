@@ -91,6 +91,7 @@ def docker(c: Config) -> None:
     """A container a student, with a volume for the home; the image brings packages, base model and variables."""
     c.JupyterHub.spawner_class = "docker"
     c.JupyterHub.hub_ip = "0.0.0.0"
+    c.DockerSpawner.cmd = ["jupyterhub-singleuser"]
     c.DockerSpawner.image = setting("LORA_EDU_IMAGE", "lora_edu-class")
     c.DockerSpawner.volumes = {"lora-edu-{username}": "/home/jovyan"}
     c.DockerSpawner.remove = True
