@@ -272,6 +272,7 @@ async def come_back(hub: Hub, students: list[dict[str, Any]], notebook: str) -> 
 
 
 def main() -> None:
+    revision = provenance.revision()  # before the class, which takes minutes
     parser = argparse.ArgumentParser(description="Simulate a class on deploy/jupyterhub.")
     parser.add_argument("--students", type=int, default=12)
     parser.add_argument("--at-once", type=int, default=4, help="students who work at the same time")
@@ -283,7 +284,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = asyncio.run(teach(Path(folder), names, notebooks, options.at_once))
     head = {
-        "revision": provenance.revision(),
+        "revision": revision,
         "versions": provenance.versions(PACKAGES),
         "proxy": npm.version(ROOT / "web" / "hub", PROXY),
         "device": provenance.device() | {"cores": os.cpu_count()},

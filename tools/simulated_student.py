@@ -69,7 +69,7 @@ class Student:
 
     async def wait_for(self, link: str) -> None:
         """Open the link until it leads to the page of nbgitpuller on the student's own server."""
-        end = time.monotonic() + PATIENCE
+        end, last = time.monotonic() + PATIENCE, "no answer"
         while time.monotonic() < end:
             try:
                 async with self.http.get(link) as page:
@@ -122,7 +122,8 @@ class Student:
             saved ``document``.
         """
         clock = Clock()
-        document = nbformat.from_dict(json.loads(await self.ask("GET", f"/api/contents/{path}"))["content"])
+        content = json.loads(await self.ask("GET", f"/api/contents/{path}"))["content"]
+        document = nbformat.reads(json.dumps(content), as_version=4)
         asked = {"path": path, "name": path, "type": "notebook", "kernel": {"name": "python3"}}
         session = json.loads(await self.ask("POST", "/api/sessions", json=asked))
         clock.lap("open_s")
