@@ -289,7 +289,6 @@ def main() -> None:
         "proxy": npm.version(ROOT / "web" / "hub", PROXY),
         "device": provenance.device() | {"cores": os.cpu_count()},
         "at_once": options.at_once,
-        "command": " ".join(["python -m tools.record_class_server", *sys.argv[1:]]),
     }
     write_json(options.output, head | result)
 
