@@ -105,6 +105,7 @@ def loopback(c: Config) -> None:
     c.SimpleLocalProcessSpawner.home_dir_template = str(Path.cwd() / "homes" / "{username}")
     c.Spawner.mem_limit = c.Spawner.cpu_limit = None
     c.Spawner.args.append("--allow-root")
+    c.JupyterHub.cleanup_servers = c.JupyterHub.cleanup_proxy = True  # after Ctrl-C nothing is left
 
 
 SPAWNERS = {"systemd": systemd, "docker": docker, "loopback": loopback}
