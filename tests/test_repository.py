@@ -345,7 +345,7 @@ def test_every_requirement_is_pinned():
     assert names - {"lora-edu"} <= set(pins())
 
 
-@pytest.mark.parametrize("folder", ["web", "web/chat", "web/llama"])
+@pytest.mark.parametrize("folder", ["web", "web/chat", "web/hub", "web/llama"])
 def test_javascript_is_pinned_exactly_and_from_no_named_host(folder):
     lock = json.loads(read(f"{folder}/package-lock.json"))["packages"]
     asked = json.loads(read(f"{folder}/package.json"))["dependencies"]

