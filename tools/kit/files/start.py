@@ -89,7 +89,7 @@ def prepare(folder, mark):
     copy_course(folder)
     print("[2/3] Packages, some minutes", flush=True)
     make_environment(folder)
-    pip = [python_of(folder), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [python_of(folder), "-m", "pip", "install", "--disable-pip-version-check"]
     run(pip + ["-c", "constraints.txt", "-e", ".[course]"], folder, "The packages could not be installed.")
     print("[3/3] The base model", flush=True)
     run([python_of(folder), "-m", "lora_edu.llm.base_model"], folder, "The base model could not be made.")
