@@ -90,7 +90,8 @@ def prepare(folder, mark):
     print("[2/3] Packages, some minutes", flush=True)
     make_environment(folder)
     pip = [python_of(folder), "-m", "pip", "install", "--disable-pip-version-check"]
-    run(pip + ["-c", "constraints.txt", "-e", ".[course]"], folder, "The packages could not be installed.")
+    # Without constraints.txt: it may name another version for this patch release of Python. The kit has one of each.
+    run(pip + ["-e", ".[course]"], folder, "The packages could not be installed.")
     print("[3/3] The base model", flush=True)
     run([python_of(folder), "-m", "lora_edu.llm.base_model"], folder, "The base model could not be made.")
     partial = folder / (MARK + ".partial")
