@@ -10,8 +10,10 @@ from pathlib import Path
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """PyTorch's own index: it alone has the build for Linux without CUDA."""
 
+# pip takes each name literally, but manylinux2014, by which it means the two older names as well.
+LINUX = [*(f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)), "manylinux2014_x86_64"]
 PLATFORMS = {
-    "linux": ("x86_64-manylinux_2_28", [f"manylinux_2_{minor}_x86_64" for minor in range(28, 16, -1)]),
+    "linux": ("x86_64-manylinux_2_28", LINUX),
     "macos": ("aarch64-apple-darwin", ["macosx_14_0_arm64"]),
     "windows": ("x86_64-pc-windows-msvc", ["win_amd64"]),
 }
