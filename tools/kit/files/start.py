@@ -17,8 +17,6 @@ from pathlib import Path
 KIT = Path(__file__).resolve().parent
 MARK = ".lora_edu_kit"
 """In the folder that is set up: of which kit it is; empty while it is being set up."""
-MODEL = "from lora_edu.llm.base_model import fetch_base_model, fetch_gguf; fetch_base_model(); fetch_gguf()"
-"""Both forms of the base model now: the kit may be gone when notebook 13 asks for the second."""
 MACHINES = {("linux", "x86_64"): "linux", ("darwin", "arm64"): "macos", ("win32", "AMD64"): "windows"}
 
 
@@ -95,7 +93,7 @@ def prepare(folder, mark):
     # Without constraints.txt: it may name another version for this patch release of Python. The kit has one of each.
     run(pip + ["-e", ".[course]"], folder, "The packages could not be installed.")
     print("[3/3] The base model", flush=True)
-    run([python_of(folder), "-c", MODEL], folder, "The base model could not be made.")
+    run([python_of(folder), "-m", "lora_edu.llm.base_model"], folder, "The base model could not be made.")
     partial = folder / (MARK + ".partial")
     partial.write_text(mark)
     partial.replace(folder / MARK)
