@@ -274,7 +274,7 @@ def test_a_set_up_that_fails_says_why_and_starts_over(copy, tmp_path):
     away = wheel.rename(tmp_path / wheel.name)
     result = run("sh", copy / "start.sh", "--prepare", "--folder", folder)
     assert result.returncode == 1 and "The packages could not be installed" in result.stderr
-    assert "0.1.0 depends on psutil" in result.stdout + result.stderr
+    assert "the requirement psutil" in result.stderr
     away.rename(wheel)
     result = run("sh", copy / "start.sh", "--prepare", "--folder", folder)
     assert result.returncode == 0, result.stderr
