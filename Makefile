@@ -9,6 +9,8 @@ TEST_ENV := OMP_NUM_THREADS=1 TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKE
 LAB_ARGS ?=
 # To keep a record: make bench BENCH_ARGS="--folder data/bench"
 BENCH_ARGS ?=
+# For other machines than this one, or as one archive: make kit KIT_ARGS="--platform all --archive"
+KIT_ARGS ?=
 
 # What the course uses and Colab preinstalls. torchao is there because peft looks at it; the tests ask for hypothesis.
 COLAB_PACKAGES := numpy matplotlib ipython ipykernel ipywidgets nbconvert transformers peft accelerate \
@@ -21,7 +23,7 @@ NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 SOLUTIONS := $(filter-out $(addprefix notebooks/solutions/,06_% 10_% 11_%),$(wildcard notebooks/solutions/*.ipynb))
 
 .DEFAULT_GOAL := help
-.PHONY: help course book slides site publish-check lab chat test check test-colab test-gpu notebooks-gpu binder-limit \
+.PHONY: help course book slides site publish-check lab kit chat test check test-colab test-gpu notebooks-gpu binder-limit \
 	bench notebooks constraints constraints-colab repo clean set-up-course set-up-book set-up-test
 
 help: ## list these commands
@@ -48,6 +50,9 @@ lab: set-up-course ## open JupyterLab on your own copies of the notebooks, in wo
 	$(PY) tools/working_copies.py
 	JUPYTER_CONFIG_PATH="$(CURDIR)/configs/jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
 		$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/work $(LAB_ARGS)
+
+kit: book ## the course for machines without a network, in build/kit/: KIT_ARGS="--platform all --archive"
+	$(PY) -m tools.kit $(KIT_ARGS)
 
 chat: set-up-book ## chat with the base model and its adapters in your browser, nothing leaves the machine
 	$(PY) -m tools.chat_page

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "notebooks" / "src"
 TEACHING = ROOT / "docs" / "teaching"
 PLAN, PAGE = TEACHING / "plan.toml", TEACHING / "run_sheets.md"
-PAGES = ("teaching", "run_sheets", "notes", "test", "grading", "server", "adopting")
+PAGES = ("teaching", "run_sheets", "notes", "test", "grading", "server", "kit", "adopting")
 """Of docs/teaching/, in the order of the book; the first leads to the others."""
 REFERENCE = re.compile(r"(\d\db?) § (.+)")
 HEADING = re.compile(r"(#{2,3}) (.*)")
