@@ -283,7 +283,9 @@ def _conditions(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments]),
         "revision": provenance.revision(),
-        "versions": provenance.versions((*provenance.PACKAGES, "torchao", "scipy", "numba")),
+        "versions": provenance.versions(
+            (*provenance.PACKAGES, "torchao", "scipy", "numba", "liger_kernel", "triton")
+        ),
         "device": provenance.device() | {"model": _cpu_model()},
         "rounds": settings.rounds,
         "quick": settings.quick,

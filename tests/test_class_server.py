@@ -11,7 +11,7 @@ import yaml
 from traitlets.config import PyFileConfigLoader
 
 from deploy.jupyterhub import link
-from tools import record_class_server
+from tools import npm, record_class_server
 
 FOLDER = record_class_server.CONFIGURATION.parent
 PASSWORDS = {"LORA_EDU_CLASS_PASSWORD": "low-rank-2026", "LORA_EDU_TEACHER_PASSWORD": "t" * 32}
@@ -35,12 +35,15 @@ def configured(monkeypatch):
 def test_a_class_loses_nothing_when_hub_and_proxy_are_killed(tmp_path):
     names = ["student-a", "student-b"]
     notebooks = [*link.notebook_names("01"), *link.notebook_names("04")]
-    result = asyncio.run(record_class_server.teach(tmp_path, names, notebooks, at_once=2, cells=5))
+    try:
+        result = asyncio.run(record_class_server.teach(tmp_path, names, notebooks, at_once=2, cells=5))
+    except npm.NodeMissing as error:
+        pytest.skip(str(error))  # with CI=true, tests/ci_guard.py makes this a failure
     ran = [notebook for student in result["students"] for notebook in student["notebooks"].values()]
     assert result["kept"] == len(ran) == 4
     assert [notebook["errors"] for notebook in ran] == [[]] * 4
     assert len(result["kills"]) == 2
-    assert sum(notebook["broken"] for notebook in ran) > 0  # some kernel was in use
+    assert result["kills"][0]["saved"] < len(ran)  # somebody was at work
     left = [process.info for process in psutil.process_iter(["cwd", "cmdline"])]
     assert [info["cmdline"] for info in left if str(tmp_path) in (info["cwd"] or "")] == []
 
@@ -57,6 +60,12 @@ def test_a_link_names_the_copy_and_the_notebook_in_it():
 def test_no_link_to_a_notebook_that_is_not_there():
     with pytest.raises(ValueError, match="no notebook 44: it may be 00, 01"):
         link.notebook_names("44")
+
+
+@pytest.mark.parametrize("name", PASSWORDS)
+def test_a_password_that_jupyterhub_cannot_compare_is_refused(configured, name):
+    with pytest.raises(SystemExit, match=f"{name} must be ASCII"):
+        configured(**{**PASSWORDS, "LORA_EDU_CACHE": "/srv/cache", name: "schönes-niedriges-Passwort-" * 2})
 
 
 @pytest.mark.parametrize("missing", [*PASSWORDS, "LORA_EDU_CACHE"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import secrets
 import shutil
@@ -100,29 +101,30 @@ class Hub:
     async def kill_proxy(self) -> float:
         """Kill the proxy. Returns the seconds until the hub has it back."""
         start = time.monotonic()
-        for process in self.processes():
-            if PROXY in " ".join(process.cmdline()):
+        for process, command in self.processes():
+            if PROXY in command:
                 process.kill()
                 psutil.wait_procs([process], timeout=PATIENCE)
         await self.answers()
         return time.monotonic() - start
 
-    def processes(self, below: str = "") -> list[psutil.Process]:
-        """What runs in the folder: hub and proxy, or what works `below` it."""
+    def processes(self, below: str = "") -> list[tuple[psutil.Process, str]]:
+        """What runs in the folder, with its command: hub and proxy, or what works `below` it."""
         found = []
         for process in psutil.process_iter():
             try:
                 if Path(process.cwd()).is_relative_to((self.folder / below).resolve()):
-                    found.append(process)
+                    found.append((process, " ".join(process.cmdline())))
             except psutil.Error:  # it has ended, or is not ours
                 continue
         return found
 
     def stop(self) -> None:
         """End everything that the hub has started."""
-        running = self.processes()
+        running = [process for process, _ in self.processes()]
         for process in running:
-            process.send_signal(signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGKILL)
         psutil.wait_procs(running, timeout=PATIENCE)
         self.process.wait()
 
@@ -164,8 +166,8 @@ def make_repository(folder: Path) -> Path:
 def memory(hub: Hub, name: str) -> dict[str, float]:
     """MiB of a student's server and kernels: proportional set size now, and the kernels' highest resident size."""
     sizes = {"server_MiB": 0.0, "kernel_MiB": 0.0, "kernel_peak_MiB": 0.0}
-    for process in hub.processes(f"homes/{name}"):
-        kernel = "ipykernel_launcher" in " ".join(process.cmdline())
+    for process, command in hub.processes(f"homes/{name}"):
+        kernel = "ipykernel_launcher" in command
         sizes["kernel_MiB" if kernel else "server_MiB"] += process.memory_full_info().pss / 2**20
         if kernel:
             status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii", errors="replace")

@@ -5,7 +5,8 @@
 ``capstone`` is the fine-tune of notebook 10, 120 steps of the real base, by both backends. ``capped`` is the 1.7B's
 shape with random weights in float16, on a GPU that is held to what a T4 has: 14.5 GiB and compute capability 7.5.
 Each runs in a process of its own. A case keeps ``seconds`` (``train``, and ``step``, the median), the first and last
-losses, ``peak_gpu_memory_bytes`` of the training, and ``cuda_graphs``: the padded lengths, or why there are none.
+losses, ``peak_gpu_memory_bytes`` of the training, ``cuda_graphs``: the padded lengths, or why there are none, and
+``pretended``: what else the machine was told of itself.
 """
 
 import argparse
@@ -50,6 +51,7 @@ def record(case: str, way: str, model: str, folder: Path) -> dict[str, Any]:
         return {"failed": done.stderr[-500:]}
     run = json.loads((folder / f"{case}, {way}" / "run.json").read_text(encoding="utf-8"))
     return {
+        "pretended": T4 if case.startswith("capped") else {},
         "dtype": run["config"]["dtype"],
         "batch_size": run["config"]["batch_size"],
         "micro_batch_size": run["config"]["micro_batch_size"],

@@ -2,8 +2,8 @@
 
 Five environment variables set it:
 
-LORA_EDU_CLASS_PASSWORD    what every student types, 8 characters or more
-LORA_EDU_TEACHER_PASSWORD  what the user `teacher` types, 32 characters or more
+LORA_EDU_CLASS_PASSWORD    what every student types, 8 characters of ASCII or more
+LORA_EDU_TEACHER_PASSWORD  what the user `teacher` types, 32 characters of ASCII or more
 LORA_EDU_SPAWNER           what runs a student's server: `systemd` (as it comes), `docker`, or `loopback`
 LORA_EDU_CACHE             the folder of the base model, one for all; students need no right to write there
 LORA_EDU_IMAGE             for `docker`: the image that they get, made as zero-to-jupyterhub.yaml says
@@ -28,6 +28,8 @@ def setting(name: str, default: str | None = None) -> str:
     value = os.environ.get(name) or default
     if value is None:
         raise SystemExit(f"the environment variable {name} is not set: see docs/teaching/server.md")
+    if name.endswith("PASSWORD") and not value.isascii():
+        raise SystemExit(f"{name} must be ASCII: JupyterHub refuses every login with another")
     return value
 
 
@@ -49,7 +51,7 @@ def serve(c: Config) -> None:
     c.JupyterHub.cleanup_servers = False
     c.JupyterHub.cleanup_proxy = False
     c.JupyterHub.concurrent_spawn_limit = 4
-    c.JupyterHub.active_server_limit = STUDENTS
+    c.JupyterHub.active_server_limit = STUDENTS + 1  # and the teacher
 
 
 def give_each_student(c: Config) -> None:
@@ -57,8 +59,9 @@ def give_each_student(c: Config) -> None:
     c.Spawner.default_url = "/lab"
     c.Spawner.start_timeout = c.Spawner.http_timeout = 120  # seconds
     c.Spawner.args = [
-        "--KernelSpecManager.ensure_native_kernel=False",  # `python3`, which the notebooks ask for, is ours
-        "--MappingKernelManager.cull_idle_timeout=3600",  # a kernel that did nothing for an hour frees its memory
+        "--MappingKernelManager.cull_idle_timeout=3600",  # a kernel that did nothing for an hour frees its memory,
+        "--MappingKernelManager.cull_connected=True",  # though a tab shows it
+        "--ServerApp.shutdown_no_activity_timeout=3600",  # then the server ends: the limit counts servers
     ]
     c.Spawner.environment = {
         "OMP_NUM_THREADS": "1",  # with more, students' kernels spin for each other
@@ -84,13 +87,17 @@ def systemd(c: Config) -> None:
     c.SystemdSpawner.isolate_tmp = True
     c.SystemdSpawner.isolate_devices = True
     c.SystemdSpawner.disable_user_sudo = True
+    # Without it systemd leaves a link in /run, on which a student's next start fails (systemdspawner, issue 76).
+    c.SystemdSpawner.unit_extra_properties = {"RuntimeDirectoryPreserve": "no"}
     c.SystemdSpawner.readonly_paths = [str(HERE.parents[1]), setting("LORA_EDU_CACHE")]
 
 
 def docker(c: Config) -> None:
     """A container a student, with a volume for the home; the image brings packages, base model and variables."""
     c.JupyterHub.spawner_class = "docker"
-    c.JupyterHub.hub_ip = "0.0.0.0"
+    c.JupyterHub.hub_ip = (
+        "172.17.0.1"  # Docker's bridge: containers reach the hub there, the network does not
+    )
     c.DockerSpawner.cmd = ["jupyterhub-singleuser"]
     c.DockerSpawner.image = setting("LORA_EDU_IMAGE", "lora_edu-class")
     c.DockerSpawner.volumes = {"lora-edu-{username}": "/home/jovyan"}

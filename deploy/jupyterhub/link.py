@@ -13,8 +13,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = "lora_edu"
-"""Where the copy lies, in the student's home."""
+FOLDER = "lora-edu"
+"""Where the copy lies, in the student's home. No module's name: it would hide the package there."""
 
 
 def course_repository() -> str:

@@ -5,7 +5,7 @@ Nothing in the course imports this folder. On a GPU it needs Triton, which comes
 function compiles it, which takes seconds; the result is kept on disk.
 
 ``use_kernels`` gives a model from ``lora_edu.llm.surgery.add_qlora`` matrix products that dequantize by it, and
-``fuse`` whole forwards without copies between dtypes, on a GPU.
+``fuse`` whole forwards with few copies between dtypes, on a GPU.
 """
 
 from jaxtyping import Float, UInt8

@@ -1,8 +1,9 @@
-"""A QLoRA model whose steps make no copies between dtypes: adapters, norms, rotation and SwiGLU fused.
+"""A QLoRA model whose steps make few copies between dtypes: adapters, norms, rotation and SwiGLU fused.
 
 ``fuse(model)`` takes a model from ``lora_edu.llm.surgery.add_qlora`` on a GPU and gives it other forwards, in place.
 Weights and adapters stay where they are, and the residual stream stays float32. A layer's sum of base and update is
-rounded to 16 bits, once; ``LoRALinear`` leaves it in float32.
+rounded to 16 bits, once; a bias (Qwen2's) is added after that. ``LoRALinear`` leaves the sum in the dtype of its input,
+which is float32 behind a norm. Needs PyTorch 2.8 or newer.
 
 Rotation and SwiGLU are liger-kernel's, where that is installed (``pip install -e ".[fused]"``). Its norm is not used:
 it returns the dtype that it gets, which would make the residual stream 16 bits.
@@ -90,7 +91,8 @@ class FusedLoRALinear(LoRALinear):
 def fuse(model: nn.Module) -> nn.Module:
     """Give a QLoRA model of the Llama family fused forwards, in place.
 
-    Adapters with dropout keep their forward: what is dropped must be drawn for each layer.
+    Adapters with dropout keep their forward: what is dropped must be drawn for each layer. Neither copy nor move a
+    fused model: its 16-bit adapters belong to the layers that were fused.
 
     Returns
     -------
@@ -100,17 +102,20 @@ def fuse(model: nn.Module) -> nn.Module:
     Raises
     ------
     ValueError
-        The model is of another family, fused already, not on a GPU, holds no 4-bit layers, or computes in float32.
+        The model is of another family, fused already, not on a GPU, holds no 4-bit layers with adapters that are
+        without dropout, or computes in float32.
     """
     config: Any = model.config
     _validate.require(config.model_type in FAMILIES, "model", f"one of {FAMILIES}", config.model_type)
     fused = any(isinstance(module, FusedLoRALinear) for module in model.modules())
     _validate.require(not fused, "model", "one that is not fused yet", "a fused one")
-    use_kernels(model)
     layers = [m for m in model.modules() if isinstance(m, LoRALinear) and _can_fuse(m)]
-    dtype = next((cast(NF4Linear, m.base_layer).compute_dtype for m in layers), None)
+    allowed = "one with adapters, without dropout, over 4-bit layers on a GPU"
+    _validate.require(bool(layers), "model", allowed, "one without")
+    dtype = cast(NF4Linear, layers[0].base_layer).compute_dtype
     narrow = dtype in (torch.bfloat16, torch.float16)
     _validate.require(narrow, "compute_dtype of the model", "bfloat16 or float16", dtype)
+    use_kernels(model)
     _fuse_adapters(model, layers, cast(torch.dtype, dtype))
     _fuse_norms(model, cast(torch.dtype, dtype))
     if importlib.util.find_spec("liger_kernel"):
@@ -153,7 +158,10 @@ def _fuse_norms(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _use_liger(model: nn.Module) -> None:
-    """liger-kernel's rotation, for every model of this family in the process, and SwiGLU, for this one."""
+    """liger-kernel's rotation and SwiGLU for this model; and for others of the process.
+
+    It replaces the rotation of every model of this family, and the SwiGLU of those made later.
+    """
     library: Any = importlib.import_module("liger_kernel.transformers")
     apply = getattr(library, f"apply_liger_kernel_to_{cast(Any, model).config.model_type}")
     parts = dict.fromkeys(("rms_norm", "cross_entropy", "fused_linear_cross_entropy"), False)

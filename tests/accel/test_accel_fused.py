@@ -6,6 +6,7 @@ from statistics import median
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama import modeling_llama
 
 from lora_edu import accel
 from lora_edu.llm.finetune.backends import widen_residual_stream
@@ -56,8 +57,13 @@ def errors(dtype, alpha, seed):
             module.compute_dtype = torch.float32
     truth, gradients = loss_and_gradients(exact, torch.float32, seed)
     found = [loss_and_gradients(plain, dtype, seed)]
-    fused = accel.fuse(plain)
-    found.append(loss_and_gradients(fused, dtype, seed))
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # liger-kernel replaces them for all models: the next seed's are plain
+        for name in ("apply_rotary_pos_emb", "LlamaMLP"):
+            patch.setattr(modeling_llama, name, getattr(modeling_llama, name))
+        fused = accel.fuse(plain)
+        found.append(loss_and_gradients(fused, dtype, seed))
     assert base_weights_hash(fused) == before
     return [
         (abs(loss - truth) / truth, ((g - gradients).norm() / gradients.norm()).item()) for loss, g in found
@@ -71,7 +77,7 @@ def test_as_near_to_float32_as_the_plain_forward(dtype, alpha):
     plain, fused = zip(*(errors(dtype, alpha, seed) for seed in SEEDS), strict=True)
     rounding = torch.finfo(dtype).eps
     for theirs, ours in zip(zip(*plain, strict=True), zip(*fused, strict=True), strict=True):
-        assert median(ours) <= 1.5 * median(theirs) + rounding / 4
+        assert median(ours) <= 1.5 * median(theirs) + rounding / 32
 
 
 @pytest.mark.parametrize("rank", [4, 16])

@@ -1,7 +1,9 @@
 """Notebook 13: the parts of an adapter's files, llama.cpp over the events adapter, and the record of both."""
 
 import json
+from pathlib import Path
 
+import nbformat
 import pytest
 from safetensors import safe_open
 
@@ -13,6 +15,7 @@ from lora_edu.llm.data.extraction import parse_event
 from lora_edu.llm.export import export_gguf_adapter
 from tools import npm
 
+ROOT = Path(__file__).resolve().parents[2]
 EVENTS = DATA / "adapters" / "events"
 FILE = EVENTS / "adapter_model.safetensors"
 RECORD = records.read("events_adapter")
@@ -56,6 +59,15 @@ def test_the_record_agrees_with_its_own_answers(way):
     assert right == found["right"] and found["exact_match"] == sum(right) / len(right)
 
 
+@pytest.mark.parametrize("folder", ["notebooks", "notebooks/solutions"])
+def test_the_stored_page_shows_what_is_recorded(folder):
+    """Its cell is not run anew while its source stays, so another adapter would leave old answers there."""
+    notebook = nbformat.read(ROOT / folder / "13_out_of_the_notebook.ipynb", as_version=4)
+    [cell] = [cell for cell in notebook.cells if "outside.ask_llama_cpp(" in cell.source]
+    shown = cell.outputs[0].data["text/plain"]
+    assert all(answer in shown for answer in RECORD["ways"][LLAMA_CPP]["answers"][:3])
+
+
 def test_llama_cpp_scores_within_two_points_of_pytorch():
     scores = outside.scores(RECORD, {PYTORCH: PYTORCH, LLAMA_CPP: LLAMA_CPP})
     assert abs(scores[PYTORCH] - scores[LLAMA_CPP]) <= 0.02
@@ -84,6 +96,8 @@ def test_llama_cpp_reads_the_prompts_and_says_what_is_recorded(node, gguf_file):
     assert [answer["prompt"] for answer in answers] == list(asked.values())
     right = [parse_event(a["text"]) == line["event"] for a, line in zip(answers, lines, strict=True)]
     assert abs(sum(right) - sum(RECORD["ways"][LLAMA_CPP]["right"][:ASKED])) <= 1
+    recorded = RECORD["ways"][LLAMA_CPP]["answers"][:ASKED]
+    assert sum(answer["text"] == text for answer, text in zip(answers, recorded, strict=True)) >= ASKED - 1
 
 
 def test_answers_may_be_longer_than_a_pipe_holds(node):

@@ -189,6 +189,6 @@ def test_validation_that_needs_the_memory_of_the_graphs_gets_it(
     trainer.graphs = object()
     assert math.isfinite(trainer.evaluate(plan.examples[:2])["eval_loss"])
     assert trainer.graphs is None and tries[1] is None
-    assert "from step 0 on: validation needed their memory" in capsys.readouterr().out
+    assert "after step 0: validation needed their memory" in capsys.readouterr().out
     with pytest.raises(torch.OutOfMemoryError):
         trainer.evaluate(plan.examples[:2])

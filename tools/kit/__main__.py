@@ -6,6 +6,7 @@ It holds wheels, base model, book, slides, source with all notebooks, checksums,
 import argparse
 import io
 import platform as this
+import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def write_kit(
         unpack_source(root, commit, partial / "course")
         for file in FILES.glob("*.*"):
             shutil.copyfile(file, partial / file.name)
-        (partial / "python-version").write_text(f"{python}\n")
+        (partial / "python-version").write_text(f"{python}\n", newline="\n")
         write_json(partial / "kit.json", {"platforms": platforms, "commit": commit}, indent=1)
         write_sums(partial)
         size = size_of(partial)
@@ -146,6 +147,8 @@ def main() -> None:
     parser.add_argument("--archive", action="store_true", help="one zip file instead of a folder")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "kit", help="where it is written")
     arguments = parser.parse_args()
+    if not re.fullmatch(r"3\.\d+", arguments.python):
+        parser.error(f"--python must be such as 3.11, got {arguments.python}")
     platforms = list(PLATFORMS) if arguments.platform == "all" else [arguments.platform]
     name = f"lora_edu-kit-{arguments.platform}-python{arguments.python}"
     try:

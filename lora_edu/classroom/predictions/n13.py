@@ -23,11 +23,11 @@ PREDICTIONS = (
         why="They round differently, so where two tokens are nearly as likely they may part.",
     ),
     Question(
-        "The adapter was trained over the Q4_1 weights. What loses most?",
+        "The adapter was trained over the Q4_1 weights. Which of these loses more sentences?",
         (
             "merged into them, and stored in 8 bits",
-            "merged into them, and stored in 4 bits (Q4_0)",
             "merged into an NF4 copy of them, and stored in 16 bits",
+            "neither: the sum holds the update",
         ),
         answer="merged into an NF4 copy of them, and stored in 16 bits",
         why="16 bits hold the sum, but under the update lies another base than the one it was trained over.",

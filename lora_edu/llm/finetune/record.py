@@ -14,7 +14,8 @@ the last two are None where the base was sharded over GPUs;
 rows) before the first step and at each checkpoint, else empty; ``kept_step``: whose weights were saved, with validation
 data those of the lowest loss after a step, else the last; ``stopped_early``: whether ``patience`` ended the run before
 its last step;
-``cuda_graphs``: ``lengths``, the padded ones whose steps were replayed, tokens, and ``reason``, why there were none;
+``cuda_graphs``: ``lengths``, the padded ones whose steps were replayed, tokens, and ``reason``, why there
+were none, or none to the end;
 ``exact_match_before`` and ``exact_match_before_few_shot`` (the base on the first seen-pattern events, without
 and with worked examples in its prompt), ``exact_match`` (seen patterns) and ``exact_match_unseen``: fractions
 0 to 1, None where nothing was asked (with ``dataset`` only a ``test_file`` is); ``n``: how many events stand

@@ -147,11 +147,11 @@ class CourseTrainer(Trainer):
             try:
                 return super().evaluate(*args, **kwargs)
             except torch.OutOfMemoryError:
-                if self.graphs is None:
+                if self.graphs is None or self._recipe.cuda_graphs == "on":
                     raise
             self.forget_graphs()
             self.without_graphs = "validation needed their memory"
-            say(f"{WITHOUT_GRAPHS} from step {self.state.global_step} on: {self.without_graphs}.")
+            say(f"{WITHOUT_GRAPHS} after step {self.state.global_step}: {self.without_graphs}.")
             return super().evaluate(*args, **kwargs)
 
     def take_over(self, checkpoint: Path) -> bool:

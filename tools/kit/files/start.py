@@ -39,22 +39,29 @@ def check_folder(folder):
         sys.exit(f"{folder} holds other files: name a new folder with --folder")
 
 
-def environment():
-    """The environment for pip and what calls it: the wheels of this kit, and no settings of anybody."""
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+def environment(folder):
+    """The environment of what runs in `folder`: the wheels of this kit, the base model there, nobody's settings."""
+    foreign = ("PIP_", "PYTHONPATH", "PYTHONHOME")
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     # A URL: pip splits this variable at spaces.
     wheels = (KIT / "wheels").as_uri()
-    return dict(settings, PIP_CONFIG_FILE=os.devnull, PIP_NO_INDEX="1", PIP_FIND_LINKS=wheels)
+    pip = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": wheels}
+    return dict(settings, LORA_EDU_CACHE=str(folder / "cache"), **pip)
 
 
 def run(command, folder, stopped):
     """Run a command in `folder`; exit with the message `stopped` when it fails."""
-    if subprocess.call(command, cwd=str(folder), env=environment()):
+    if subprocess.call(command, cwd=str(folder), env=environment(folder)):
         sys.exit(stopped + " The words of the program that failed are above.")
 
 
 def copy_course(folder):
-    """Copy the course file by file: a stick that cannot be written would pass its modes on to whole folders."""
+    """Copy the course file by file: a stick that cannot be written would pass its modes on to whole folders.
+
+    What an older kit left is removed first, where a file that is no more would be found.
+    """
+    for part in ("notebooks", "lora_edu"):
+        shutil.rmtree(str(folder / part), ignore_errors=True)
     for source in (KIT / "course").rglob("*"):
         target = folder / source.relative_to(KIT / "course")
         if source.is_file():
@@ -95,7 +102,7 @@ def prepare(folder, mark):
     print("[3/3] The base model", flush=True)
     run([python_of(folder), "-m", "lora_edu.llm.base_model"], folder, "The base model could not be made.")
     partial = folder / (MARK + ".partial")
-    partial.write_text(mark)
+    partial.write_text(mark, encoding="utf-8")
     partial.replace(folder / MARK)
 
 
@@ -103,11 +110,16 @@ def open_course(folder, options):
     """Open JupyterLab on working copies, as `make lab` does; return its exit status."""
     run([python_of(folder), "tools/working_copies.py"], folder, "The notebooks could not be copied.")
     configured = [str(folder / "configs" / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
-    settings = {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, configured)), "HF_HUB_OFFLINE": "1"}
+    offline = {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, configured)), "HF_HUB_OFFLINE": "1"}
+    settings = dict(environment(folder), **offline)
+    del settings["PIP_NO_INDEX"]  # where there is a network after all, a learner may install what the kit lacks
     lab = ["-m", "jupyterlab", "--ServerApp.root_dir=" + str(folder), "--LabApp.default_url=/lab/tree/work"]
-    return subprocess.call(
-        [python_of(folder)] + lab + options, cwd=str(folder), env=dict(os.environ, **settings)
-    )
+    opened = subprocess.Popen([python_of(folder)] + lab + options, cwd=str(folder), env=settings)
+    while True:
+        try:
+            return opened.wait()
+        except KeyboardInterrupt:  # JupyterLab got it too, and asks what to do
+            continue
 
 
 def main():
@@ -127,9 +139,11 @@ def main():
     kit = (KIT / "SHA256SUMS").read_text(encoding="utf-8")
     mark = "\n".join([platform.python_version(), sys.base_prefix, str(folder), kit])
     try:
-        if not (folder / MARK).is_file() or (folder / MARK).read_text() != mark:
+        if not (folder / MARK).is_file() or (folder / MARK).read_text(encoding="utf-8") != mark:
             prepare(folder, mark)
         sys.exit(0 if arguments.prepare else open_course(folder, options))
+    except OSError as error:
+        sys.exit(f"The course could not be set up: {error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped. Run the same command again to go on.")
 
