@@ -112,7 +112,8 @@ def open_course(folder, options):
     configured = [str(folder / "configs" / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     offline = {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, configured)), "HF_HUB_OFFLINE": "1"}
     settings = dict(environment(folder), **offline)
-    del settings["PIP_NO_INDEX"]  # where there is a network after all, a learner may install what the kit lacks
+    # Where there is a network after all, a learner may install what the kit lacks.
+    del settings["PIP_NO_INDEX"]
     lab = ["-m", "jupyterlab", "--ServerApp.root_dir=" + str(folder), "--LabApp.default_url=/lab/tree/work"]
     opened = subprocess.Popen([python_of(folder)] + lab + options, cwd=str(folder), env=settings)
     while True:
