@@ -8,9 +8,8 @@ from transformers import LlamaConfig, Qwen2Config
 
 from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.budget.count import meta_model
-from tools import record_t4
+from tools import random_model, record_t4
 from tools.build_notebooks import SETUP_TITLE
-from tools.random_model import write_random_model
 
 SIZES = {
     "vocab_size": 49_152,
@@ -47,7 +46,7 @@ os.environ["LORA_EDU_COMPUTE_CAPABILITY"], os.environ["LORA_EDU_GPU_GIB"]
 
 @pytest.mark.parametrize("config", [LlamaConfig(**SIZES, tie_word_embeddings=True), Qwen2Config(**SIZES)])
 def test_random_weights_in_a_shape_load_as_a_model_does(tmp_path, config):
-    folder = write_random_model(config, tmp_path / "model")
+    folder = random_model.write_random_model(config, tmp_path / "model")
     model, tokenizer = load_base_model(str(folder), dtype="float32")
     assert sum(p.numel() for p in model.parameters()) == meta_model(config).num_parameters()
     weights = dict(model.named_parameters())
@@ -58,9 +57,8 @@ def test_random_weights_in_a_shape_load_as_a_model_does(tmp_path, config):
 
 @pytest.mark.slow
 def test_a_notebook_is_executed_to_its_end_and_its_trainings_are_noted(tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        record_t4.__dict__, "resolve_config", lambda shape: LlamaConfig(**SIZES, tie_word_embeddings=True)
-    )
+    small = LlamaConfig(**SIZES, tie_word_embeddings=True)
+    monkeypatch.setattr(random_model, "resolve_config", lambda shape: small)
     source = tmp_path / "notebooks" / "src" / "10_trial.py"
     source.parent.mkdir(parents=True)
     source.write_text(NOTEBOOK)
