@@ -70,7 +70,7 @@ def copy_course(folder):
 
 
 def make_environment(folder):
-    """Make the virtual environment from nothing; return its Python."""
+    """Make the virtual environment from nothing."""
     try:
         import ensurepip  # noqa: F401
         import venv
