@@ -24,7 +24,6 @@ good idea.
 import argparse
 import gc
 import json
-import math
 import re
 import subprocess
 import sys
@@ -33,8 +32,13 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Literal, cast
 
+if "--side" in sys.argv and "unsloth" in sys.argv:
+    import unsloth  # pyright: ignore[reportMissingImports] # noqa: F401  # it patches what is imported later
+
 import torch
 import transformers
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import nn
 
 from benchmarks._harness import Result, Settings, compiler, extra_peak_bytes, main, timer
@@ -238,31 +242,49 @@ def captured(
     step: Callable[[], torch.Tensor], outside: torch.optim.Optimizer | None = None
 ) -> tuple[Callable[[], Any], float]:
     """A step as a graph, after three as it is, and the loss of the third; an optimizer may stay `outside`."""
-    loss = warm = math.nan
-    if outside:
-        for _ in range(3):  # bitsandbytes' optimizer keeps to the main stream
-            outside.zero_grad()
-            loss = step().item()
-            outside.step()
+    losses: list[float] = []
+    if not outside:
+        return captured_runs(step, 3, losses), losses[2]
+    for _ in range(3):  # bitsandbytes' optimizer keeps to the main stream
         outside.zero_grad()
+        losses.append(step().item())
+        outside.step()
+    outside.zero_grad()
+    replay = captured_runs(step, 1, [], outside.zero_grad)
+
+    def run() -> None:
+        replay()
+        outside.step()
+
+    return run, losses[2]
+
+
+def captured_runs(
+    step: Callable[[], torch.Tensor],
+    before: int = 3,
+    values: list[float] | None = None,
+    then: Callable[[], Any] | None = None,
+) -> Callable[[], torch.Tensor]:
+    """A graph of `step`, after some runs of it; what those return goes to `values`, and `then` follows them."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(1 if outside else 3):
-            warm = step().item()
+        for _ in range(before):
+            result = step()
+            if values is not None:
+                values.append(result.item())
     torch.cuda.current_stream().wait_stream(stream)
-    if outside:
-        outside.zero_grad()
+    if then:
+        then()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
-        step()
+        result = step()
 
-    def run() -> None:
+    def replay(_of: Any = step) -> torch.Tensor:  # what the graph reads belongs to the step, so it must stay
         graph.replay()
-        if outside:
-            outside.step()
+        return result
 
-    return run, loss if outside else warm
+    return replay
 
 
 def make_optimizer(trained: list[nn.Parameter], graph: bool, paged: bool) -> torch.optim.Optimizer:
@@ -340,6 +362,10 @@ def unsloth_model(name: str, settings: Settings) -> nn.Module:
 
     with TemporaryDirectory() as folder:
         cast(Any, dense_model(name, settings)).save_pretrained(folder)
+        words = {"<unk>": 0, "<s>": 1, "</s>": 2, "<pad>": 3}  # it asks for a tokenizer, which nothing uses
+        special = dict(zip(("unk_token", "bos_token", "eos_token", "pad_token"), words, strict=True))
+        tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+        transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
         model, _ = FastLanguageModel.from_pretrained(folder, dtype=torch.bfloat16, load_in_4bit=True)
     modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     return FastLanguageModel.get_peft_model(

@@ -99,7 +99,7 @@ def matmul(x: Float[Tensor, "batch in"], packed: UInt8[Tensor, "bytes"], s: Quan
     _check_cuda("x", x)
     if decode.fits(x, s):
         check_blocksize("quant_state.blocksize", s.blocksize)
-        return decode.product(x, packed, s, _levels(packed.device))
+        return decode.product(x, packed, s)
     return x @ weights(packed, s, x.dtype).T
 
 

@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lora_edu.accel.remade import Remade
+
 
 class RMSNormTo(torch.autograd.Function):
     """``weight * x / rms(x)`` rounded to ``dtype``; the weight is frozen."""
@@ -30,12 +32,7 @@ class RMSNormTo(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Float[Tensor, "*batch width"]:
         rows = x.reshape(-1, x.shape[-1]).contiguous()
-        y = torch.empty_like(rows, dtype=dtype)
-        inverse = torch.empty(len(rows), dtype=torch.float32, device=x.device)
-        block = triton.next_power_of_2(rows.shape[1])
-        kernel: Any = _forward
-        with torch.cuda.device_of(x):
-            kernel[(len(rows),)](rows, weight, y, inverse, rows.shape[1], eps, block, num_warps=_warps(block))
+        y, inverse = normed(rows, weight, eps, dtype)
         ctx.save_for_backward(rows, weight, inverse)
         return y.view(x.shape)
 
@@ -62,8 +59,24 @@ class FusedRMSNorm(nn.Module):
     dtype: torch.dtype
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """The norm of ``x``, rounded to ``dtype``."""
-        return RMSNormTo.apply(x, self.weight, self.variance_epsilon, self.dtype)  # type: ignore[return-value]
+        """The norm of ``x``, rounded to ``dtype``; backward makes it again where a fused layer reads it."""
+        settings = self.weight, self.variance_epsilon, self.dtype
+        y: Any = RMSNormTo.apply(x, *settings)
+        rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
+        return Remade.of(y, lambda: normed(rows, *settings)[0])
+
+
+def normed(
+    rows: Float[Tensor, "rows width"], weight: Float[Tensor, "width"], eps: float, dtype: torch.dtype
+) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows"]]:
+    """The norm of each row, and 1 / rms of it."""
+    y = torch.empty_like(rows, dtype=dtype)
+    inverse = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
+    block = triton.next_power_of_2(rows.shape[1])
+    kernel: Any = _forward
+    with torch.cuda.device_of(rows):
+        kernel[(len(rows),)](rows, weight, y, inverse, rows.shape[1], eps, block, num_warps=_warps(block))
+    return y, inverse
 
 
 def _warps(block: int) -> int:

@@ -10,7 +10,7 @@ from transformers.models.llama import modeling_llama
 
 from lora_edu import accel
 from lora_edu.llm.finetune.backends import widen_residual_stream
-from lora_edu.llm.surgery import add_qlora, base_weights_hash, lora_parameters
+from lora_edu.llm.surgery import add_qlora, base_weights_hash, lora_parameters, quantize_linear_layers
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.qlora import NF4Linear
 
@@ -23,7 +23,7 @@ pytestmark = [
 SEEDS = range(7)
 
 
-def make(dtype, alpha=4, seed=0):
+def make(dtype, alpha=4, seed=0, adapters=True):
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=97, hidden_size=128, intermediate_size=320, num_hidden_layers=3, num_attention_heads=4,
@@ -31,6 +31,8 @@ def make(dtype, alpha=4, seed=0):
     )  # fmt: skip
     model = LlamaForCausalLM(config).cuda().to(dtype).requires_grad_(False)
     widen_residual_stream(model)
+    if not adapters:
+        return quantize_linear_layers(model).eval()
     model = add_qlora(model, "all-linear", r=4, lora_alpha=alpha, compute_dtype=dtype)
     with torch.no_grad():
         for p in lora_parameters(model):
@@ -60,8 +62,7 @@ def errors(dtype, alpha, seed):
     with (
         pytest.MonkeyPatch.context() as patch
     ):  # liger-kernel replaces them for all models: the next seed's are plain
-        for name in ("apply_rotary_pos_emb", "LlamaMLP"):
-            patch.setattr(modeling_llama, name, getattr(modeling_llama, name))
+        patch.setattr(modeling_llama, "apply_rotary_pos_emb", modeling_llama.apply_rotary_pos_emb)
         fused = accel.fuse(plain)
         found.append(loss_and_gradients(fused, dtype, seed))
     assert base_weights_hash(fused) == before
@@ -92,7 +93,7 @@ def test_an_update_below_half_a_step_of_16_bits_is_not_lost(rank):
     x = torch.randn(1024, 320, device="cuda", dtype=torch.bfloat16)
     without = layer(x).float()
     with torch.no_grad():
-        layer.lora_B.normal_(std=1e-4)
+        layer.lora_B.normal_(std=1e-4 / (rank / 4) ** 0.5)  # an update of one size, whatever the rank
     A, B = layer.narrow
     B.copy_(layer.lora_B)
     update = (x @ A.T).float() @ B.float().T
@@ -109,6 +110,46 @@ def test_the_residual_stream_is_float32():
         layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     loss_and_gradients(fused, torch.bfloat16)
     assert seen == [torch.float32] * 3
+
+
+@pytest.mark.parametrize("rank", [1, 3, 16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_layer_gives_one_token_what_it_gives_a_row_of_a_batch(dtype, rank):
+    """One token goes from 4 bits to the product in one kernel, update included; two make the weight whole."""
+    base = NF4Linear.from_linear(torch.nn.Linear(320, 512), compute_dtype=dtype)
+    model = make(dtype)
+    model.model.layers[0].mlp.extra = layer = LoRALinear(base, rank, 2 * rank).cuda()
+    torch.nn.init.normal_(layer.lora_B, std=0.2)
+    accel.fuse(model)
+    x = torch.randn(2, 320, device="cuda", dtype=dtype)
+    with torch.no_grad():
+        one, two = layer(x[:1]).float(), layer(x)[:1].float()
+    assert (one - two).norm() <= 4 * torch.finfo(dtype).eps * two.norm()
+
+
+def test_a_model_without_adapters_answers_as_before():
+    models = [make(torch.bfloat16, adapters=False), accel.fuse(make(torch.bfloat16, adapters=False))]
+    with torch.no_grad():
+        plain, fused = (
+            model(input_ids=torch.tensor([[5]], device="cuda"), use_cache=False).logits.float()
+            for model in models
+        )
+    assert (plain - fused).norm() <= 0.02 * plain.norm()
+
+
+def test_what_backward_makes_again_is_what_it_would_have_kept(monkeypatch):
+    models = [accel.fuse(make(torch.bfloat16)) for _ in range(2)]
+    kept = []
+    for model, again in zip(models, (True, False), strict=True):
+        if not again:
+            monkeypatch.setattr("lora_edu.accel.fused.remade", lambda tensor: None)
+        kept.append([])
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept[-1].append(t) or t, lambda t: t):
+            loss, gradients = loss_and_gradients(model, torch.bfloat16)
+        kept[-1] = loss, gradients, sum({t.data_ptr(): t.nbytes for t in kept[-1]}.values())
+    (loss, gradients, fewer), (other_loss, others, more) = kept
+    assert loss == other_loss and torch.equal(gradients, others)
+    assert fewer < 0.85 * more
 
 
 def test_a_float32_model_is_refused():

@@ -20,9 +20,6 @@ from torch import Tensor, nn
 from lora_edu.llm.finetune.graph_shapes import GraphShape
 from lora_edu.llm.finetune.scored_loss import IGNORED
 
-WARM_UP = 2
-"""Runs before a capture: what a first call sets up (handles, compiled kernels) cannot be recorded."""
-
 Step = Callable[[dict[str, Any], Tensor], Tensor]
 """Forward and backward of a batch, divided by a count of tokens; returns the loss."""
 
@@ -87,9 +84,10 @@ class StepGraphs:
     def _record(self, step: Step, slots: "_Slots") -> "_Recorded":
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            for _ in range(WARM_UP):
-                self._begin_sum()
-                step(slots.batch(), slots.count)
+            self._begin_sum()
+            step(
+                slots.batch(), slots.count
+            )  # what a first run sets up (handles, compiled kernels) cannot be recorded
         torch.cuda.current_stream().wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         self._begin_sum()
