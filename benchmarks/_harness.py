@@ -284,7 +284,7 @@ def _conditions(settings: Settings, arguments: Sequence[str]) -> dict[str, Any]:
         "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *arguments]),
         "revision": provenance.revision(),
         "versions": provenance.versions(
-            (*provenance.PACKAGES, "torchao", "scipy", "numba", "liger_kernel", "triton")
+            (*provenance.PACKAGES, "torchao", "scipy", "numba", "liger_kernel", "triton", "unsloth")
         ),
         "device": provenance.device() | {"model": _cpu_model()},
         "rounds": settings.rounds,
