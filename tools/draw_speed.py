@@ -148,7 +148,7 @@ DRAWN: dict[str, Callable[[], figures.Picture]] = {
         {"plain": "plain PyTorch", "triton": "with the kernels"},
         groups=[case.replace(" x ", "×") for case in step_ratios()],
         ylabel="our time over peft's",
-        title="With the kernels the median ratio to peft's time is 0.75 to 1.00",
+        title=f"With the kernels the median ratio to peft's time is {' to '.join(_ends(step_ratios(), 'triton'))}",
     ),
     "waiting": draw_waiting,
     "layer": lambda: draw_ratios(
@@ -205,10 +205,11 @@ def finetunes_table() -> str:
 def tokens_table() -> str:
     """Our time over bfloat16's for one token, as Markdown."""
     sides = {"plain": "plain PyTorch", "bitsandbytes": "bitsandbytes", "triton": "our kernel"}
-    rows = [f"| one token | {' | '.join(sides.values())} |", "|---" * 4 + "|"]
+    sides |= {"triton, fused": "our kernel, fused", "bf16, fused": "bfloat16, fused"}
+    rows = [f"| one token | {' | '.join(sides.values())} |", "|---" * (1 + len(sides)) + "|"]
     for case, ratios in _by_case(records.read("bench_gpu_decode_step")["results"]).items():
-        name = case.replace(", one token, eager", ", launched one by one").replace(
-            ", one token, graph", ", from a graph"
+        name = case.replace(", next token, eager", ", launched one by one").replace(
+            ", next token, graph", ", from a graph"
         )
         rows.append(f"| {name} | {' | '.join(f'{median(ratios[side]):.2f}' for side in sides)} |")
     return "\n".join(rows)
@@ -221,6 +222,12 @@ TABLES = {"ms": nf4_table, "step": steps_table, "fine-tune": finetunes_table, "o
 def medians(cases: dict[str, dict[str, list[float]]], kind: str) -> list[str]:
     """The median ratio of each case, written."""
     return [f"{median(ratios[kind]):.2f}" for ratios in cases.values()]
+
+
+def _ends(cases: dict[str, dict[str, list[float]]], kind: str) -> tuple[str, str]:
+    """The smallest and the largest of the median ratios, written."""
+    ratios = medians(cases, kind)
+    return min(ratios), max(ratios)
 
 
 def page_of(page: str, sentences: dict[str, str]) -> str:

@@ -66,7 +66,7 @@ def product(
         kernel[(triton.cdiv(out_features, OUTPUTS),)](
             x.contiguous(), packed.view(torch.int32), s.absmax, *nested, _table(x.device), hidden, B, y,
             out_features, in_features // 8, s.blocksize // 8, s.nested_blocksize or 0, OUTPUTS,
-            max(words, s.blocksize // 8), rank, triton.next_power_of_2(max(rank, 1)), num_warps=warps,
+            max(words, s.blocksize // 8), rank, triton.next_power_of_2(max(rank, 1)), *B.stride(), num_warps=warps,
         )  # fmt: skip
     return y
 
@@ -161,7 +161,7 @@ def _eight_inputs(x, start, words, WORDS: tl.constexpr):
 def _product(
     x, packed, absmax, nested_absmax, nested_code, offset, table, hidden, B, y, out_features, words,
     SIZE: tl.constexpr, NESTED_SIZE: tl.constexpr, OUTPUTS: tl.constexpr, WORDS: tl.constexpr,
-    RANK: tl.constexpr, RANKS: tl.constexpr,
+    RANK: tl.constexpr, RANKS: tl.constexpr, B_ROW, B_COLUMN,
 ):  # fmt: skip
     """A few outputs: for each word of eight codes the sum of level times input, times the scale of its block."""
     row = (tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS))[:, None]
@@ -193,6 +193,8 @@ def _product(
     result = tl.sum(total, 1)[:, None] * UNSCALE
     if RANK:
         rank = tl.arange(0, RANKS)[None, :]
-        update = tl.load(B + row * RANK + rank, mask=inside_rows & (rank < RANK), other=0).to(tl.float32)
+        update = tl.load(B + row * B_ROW + rank * B_COLUMN, mask=inside_rows & (rank < RANK), other=0).to(
+            tl.float32
+        )
         result += tl.sum(update * tl.load(hidden + rank, mask=rank < RANK, other=0), 1)[:, None]
     tl.store(y + row, result.to(y.dtype.element_ty), mask=inside_rows)
