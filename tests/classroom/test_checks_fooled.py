@@ -103,8 +103,12 @@ NOTHING_TO_SPOIL = {  # their arguments are numbers
 
 @pytest.mark.parametrize(("key", "make"), GENERIC, ids=[f"{key}-{make.__name__}" for key, make in GENERIC])
 def test_no_generic_wrong_answer_is_taken(key, make):
-    expected = NOT_ATTEMPTED if make is returns_none and key != "05.1" else HINT  # 05.1 has changed its model
-    assert check(key, make(EXERCISES[key].solution)) == expected
+    status = check(key, make(EXERCISES[key].solution))
+    tried = key == "05.1" or isinstance(
+        EXERCISES[key], WrittenTest
+    )  # its model is changed; its candidates may raise
+    assert status == HINT or (status == NOT_ATTEMPTED and make is returns_none)
+    assert tried or (status == NOT_ATTEMPTED) == (make is returns_none)
 
 
 @pytest.mark.parametrize(("key", "position"), SPOILED)
