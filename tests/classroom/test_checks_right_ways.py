@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import math
+import random
 import statistics
 import struct
 
@@ -173,6 +174,36 @@ def layer_by_layer(shapes, r, bits):
 
 
 right("03.3")(lambda shapes, r, bits: r * sum(map(sum, shapes)) * (bits / 8))
+
+
+@right("03.4")
+def neither_saves_nor_costs(candidate):
+    rng = random.Random(1)
+    for _ in range(20):
+        m, n = rng.randint(1, 5000), rng.randint(1, 5000)
+        saved = m * n - candidate(m, n) * (m + n)
+        assert abs(saved) < 1e-5 * m * n
+    return True
+
+
+@right("03.4")
+def by_shares(candidate):
+    return all(
+        abs(candidate(m, n) / m + candidate(m, n) / n - 1) < 1e-5 for m in (1, 3, 50) for n in (2, 7, 999)
+    )
+
+
+@right("03.5")
+def by_the_object(model):
+    kept = {id(t): t for t in itertools.chain(model.parameters(), model.buffers())}
+    return sum(t.nbytes for t in kept.values())
+
+
+@right("03.5")
+def by_the_memory(model):
+    kept = {t.data_ptr(): t.numel() * t.element_size() for t in model.state_dict().values()}
+    return sum(kept.values())
+
 
 # ------------------------------------------------ 04 and 05
 
