@@ -26,7 +26,8 @@ The map of the course, in the order in which you meet the parts:
     ``provenance`` versions, device and commit, for every record
 
 ``lora_edu.classroom``: what a learner touches.
-    ``widgets``, ``figures``, ``exercises`` with ``checks``, ``experiments``, ``records``, ``doctor``, ``grade``
+    ``widgets``, ``figures``, ``exercises`` with ``checks`` and ``written_tests``, ``experiments``, ``records``,
+    ``doctor``, ``grade``
 
 Start with ``notebooks/00_start_here.ipynb``; the capstone is ``notebooks/10_qlora_finetune.ipynb``.
 """

@@ -2,9 +2,11 @@
 
 An exercise knows a reference solution, inputs to try, and the wrong answers that learners give. The
 learner's function is run on the inputs. If its results are those of a known wrong answer, the hint names the
-misconception behind it. The exercises of notebook NN are in ``exercises/nNN.py``, loaded when asked for.
+misconception behind it. The exercises of notebook NN are in ``exercises/nNN.py``, and those whose answer is a test or
+the repair of a fault in ``exercises/nNN_tests.py``; they are loaded when asked for.
 
-`calls` runs a function and sees what it does; `values` compares results and describes them.
+`calls` runs a function and sees what it does; `values` compares results and describes them; `written_tests` judges a
+test that a learner writes.
 """
 
 from __future__ import annotations
@@ -97,6 +99,10 @@ class Exercise:
     may_change : frozenset of str
         What of its arguments a right answer changes, if the exercise asks for that: ``"requires_grad"`` of a
         model's parameters, say. All else must be as it was.
+    planted : callable or None
+        What stands in the notebook, if that is no empty stub but a function with a fault to be found.
+    symptom : str
+        How that fault is seen: told while the results are still the planted function's.
     """
 
     solution: Callable
@@ -104,22 +110,29 @@ class Exercise:
     wrong_answers: tuple[WrongAnswer, ...] = ()
     laws: tuple[Law, ...] = ()
     may_change: frozenset[str] = frozenset()
+    planted: Callable | None = None
+    symptom: str = ""
+
+    def calls(self, function: Callable) -> list[Call]:
+        """What a function does in each case."""
+        return [call(function, arguments) for arguments in self.cases()]
+
+    def values(self, function: Callable) -> list:
+        """What it returns in each case, or which exception it raises."""
+        return [outcome(function, arguments) for arguments in self.cases()]
+
+    def judge(self, function: Callable, made: list[Call]) -> tuple[Status, str]:
+        """The status of a function that did `made`, and one sentence about it."""
+        return _verdict(self, function, made)
 
 
 def load_exercises(notebook: str) -> dict[str, Exercise]:
     """The exercises of one notebook (``"10"``, ``"05b"``) by id; empty if it has none."""
-    name = f"lora_edu.classroom.exercises.n{notebook}"
-    if not notebook.removesuffix("b").isdigit() or importlib.util.find_spec(name) is None:
+    if not notebook.removesuffix("b").isdigit():
         return {}
-    return importlib.import_module(name).EXERCISES
-
-
-def calls(function: Callable, exercise: Exercise) -> list[Call]:
-    return [call(function, arguments) for arguments in exercise.cases()]
-
-
-def values(function: Callable, exercise: Exercise) -> list:
-    return [outcome(function, arguments) for arguments in exercise.cases()]
+    names = [f"lora_edu.classroom.exercises.n{notebook}{more}" for more in ("", "_tests")]
+    modules = [importlib.import_module(name) for name in names if importlib.util.find_spec(name)]
+    return {key: exercise for module in modules for key, exercise in module.EXERCISES.items()}
 
 
 def _is_empty(result: Any) -> bool:
@@ -154,11 +167,11 @@ def _nothing_returned(exercise: Exercise, made: list[Call]) -> tuple[Status, str
     return NOT_ATTEMPTED, "The function ends without `return`, so it returns nothing. Return the result."
 
 
-def _known_mistake(exercise: Exercise, got: list, expected: list) -> str | None:
+def known_mistake(exercise: Exercise, got: list, expected: list) -> str | None:
     """The hint of the wrong answer that gives these results on all cases."""
     for wrong in exercise.wrong_answers:
         for form in (wrong.function, *wrong.others):
-            theirs = values(form, exercise)
+            theirs = exercise.values(form)
             if all(map(alike, got, theirs)) and _tells_them_apart(got, theirs, expected):
                 return wrong.hint
     return None
@@ -222,17 +235,19 @@ def examine(exercise: Exercise, function: Any) -> tuple[Status, str]:
     if not callable(function):
         return HINT, f"Pass the function itself, not its result. This is of type {type(function).__name__}."
     with torch.random.fork_rng(devices=[]):  # a check must not move the learner's random numbers
-        made = calls(function, exercise)
+        made = exercise.calls(function)
         if all(_is_empty(call.value) for call in made):
             return _nothing_returned(exercise, made)
-        status, sentence = _verdict(exercise, function, made)
+        status, sentence = exercise.judge(function, made)
     return status, sentence + without_addresses(_what_it_printed(made))
 
 
 def _verdict(exercise: Exercise, function: Callable, made: list[Call]) -> tuple[Status, str]:
-    got, expected = [call.value for call in made], values(exercise.solution, exercise)
+    got, expected = [call.value for call in made], exercise.values(exercise.solution)
     if not all(map(same, got, expected)):
-        return HINT, _known_mistake(exercise, got, expected) or _first_difference(exercise, made, expected)
+        if exercise.planted and all(map(alike, got, exercise.values(exercise.planted))):
+            return NOT_ATTEMPTED, f"The fault is still in: {exercise.symptom}"
+        return HINT, known_mistake(exercise, got, expected) or _first_difference(exercise, made, expected)
     if law := _broken_law(exercise, function, len(made)):
         return HINT, f"This should hold, and does not yet: {law.statement}"
     if changed := _changed_names(exercise, made, exercise.may_change):

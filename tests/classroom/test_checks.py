@@ -1,6 +1,7 @@
 """Checks: every exercise of every notebook, and the machinery's promises."""
 
 import pkgutil
+import re
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from lora_edu.classroom import exercises
 from lora_edu.classroom.checks import HINT, NOT_ATTEMPTED, PASS, check, load_exercises, same
+from lora_edu.classroom.written_tests import WrittenTest
 
 NOTEBOOKS = [
     name[1:]
@@ -38,8 +40,11 @@ def test_solution_passes_and_the_stub_is_not_attempted(key):
     ("key", "wrong", "form"), WRONG, ids=[f"{key}-{form.__name__}" for key, _, form in WRONG]
 )
 def test_each_wrong_answer_gets_its_own_hint(key, wrong, form, capsys):
+    counted = (
+        r" Your test catches \d+ of \d+ wrong functions\." if isinstance(EXERCISES[key], WrittenTest) else ""
+    )
     assert check(key, form) == HINT
-    assert capsys.readouterr().out == f"{key} hint. {wrong.hint}\n"
+    assert re.fullmatch(f"{re.escape(f'{key} hint. {wrong.hint}')}{counted}\n", capsys.readouterr().out)
     assert [other.hint for other in EXERCISES[key].wrong_answers].count(wrong.hint) == 1
 
 

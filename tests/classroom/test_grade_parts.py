@@ -15,7 +15,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_edu.classroom.grade import cells, hand_in, report, wire
+from lora_edu.classroom import wire
+from lora_edu.classroom.grade import cells, hand_in, report
 from lora_edu.classroom.grade.course import read_course
 from lora_edu.classroom.grade.marks import Mark
 from lora_edu.classroom.progress import CHECKS
@@ -152,8 +153,8 @@ def test_what_is_no_frame_is_refused(data):
 # ---------------------------------------------------------------- cells
 
 
-def defined(name, *sources, imports=()):
-    needed = cells.definition(name, cells.statements(sources), cells.statements(imports))
+def defined(name, *sources, imports=(), stub=""):
+    needed = cells.definition(name, cells.statements(sources), cells.statements(imports), stub)
     space = {}
     for statement in needed:
         exec(cells.ast.unparse(statement.node), space)
@@ -178,6 +179,15 @@ def test_a_stub_counts_only_where_there_is_nothing_else():
     assert defined("f", "def f(x):\n    return x", stub)(1) == 1
     with pytest.raises(NotImplementedError):
         defined("f", stub)(1)
+
+
+def test_a_planted_fault_left_untouched_is_a_stub():
+    planted = "def f(x):\n    'Half of x.'\n    return x // 2  # a fault"
+    stub = cells.ast.unparse(cells.ast.parse(planted))
+    assert defined("f", "def f(x):\n    return x / 2", planted, stub=stub)(3) == 1.5
+    assert defined("f", planted, stub=stub)(3) == 1
+    [task] = [task for task in read_course() if task.exercise == "00.1"]
+    assert "NotImplementedError" in task.stub and task.stub.startswith(f"def {task.name}(")
 
 
 def test_a_name_that_uses_itself_needs_what_was_there_before():

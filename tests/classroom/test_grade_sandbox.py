@@ -6,18 +6,19 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from lora_edu.classroom.grade import __main__ as command
 from lora_edu.classroom.grade import guards
-from lora_edu.classroom.grade.course import ROOT, read_course
+from lora_edu.classroom.grade.course import ROOT, Task, read_course
 from lora_edu.classroom.grade.hand_in import HandIn
 from lora_edu.classroom.grade.marks import Limits, Mark, grade
 from lora_edu.classroom.grade.sandbox import Sandbox, find_sandbox
 from lora_edu.classroom.progress import CHECKS
+from tests.classroom.test_written_tests import DOUBLES
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in guards.MACHINES,
@@ -68,6 +69,20 @@ CLASS_04 = {
         "stopped",
     ),
 }
+# Each is the body of a student's `test(candidate)`: it must not pass, and must not stop the grader.
+FORGED_TESTS = {
+    "name": "return candidate.__name__ in ('doubled', 'in_float32')",
+    "source": "import inspect\nreturn '_squared' not in inspect.getsource(candidate)",
+    "identity": "seen.append(id(candidate))\nreturn seen.count(id(candidate)) > 1",
+    "objects": "import gc\nreturn not any(getattr(o, '__name__', '') == '_squared' for o in gc.get_objects())",
+    "streams": "import os\nfor fd in range(3, 64):\n"
+    "    try: os.write(fd, b'lora' + bytes([0, 0, 0, 2, 0, 0, 0, 0]) + b'{}')\n    except OSError: pass\nreturn True",
+    "asks": "return candidate.ask({'list': []}, b'') is not None",
+    "pickles": "import os, pickle\nreturn bool(candidate(pickle.dumps(os.getcwd)))",
+    "floods": "import torch\nwhile True:\n    try: candidate(torch.ones(256, 256))\n    except RuntimeError: pass",
+    "outer": "import torch\nreturn bool(candidate(torch.ones(1 << 20)).sum())",
+    "right": "import torch\nx = torch.randn(3, 2)\nreturn torch.allclose(candidate(x), 2 * x)",
+}
 WRITES = """
 import os, pathlib, tempfile
 def share_right(marks):
@@ -107,9 +122,12 @@ def notebook(*sources):
     return json.dumps({"nbformat": 4, "nbformat_minor": 0, "metadata": {}, "cells": found})
 
 
+def indented(text):
+    return "".join(f"    {line}\n" for line in text.split("\n"))
+
+
 def body_of(text, name="lora_forward"):
-    lines = "".join(f"    {line}\n" for line in text.split("\n"))
-    return f"def {name}(x, W, lora_A, lora_B, lora_alpha):\n{lines}"
+    return f"def {name}(x, W, lora_A, lora_B, lora_alpha):\n{indented(text)}"
 
 
 def hand_in(folder, student, **notebooks):
@@ -171,6 +189,25 @@ def test_nobody_forges_a_pass(sandbox):
         {"solution", "reads", "frames"} if sandbox.kind == "none" else set()
     )  # the solutions' files are open
     assert "right" in passed and passed <= {"right", *readable}, status
+
+
+@dataclass(frozen=True)
+class OfATest(Task):
+    checked = DOUBLES
+
+
+def test_nobody_forges_a_test(sandbox):
+    """Candidates stay in the parent: all that a student's test can do is call them and judge what comes back."""
+    ways = (
+        "seen = []",
+        *(f"def {name}(candidate):\n{indented(text)}" for name, text in FORGED_TESTS.items()),
+    )
+    tasks = [OfATest("98.1", "98", name, ()) for name in FORGED_TESTS]
+    marks = grade(HandIn("eve", {"98": notebook(*ways).encode()}), tasks, sandbox, Limits(10, 240))
+    status = {task.name: mark.status for task, mark in zip(tasks, marks, strict=True)}
+    assert status["right"] == "pass" and list(status.values()).count("pass") == 1, status
+    assert status["floods"] == "too slow" and status["streams"] == status["asks"] == "stopped"
+    assert marks[-1].said == "Right. Your test catches 3 of 3 wrong functions."
 
 
 def test_the_filter_of_calls_leaves_the_disk_as_it_is(tmp_path, sandbox):

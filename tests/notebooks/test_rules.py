@@ -17,10 +17,12 @@ exercise
 """
 
 import ast
+import inspect
 import itertools
 import json
 import re
 import statistics
+import textwrap
 from pathlib import Path
 
 import nbformat
@@ -310,6 +312,15 @@ def exercises_of(source):
             yield headings[0], cells[index : index + 4]
 
 
+def tree_of(function):
+    return ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+
+
+def without_docstring(function):
+    """What a function does: its body, in one form."""
+    return [ast.unparse(step) for step in function.body[ast.get_docstring(function) is not None :]]
+
+
 @every_source
 def test_exercises_are_complete(source):
     found = dict(exercises_of(source))
@@ -322,7 +333,13 @@ def test_exercises_are_complete(source):
         function = ast.parse(stub.source).body[-1]
         assert isinstance(function, ast.FunctionDef) and function.returns, stub.source
         assert all(argument.annotation for argument in function.args.args), stub.source
-        assert ast.unparse(function.body[-1]) == "raise NotImplementedError"
+        planted = load_exercises(number)[key].planted
+        if planted is None:
+            assert ast.unparse(function.body[-1]) == "raise NotImplementedError"
+        else:
+            assert without_docstring(function) == without_docstring(tree_of(planted)), (
+                "the planted fault, as it is checked"
+            )
         assert checked.source == f'check("{key}", {function.name})'
         answer = ast.parse(solution.source).body[-1]
         assert isinstance(answer, ast.FunctionDef), solution.source

@@ -3,12 +3,13 @@
 ``python -m lora_edu.classroom.grade FOLDER``
 
 The parent holds the exercises: cases, solutions, laws, hints, and the comparison (`checks.examine`). The child holds
-the student's functions, and no exercise. `remote` gives `examine` a function that asks the child; `wire` says how
-values cross. Whatever a student's code does to its own process, it can only answer, and an answer is right or is not.
+the student's functions, and no exercise. `remote` gives `examine` a function that asks the child; `classroom.wire`
+says how values cross. Whatever a student's code does to its own process, it can only answer, and an answer is right
+or is not. Where it is a test, the functions that it judges stay in the parent (`classroom.candidates`), and the child
+asks for their results.
 
     ``course``   what each exercise asks for, read off the notebooks
     ``hand_in``  which notebooks a student handed in, with limits on what is opened
-    ``wire``     values as JSON and raw bytes; nothing that comes from a child is unpickled
     ``sandbox``  which sandbox this machine has; a child process in it
     ``remote``   a student's function as the parent sees it
     ``marks``    a student, exercise by exercise

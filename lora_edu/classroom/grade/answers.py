@@ -12,17 +12,18 @@ import io
 import pickle
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import torch
 
 from lora_edu.classroom.calls import call, changed_parts, parts
+from lora_edu.classroom.candidates import Handed, seeded
 from lora_edu.classroom.grade import cells
 from lora_edu.classroom.grade.places import place
-from lora_edu.classroom.grade.wire import Decoder, Encoder, read_frame, write_frame
 from lora_edu.classroom.live_tensors import LiveTensors
 from lora_edu.classroom.values import Raised, one_line
+from lora_edu.classroom.wire import Decoder, Encoder, read_frame, write_frame
 
 MOST_PRINTED = 4_000  # characters of what a call prints
 MOST_CHANGES = 500  # parts of the arguments
@@ -45,7 +46,12 @@ def warm_up(counts: bool) -> None:
 
 def serve(requests: IO[bytes], replies: IO[bytes], missing: dict[str, str]) -> None:
     """Say which guards are missing, then answer until the parent hangs up."""
-    student = _Student()
+
+    def exchange(header: Any, body: bytes) -> tuple[Any, bytes]:
+        write_frame(replies, header, body)
+        return read_frame(requests, most_body=MOST_REQUEST)
+
+    student = _Student(exchange)
     write_frame(replies, {"missing": missing})
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
@@ -54,9 +60,16 @@ def serve(requests: IO[bytes], replies: IO[bytes], missing: dict[str, str]) -> N
 
 
 class _Student:
-    """A student's notebook and the function that is asked for."""
+    """A student's notebook and the function that is asked for.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    exchange : callable
+        Sends the parent a frame in the middle of a call, and gives what comes back.
+    """
+
+    def __init__(self, exchange: Callable[[Any, bytes], tuple[Any, bytes]]) -> None:
+        self._exchange = exchange
         self._sources: list[str] = []
         self._statements: list[cells.Statement] = []
         self._function: Any = None
@@ -67,6 +80,7 @@ class _Student:
             "notebook": self._read,
             "define": self._define,
             "call": self._call,
+            "test": self._test,
             "backward": self._backward,
         }
         return answers[request["do"]](request, body)
@@ -82,7 +96,8 @@ class _Student:
     def _define(self, request: dict, body: bytes) -> tuple[Any, bytes]:
         """Run what defines the asked name; say what it is, or why there is none."""
         name, self._function, self._graph = request["name"], None, None
-        needed = cells.definition(name, self._statements, cells.statements(request["imports"]))
+        official = cells.statements(request["imports"])
+        needed = cells.definition(name, self._statements, official, request["stub"])
         fault = cells.fault(name, self._sources)
         if not needed:
             return {"found": False, "fault": fault}, b""
@@ -118,6 +133,19 @@ class _Student:
             self._graph = made.value, leaves
             reply["kept"] = {"bytes": max(0, live.now - made.value.nbytes), "arguments": sorted(alive)}
         return reply, bytes(encoder.body)
+
+    def _test(self, request: dict, body: bytes) -> tuple[Any, bytes]:
+        """Hand the function, which is a test, a candidate that the parent keeps."""
+        encoder = Encoder()
+        with seeded():
+            made = call(self._function, (Handed(self._asked),))
+        value, printed = encoder.encode(made.value), encoder.encode(made.printed[:MOST_PRINTED])
+        reply = {"value": value, "printed": printed, "changed": [], "drew": False, "kept": None}
+        return reply, bytes(encoder.body)
+
+    def _asked(self, code: Any, body: bytes) -> tuple[Any, bytes]:
+        header, answer = self._exchange({"question": code}, body)
+        return header["answer"], answer
 
     def _backward(self, request: dict, body: bytes) -> tuple[Any, bytes]:
         """Gradients of the last result for the tensors among its arguments that have one."""

@@ -128,7 +128,9 @@ def _globals(table: symtable.SymbolTable) -> Iterator[str]:
         yield from _globals(inner)
 
 
-def definition(name: str, of_student: list[Statement], official: list[Statement]) -> list[Statement]:
+def definition(
+    name: str, of_student: list[Statement], official: list[Statement], stub: str = ""
+) -> list[Statement]:
     """What to run so that `name` is defined, in order; empty if nothing binds it.
 
     Parameters
@@ -139,8 +141,11 @@ def definition(name: str, of_student: list[Statement], official: list[Statement]
         The student's.
     official : list of Statement
         The import lines of the course's notebook, for what the student's copy no longer imports.
+    stub : str
+        The function as the course's notebook has it, written by `ast.unparse`. It may be a planted fault: left
+        untouched it is a stub too.
     """
-    chosen = _last_binding(name, of_student)
+    chosen = _last_binding(name, of_student, stub)
     if chosen is None:
         return []
     taken, wanted = {id(chosen)}, [chosen]
@@ -165,10 +170,11 @@ def _needs(
             yield found
 
 
-def _last_binding(name: str, among: list[Statement]) -> Statement | None:
+def _last_binding(name: str, among: list[Statement], stub: str = "") -> Statement | None:
     """The last statement that binds the name; a stub only where there is nothing else."""
     found = [statement for statement in among if name in statement.binds]
-    return next((s for s in reversed(found) if not s.is_stub), found[-1] if found else None)
+    own = (s for s in reversed(found) if not s.is_stub and ast.unparse(s.node) != stub)
+    return next(own, found[-1] if found else None)
 
 
 def fault(name: str, sources: Iterable[str]) -> str | None:

@@ -30,12 +30,15 @@ class Task:
         What the notebook calls the function that it hands to `check`.
     imports : tuple of str
         The notebook's import lines.
+    stub : str
+        The function as it stands there: empty, or with a planted fault.
     """
 
     exercise: str
     notebook: str
     name: str
     imports: tuple[str, ...]
+    stub: str = ""
 
     @property
     def checked(self) -> Exercise:
@@ -65,6 +68,7 @@ def read_course(folder: Path = NOTEBOOKS) -> list[Task]:
 def _tasks(path: Path) -> Iterator[Task]:
     nodes = [node for source in code_cells(path.read_bytes()) for node in parse(source).body]
     imports = tuple(ast.unparse(node) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
+    functions = {node.name: ast.unparse(node) for node in nodes if isinstance(node, ast.FunctionDef)}
     asked: dict[str, str] = {}
     for node in nodes:  # of two checks of one exercise the last counts: the first one shows what a check says
         match node:
@@ -75,4 +79,4 @@ def _tasks(path: Path) -> Iterator[Task]:
     notebook = path.name.split("_")[0]
     for exercise, name in asked.items():
         if exercise in _exercises(notebook):
-            yield Task(exercise, notebook, name, imports)
+            yield Task(exercise, notebook, name, imports, functions.get(name, ""))

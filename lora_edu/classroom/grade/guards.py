@@ -225,6 +225,26 @@ def limit(memory: int, seconds: int) -> None:
         at_most("RLIMIT_AS", _address_space() + memory)
 
 
+@contextlib.contextmanager
+def bounded_memory(memory: int) -> Iterator[None]:
+    """In this block the process itself gets no more than so many bytes beyond what it has, on Linux."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    most = _address_space() + memory
+    hard = before[1]
+    resource.setrlimit(
+        resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
+    )
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 def _address_space() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     return pages * os.sysconf("SC_PAGE_SIZE")

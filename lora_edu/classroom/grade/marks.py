@@ -12,8 +12,8 @@ from lora_edu.classroom.grade.course import Task
 from lora_edu.classroom.grade.hand_in import HandIn
 from lora_edu.classroom.grade.remote import Remote
 from lora_edu.classroom.grade.sandbox import Child, ChildLost, Sandbox
-from lora_edu.classroom.grade.wire import BrokenProtocol, Decoder
 from lora_edu.classroom.values import one_line
+from lora_edu.classroom.wire import BrokenProtocol, Decoder
 
 MISSING, UNREADABLE, ERROR = "missing", "unreadable", "error"
 TOO_SLOW, STOPPED, NOT_RUN = "too slow", "stopped", "not run"
@@ -137,7 +137,8 @@ class _Grader:
 
     def _defined(self, child: Child, task: Task) -> tuple[Any, str]:
         """The function as it is called here, and what went wrong while the child defined it."""
-        header, body = child.ask({"do": "define", "name": task.name, "imports": task.imports})
+        request = {"do": "define", "name": task.name, "imports": task.imports, "stub": task.stub}
+        header, body = child.ask(request)
         fault = header.get("fault")
         fault = fault[:300] if isinstance(fault, str) else ""
         if not header.get("found"):

@@ -13,13 +13,16 @@ from typing import Any
 
 import torch
 
+from lora_edu.classroom.candidates import Handed
+from lora_edu.classroom.grade.guards import bounded_memory
 from lora_edu.classroom.grade.places import change, place
 from lora_edu.classroom.grade.sandbox import Child, ChildLost
-from lora_edu.classroom.grade.wire import BrokenProtocol, Decoder, Encoder
 from lora_edu.classroom.values import Raised
+from lora_edu.classroom.wire import BrokenProtocol, Decoder, Encoder
 
 MOST_KEPT = 1 << 30  # bytes that are kept here because a call has kept them there
 MOST_CHANGES = 500
+MOST_MEMORY = 2 << 30  # bytes that a candidate of ours may take for what a student's test hands it
 
 
 class Remote:
@@ -35,6 +38,8 @@ class Remote:
         self._child = child
 
     def __call__(self, *arguments: Any) -> Any:
+        if len(arguments) == 1 and isinstance(arguments[0], Handed):
+            return self._test(arguments[0])
         header, body = self._child.ask({"do": "call"}, pickle.dumps(arguments))
         return self._understood(lambda: self._result(arguments, header, body))
 
@@ -63,6 +68,16 @@ class Remote:
         if isinstance(value, Raised):
             raise _exception(value)
         return value
+
+    def _test(self, handed: Handed) -> Any:
+        """What the student's test says of a candidate: it asks from there, and the candidate runs here."""
+
+        def answer(header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+            with bounded_memory(MOST_MEMORY):
+                code, result = handed.ask(header["question"], body)
+            return {"answer": code}, result
+
+        return self._understood(lambda: self._result((), *self._child.ask({"do": "test"}, answer=answer)))
 
     def gradients(self, gradient: torch.Tensor) -> list:
         """Gradients of the last result for its inputs, by the child's backward."""

@@ -16,19 +16,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lora_edu
 from lora_edu.classroom.grade.course import ROOT
-from lora_edu.classroom.grade.wire import BrokenProtocol, read_frame, write_frame
+from lora_edu.classroom.wire import BrokenProtocol, read_frame, write_frame
 
 PACKAGE = Path(lora_edu.__file__).resolve().parent
 SEEN = (  # of the package: no exercise, no solution, no experiment that an exercise asks for
     *("__init__.py", "methods", "llm", "classroom/__init__.py", "classroom/calls.py"),
-    *("classroom/values.py", "classroom/live_tensors.py", "classroom/grade"),
+    *("classroom/values.py", "classroom/wire.py", "classroom/candidates.py", "classroom/live_tensors.py"),
+    "classroom/grade",
 )
 HIDDEN = ("notebooks", "tests", "work", "build", ".git")  # of the repository
 SYSTEM = (
@@ -192,14 +193,37 @@ class Child:
             self.close()
             raise
 
-    def ask(self, request: dict[str, Any], body: bytes = b"") -> tuple[dict[str, Any], bytes]:
+    def ask(
+        self, request: dict[str, Any], body: bytes = b"", answer: Callable | None = None
+    ) -> tuple[dict[str, Any], bytes]:
         """Send a request and return the answer's header and body.
+
+        Parameters
+        ----------
+        request : dict
+            What is asked.
+        body : bytes
+            What goes with it.
+        answer : callable
+            Answers the child's own questions (header and body), which come before its answer. Its time counts as
+            the child's.
 
         Raises
         ------
         ChildLost
             There is no answer. It has ended then, and `lost` says why.
         """
+        header, reply = self._asked(request, body)
+        while answer and "question" in header:
+            start = time.monotonic()
+            request, body = answer(header, reply)
+            self.seconds -= time.monotonic() - start
+            header, reply = self._asked(request, body)
+        return header, reply
+
+    def _asked(self, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        if self.seconds <= 0:
+            self._too_slow()
         if self.lost:
             raise ChildLost(self.lost)
 
