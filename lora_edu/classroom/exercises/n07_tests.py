@@ -51,9 +51,12 @@ def _by_reciprocal(W, code, blocksize):
 
 
 def _in_units_of_the_weights(W, code, blocksize):
-    blocks = W.reshape(-1, blocksize)
+    middles, blocks = (code[1:] + code[:-1]) / 2, W.reshape(-1, blocksize)
     absmax = blocks.abs().amax(1)
-    return (blocks[..., None] - absmax[:, None, None] * code).abs().argmin(-1).reshape(W.shape), absmax
+    indices = [
+        torch.bucketize(block, largest * middles) for block, largest in zip(blocks, absmax, strict=True)
+    ]
+    return torch.stack(indices).reshape(W.shape), absmax
 
 
 def _smaller_scales(W, code, blocksize):

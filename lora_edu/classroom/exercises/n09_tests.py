@@ -17,7 +17,9 @@ from lora_edu.methods.lowrank import relative_error
 # ---------------------------------------------------------------- 09.4 is_lora_over_4_bits(layer)
 
 
-def _inputs(batch: int = 5, d_in: int = 64, d_out: int = 48, r: int = 3) -> tuple[Tensor, ...]:
+def _inputs(
+    batch: int = 5, d_in: int = 64, d_out: int = 48, r: int = 3
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x, W, lora_A and lora_B."""
     return torch.randn(batch, d_in), torch.randn(d_out, d_in), torch.randn(r, d_in), torch.randn(d_out, r)
 
