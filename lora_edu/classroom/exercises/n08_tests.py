@@ -216,6 +216,6 @@ EXERCISES = {
             ),
         ),
         planted=planted_scales,
-        symptom="the largest scale of a block comes back as if it lay as far on the other side of the mean.",
+        symptom="one scale of each block still comes back far too small.",
     ),
 }
