@@ -167,6 +167,26 @@ def _nothing_returned(exercise: Exercise, made: list[Call]) -> tuple[Status, str
     return NOT_ATTEMPTED, "The function ends without `return`, so it returns nothing. Return the result."
 
 
+def faulty(exercise_id: str) -> Callable:
+    """The function with the fault, as the notebook's cell holds it: to see its symptom before anything is mended.
+
+    Raises
+    ------
+    KeyError
+        No exercise of this id starts from a planted fault.
+    """
+    function = _exercises_beside(exercise_id)[exercise_id].planted
+    if function is None:
+        raise KeyError(f"exercise {exercise_id} has no planted fault")
+    return function
+
+
+def _exercises_beside(exercise_id: Any) -> dict[str, Exercise]:
+    """Those of the notebook that an id names, and of its second half if it has one."""
+    number = exercise_id.split(".")[0] if isinstance(exercise_id, str) else ""
+    return load_exercises(number) | load_exercises(f"{number}b")
+
+
 def known_mistake(exercise: Exercise, got: list, expected: list) -> str | None:
     """The hint of the wrong answer that gives these results on all cases."""
     for wrong in exercise.wrong_answers:
@@ -279,8 +299,7 @@ def check(exercise_id: str, function: Any) -> Status:
     function : callable
         The learner's function. None, ``...`` and a stub that raises NotImplementedError are not attempted.
     """
-    number = exercise_id.split(".")[0] if isinstance(exercise_id, str) else ""
-    exercises = load_exercises(number) | load_exercises(f"{number}b")  # a notebook may have a second half
+    exercises = _exercises_beside(exercise_id)
     if exercise_id not in list(exercises):  # a list, for an id that has no hash
         show(
             f"There is no exercise {shorten(exercise_id)}; here are: {', '.join(exercises) or 'none'}.", HINT

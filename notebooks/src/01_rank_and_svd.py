@@ -20,13 +20,14 @@
 # %%
 import json
 import time
+from collections.abc import Callable
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from lora_edu.classroom import figures
-from lora_edu.classroom.checks import check
+from lora_edu.classroom.checks import check, faulty
 from lora_edu.classroom.experiments.house import evening
 from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
@@ -383,6 +384,109 @@ assert [shares.split("%")[0] == "100" for shares in shared] == [True, False, Fal
 # ### When not to use it
 #
 # For up to about 1,000 rows, compute the whole SVD. And store no weight at rank 8 before you have drawn its curve.
+
+# %% [markdown]
+# ## Which wrong copies does a test let through?
+#
+# *Deeper: nothing later needs this section.*
+#
+# A function is asked for the best copy of rank 8, and keeps 9 terms. Its error looks even better:
+
+# %%
+compare(terms_kept=[8, 9], error=[f"{lowrank.rank_error_curve(real)[r]:.1%}" for r in (8, 9)])
+
+# %% [markdown]
+# ### Exercise 01.5 · A test for the best copy (three stars, 8 minutes)
+#
+# Write `is_best_copy(candidate)`. It calls `candidate(W, r)` for matrices of yours, and returns True if each result is
+# a best copy of rank `r`, else False. The check hands it right functions, and wrong ones that were answers to 01.3. How
+# many does it catch? Right ones may round differently, by up to 0.1 %.
+
+
+# %% tags=["exercise"]
+def is_best_copy(candidate: Callable) -> bool:
+    raise NotImplementedError
+
+
+# %% [markdown] tags=["hint"]
+# Eckart and Young say two things: what rank the copy has, and what its error is. `torch.linalg.svdvals(W)` gives all
+# $\sigma_i$, and `torch.linalg.matrix_rank(W_hat, rtol=1e-3)` the rank.
+
+
+# %% tags=["solution"]
+def is_best_copy(candidate: Callable) -> bool:
+    W = torch.randn(6, 4)
+    S = torch.linalg.svdvals(W)
+    for r in (1, 2, 3):
+        W_hat = candidate(W, r)
+        error, least = (W - W_hat).norm(), S[r:].norm()
+        if torch.linalg.matrix_rank(W_hat, rtol=1e-3) > r or not torch.isclose(error, least, rtol=1e-3):
+            return False
+    return True
+
+
+# %%
+check("01.5", is_best_copy)
+
+# %% [markdown]
+# ## Why does more work make the copy worse?
+#
+# *Deeper: nothing later needs this section.*
+#
+# The code of exercise 01.6 is a randomized SVD, run in float32 on the house. More rounds should bring it nearer to the
+# best copy:
+
+# %% tags=["measured"]
+start, rounds = torch.randn(288, 8), [0, 1, 2, 3, 4, 6, 8]
+errors = [faulty("01.6")(picture.float(), start, n) for n in rounds]
+least = [lowrank.rank_error_curve(picture)[8]] * len(rounds)
+figures.lines(
+    {"this code": errors, "best copy of rank 8": least},
+    x=rounds,
+    xlabel="rounds",
+    ylabel="relative error",
+    title="One round helps. Eight make the copy worse than none",
+)
+
+# %% tags=["claim"]
+assert least[0] < errors[1] < errors[0] < errors[-1]
+
+# %% [markdown]
+# ### Exercise 01.6 · Find the fault (three stars, 8 minutes)
+#
+# Mend `copy_error(W, start, rounds)`, so that more rounds help.
+
+
+# %% tags=["exercise"]
+def copy_error(W: Tensor, start: Tensor, rounds: int) -> float:
+    columns = W @ start
+    for _ in range(rounds):
+        columns = W @ (W.T @ columns)
+    Q = torch.linalg.qr(columns).Q
+    copy = Q @ (Q.T @ W)
+    return ((W - copy).norm() / W.norm()).item()
+
+
+# %% [markdown] tags=["hint"]
+# Each round makes the largest term larger by its $\sigma^2$ than the others. After some, what is left of the small
+# terms in a column of float32, which holds 7 digits? Print the angle between two columns.
+
+
+# %% tags=["solution"]
+def copy_error(W: Tensor, start: Tensor, rounds: int) -> float:
+    Q = torch.linalg.qr(W @ start).Q
+    for _ in range(rounds):
+        Q = torch.linalg.qr(W @ (W.T @ Q)).Q
+    copy = Q @ (Q.T @ W)
+    return ((W - copy).norm() / W.norm()).item()
+
+
+# %%
+check("01.6", copy_error)
+
+# %% [markdown]
+# On paper the columns span the same space either way. In float32 they all turn towards the first term, and what
+# told them apart is rounded away.
 
 # %%
 progress("01")

@@ -24,8 +24,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from lora_edu.classroom import figures
-from lora_edu.classroom.checks import check
-from lora_edu.classroom.exercises.n07_tests import planted_errors
+from lora_edu.classroom.checks import check, faulty
 from lora_edu.classroom.experiments import cpu_race, layer_race, number_formats
 from lora_edu.classroom.experiments.house import evening
 from lora_edu.classroom.progress import progress
@@ -517,7 +516,7 @@ check("07.5", keeps_the_bound)
 
 # %%
 orders = [64, 16], [16, 64]
-found = [[f"{e:.1%}" for e in planted_errors(embedding.clone(), code, order)] for order in orders]
+found = [[f"{e:.1%}" for e in faulty("07.6")(embedding.clone(), code, order)] for order in orders]
 compare(order=["64, then 16", "16, then 64"], first=[a for a, _ in found], then=[b for _, b in found])
 
 # %% [markdown]

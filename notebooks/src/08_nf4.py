@@ -29,8 +29,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lora_edu.classroom import figures
-from lora_edu.classroom.checks import check
-from lora_edu.classroom.exercises.n08_tests import planted_scales
+from lora_edu.classroom.checks import check, faulty
 from lora_edu.classroom.experiments.four_bit_formats import (
     CODES,
     FORMATS,
@@ -720,7 +719,7 @@ check("08.5", loses_once)
 # Now a fault in the 8-bit scales. Somebody stores those of section 4, in blocks of 256, with even steps:
 
 # %%
-back = planted_scales(absmax, blocksize=256)
+back = faulty("08.6")(absmax, blocksize=256)
 off = (back - absmax).abs() / absmax
 print(f"half of {len(off):,} scales are off by less than {off.median():.2%}")
 print(f"{(off > 0.02).sum()} by more than 2 %, the worst by {off.max():.0%}")

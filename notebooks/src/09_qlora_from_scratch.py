@@ -29,9 +29,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from lora_edu.classroom import figures, records
-from lora_edu.classroom.checks import check
+from lora_edu.classroom.checks import check, faulty
 from lora_edu.classroom.exercises.n09 import matmul_4bit as in_one_piece
-from lora_edu.classroom.exercises.n09_tests import planted_gradient
 from lora_edu.classroom.experiments import in_memory, one_layer, step_memory
 from lora_edu.classroom.progress import progress
 from lora_edu.classroom.widgets import compare, explore, predict
@@ -543,7 +542,7 @@ def by_autograd(x, layers):
 # %%
 chain = [nf4.quantize_nf4(torch.randn(64, 64) / 8) for _ in range(3)]
 x = torch.randn(4, 64)
-pairs = [(planted_gradient(x, chain[:n]).flatten(), by_autograd(x, chain[:n])) for n in (1, 2, 3)]
+pairs = [(faulty("09.5")(x, chain[:n]).flatten(), by_autograd(x, chain[:n])) for n in (1, 2, 3)]
 compare(layers=[1, 2, 3], cosine=[f"{F.cosine_similarity(*pair, dim=0):.2f}" for pair in pairs])
 
 # %% [markdown]

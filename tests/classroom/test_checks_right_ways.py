@@ -79,6 +79,40 @@ right("01.4")(lambda W, W_hat: float(torch.dist(W, W_hat) / torch.dist(W, torch.
 right("01.4")(lambda W, W_hat: math.sqrt((W - W_hat).square().sum() / W.square().sum()))
 right("01.4")(lambda W, W_hat: float(np.linalg.norm((W - W_hat).numpy()) / np.linalg.norm(W.numpy())))
 
+
+@right("01.5")
+def as_close_as_our_own(candidate):
+    for m, n, r in ((5, 7, 2), (9, 4, 3), (6, 6, 1)):
+        W = torch.randn(m, n, dtype=torch.float64)
+        torch.testing.assert_close(candidate(W, r), sum_of_terms(W, r), rtol=1e-3, atol=1e-3)
+    return True
+
+
+@right("01.5")
+def by_what_is_left(candidate):
+    W = torch.randn(7, 5).double()
+    S = torch.linalg.svdvals(W)
+    left = [torch.linalg.svdvals(W - candidate(W, r)) for r in range(1, 5)]
+    return all(F.pad(S[r:], (0, r)).allclose(left[r - 1], rtol=1e-3, atol=1e-3) for r in range(1, 5))
+
+
+@right("01.6")
+def orthonormal_at_each_half(W, start, rounds):
+    Q = torch.linalg.qr(W @ start)[0]
+    for _ in range(rounds):
+        Q = torch.linalg.qr(W.T @ Q)[0]
+        Q = torch.linalg.qr(W @ Q)[0]
+    return float(torch.dist(W, Q @ Q.T @ W) / W.norm())
+
+
+@right("01.6")
+def by_the_svd_of_the_columns(W, start, rounds):
+    for _ in range(rounds):
+        start = W.T @ torch.linalg.svd(W @ start, full_matrices=False)[0]
+    Q = torch.linalg.svd((W @ start).double(), full_matrices=False)[0].float()
+    return ((W - Q @ (Q.T @ W)).norm() / W.norm()).item()
+
+
 # ------------------------------------------------ 02 and 03
 
 right("02.1")(lambda X, E: (X.T @ E).T)
