@@ -540,14 +540,15 @@ def by_autograd(x, layers):
 
 
 # %%
+torch.manual_seed(0)
 chain = [nf4.quantize_nf4(torch.randn(64, 64) / 8) for _ in range(3)]
 x = torch.randn(4, 64)
 pairs = [(faulty("09.5")(x, chain[:n]).flatten(), by_autograd(x, chain[:n])) for n in (1, 2, 3)]
 compare(layers=[1, 2, 3], cosine=[f"{F.cosine_similarity(*pair, dim=0):.2f}" for pair in pairs])
 
 # %% [markdown]
-# Right with one layer, wrong with two. A test of a single layer passes it, and in training all adapters but the last
-# would learn from a wrong gradient.
+# Right with one layer, wrong with two. A test of a single layer passes it, and in training only the adapters of the
+# last two layers would get the gradient that is theirs.
 #
 # ### Exercise 09.5 · One room for all (three stars, 8 minutes)
 #
