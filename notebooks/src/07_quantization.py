@@ -524,7 +524,7 @@ compare(order=["64, then 16", "16, then 64"], first=[a for a, _ in found], then=
 #
 # ### Exercise 07.6 · Two orders, two errors (two stars, 6 minutes)
 #
-# This function measured that. Repair it. Changed code that does the same counts as untouched.
+# This function measured that. Repair it: an error shall depend on its own size alone.
 
 
 # %% tags=["exercise"]
