@@ -18,12 +18,15 @@
 # **Time:** {minutes}.
 
 # %%
+import math
+from collections.abc import Callable
+
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from lora_edu.classroom import figures
-from lora_edu.classroom.checks import check
+from lora_edu.classroom.checks import check, faulty
 from lora_edu.classroom.experiments.gpu_fits import WAYS as GPU_WAYS
 from lora_edu.classroom.experiments.kept import WAYS, recorded_mebibytes
 from lora_edu.classroom.experiments.step_costs import step_costs
@@ -398,6 +401,100 @@ assert round(lora.step / full.step, 2) == 0.67 and round(costs_at(1365).step / f
 assert shares["all linear"] == ["1.82%", "0.29%", "0.10%"]
 assert by_peft.get_nb_trainable_parameters()[0] == by_us and round(1000 * one_model / 1e9) == 14_483
 assert round(43.1 / 32.5, 2) == 1.33 and round(1 - 32.5 / 43.1, 2) == 0.25
+
+# %% [markdown]
+# ## Which wrong formulas does a test let through?
+#
+# *Deeper: nothing later needs this section.*
+#
+# Two formulas, on two shapes:
+
+# %%
+shapes = [(8192, 8192), (192, 576)]
+halves, even = [min(shape) / 2 for shape in shapes], [m * n / (m + n) for m, n in shapes]
+compare(shape=shapes, half_of_the_smaller_side=halves, break_even=even)
+
+# %% [markdown]
+# Who tries the square alone cannot tell them apart.
+#
+# ### Exercise 03.4 · A test for the break-even rank (two stars, 6 minutes)
+#
+# Write `breaks_even(candidate)`. It calls `candidate(m, n)` with sizes of yours, and returns True if each result is the
+# break-even rank, else False. The check hands it right functions, and wrong ones that were answers to 03.2. How many
+# does it catch? Right ones may round differently, by up to a millionth.
+
+
+# %% tags=["exercise"]
+def breaks_even(candidate: Callable) -> bool:
+    raise NotImplementedError
+
+
+# %% [markdown] tags=["hint"]
+# You need no formula for the rank: at break-even $B$ and $A$ hold as many numbers as $W$. `math.isclose(a, b,
+# rel_tol=1e-6)` leaves room for rounding. Which shapes are special?
+
+
+# %% tags=["solution"]
+def breaks_even(candidate: Callable) -> bool:
+    shapes = (192, 576), (4096, 1024), (3, 7)
+    return all(math.isclose(candidate(m, n) * (m + n), m * n, rel_tol=1e-6) for m, n in shapes)
+
+
+# %%
+check("03.4", breaks_even)
+
+# %% [markdown]
+# ## Why is a small model larger than it should be?
+#
+# *Deeper: nothing later needs this section.*
+#
+# The code of exercise 03.5 counts the bytes of a model. Here in numbers of 4 bytes each, beside `count_parameters`:
+
+# %%
+names = ["SmolLM2-135M", "Mistral-7B"]
+counted = [f"{faulty('03.5')(meta_model(name)) // 4:,}" for name in names]
+compare(model=names, this_code=counted, right=[f"{count_parameters(name):,}" for name in names])
+
+# %% [markdown]
+# Mistral-7B comes out right, SmolLM2 a fifth too large.
+#
+# ### Exercise 03.5 · Find the fault (two stars, 8 minutes)
+#
+# Mend `model_bytes(model)`: the bytes of all tensors that a model keeps, whatever it is.
+
+
+# %% tags=["exercise"]
+def model_bytes(model: nn.Module) -> int:
+    total = 0
+    for tensor in model.state_dict().values():
+        total += tensor.numel() * tensor.element_size()
+    return total
+
+
+# %% [markdown] tags=["hint"]
+# 28,311,552 too many: which weight has this size? Print names and shapes of `meta_model("SmolLM2-135M").state_dict()`.
+# A model keeps parameters and buffers.
+
+
+# %% tags=["solution"]
+def model_bytes(model: nn.Module) -> int:
+    total = 0
+    for tensor in (*model.parameters(), *model.buffers()):
+        total += tensor.numel() * tensor.element_size()
+    return total
+
+
+# %%
+check("03.5", model_bytes)
+
+# %% [markdown]
+# SmolLM2's last layer *is* its embedding: one tensor, two names
+# ([Press and Wolf 2017](https://arxiv.org/abs/1608.05859)). `state_dict` lists both names; `parameters` and `buffers`
+# give each tensor once.
+
+# %% tags=["claim"]
+assert counted == ["162,826,560", f"{count_parameters('Mistral-7B'):,}"]
+assert 162_826_560 - count_parameters("SmolLM2-135M") == 28_311_552 == 49_152 * 576
 
 # %%
 progress("03")

@@ -20,12 +20,13 @@
 
 # %%
 import copy
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_edu.classroom import figures
-from lora_edu.classroom.checks import check
+from lora_edu.classroom.checks import check, faulty
 from lora_edu.classroom.experiments import digit_reader, digit_sweep, digits, shipping
 from lora_edu.classroom.experiments.digit_reader import accuracy
 from lora_edu.classroom.progress import progress
@@ -220,6 +221,114 @@ assert 0.3 < 1 - sum(lora.values()) / sum(full.values()) < 0.36
 bfloat16, float32 = (drifts[0.02][f"{name}, another each time"][-1] for name in ("bfloat16", "float32"))
 assert f"{bfloat16:.1%}" == "0.6%" and float32 < 1e-6
 assert 0.2 < bfloat16 / 0.02 < 0.33 and drifts[0.002]["bfloat16, another each time"][-1] > 0.002
+
+# %% [markdown]
+# ## Which wrong merges does a test let through?
+#
+# *Deeper: nothing later needs this section.*
+#
+# Somebody forgets the update, and returns $W$ itself. On an adapter that has not trained yet:
+
+# %%
+fresh = LoRALinear(nn.Linear(6, 4), r=2, lora_alpha=16)
+torch.equal(fresh.base_layer.weight, merged_linear(fresh).weight)
+
+# %% [markdown]
+# $B$ is zero, and a test there sees no difference.
+#
+# ### Exercise 05.5 · A test for a merge (three stars, 8 minutes)
+#
+# Write `keeps_outputs(candidate)`. It calls `candidate(W, lora_A, lora_B, lora_alpha)` with tensors of yours, and
+# returns True if the merged weight gives the outputs of $W$ and update together, else False. The check hands it right
+# functions, and wrong ones that were answers to exercise 04.2. How many does it catch? Right ones may round
+# differently, by up to 0.1 %.
+
+
+# %% tags=["exercise"]
+def keeps_outputs(candidate: Callable) -> bool:
+    raise NotImplementedError
+
+
+# %% [markdown] tags=["hint"]
+# The outputs apart are $W x + \frac{\alpha}{r} B (A x)$. `torch.allclose(a, b, rtol=1e-3, atol=1e-3)` leaves room. Let
+# no two sizes be equal, and no factor be 1 or 0.
+
+
+# %% tags=["solution"]
+def keeps_outputs(candidate: Callable) -> bool:
+    W, lora_A, lora_B, x = torch.randn(5, 4), torch.randn(2, 4), torch.randn(5, 2), torch.randn(3, 4)
+    apart = x @ W.T + 6 / 2 * x @ lora_A.T @ lora_B.T
+    return torch.allclose(x @ candidate(W, lora_A, lora_B, 6).T, apart, rtol=1e-3, atol=1e-3)
+
+
+# %%
+check("05.5", keeps_outputs)
+
+# %% [markdown]
+# ## Why does a loss stand still?
+#
+# *Deeper: nothing later needs this section.*
+#
+# The code of exercise 05.6 wraps our base and trains on turned digits. Its losses:
+
+# %%
+X, y = digits.few(turned["adapt"], seed=0)
+losses = faulty("05.6")(base, X, y, seed=0)
+", ".join(f"{loss:.3f}" for loss in losses)
+
+# %% [markdown]
+# ### Exercise 05.6 · Find the fault (two stars, 8 minutes)
+#
+# Mend `train_adapter`, so that $A$ and $B$ train, and nothing else.
+
+
+# %% tags=["exercise"]
+def train_adapter(base: nn.Sequential, X: Tensor, y: Tensor, seed: int) -> list[float]:
+    torch.manual_seed(seed)
+    model, losses = base, []
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    wrapped = [LoRALinear(m, r=2, lora_alpha=4) if isinstance(m, nn.Linear) else m for m in model]
+    model = nn.Sequential(*wrapped)
+    for _ in range(10):
+        loss = nn.functional.cross_entropy(model(X), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# %% [markdown] tags=["hint"]
+# Which parameters of `model` have a gradient after `backward`? Which tensors are in
+# `optimizer.param_groups[0]["params"]`? Compare their shapes.
+
+
+# %% tags=["solution"]
+def train_adapter(base: nn.Sequential, X: Tensor, y: Tensor, seed: int) -> list[float]:
+    torch.manual_seed(seed)
+    wrapped = [LoRALinear(m, r=2, lora_alpha=4) if isinstance(m, nn.Linear) else m for m in base]
+    model, losses = nn.Sequential(*wrapped), []
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    for _ in range(10):
+        loss = nn.functional.cross_entropy(model(X), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# %%
+check("05.6", train_adapter)
+
+# %% [markdown]
+# An optimizer holds the tensors that it was given. Here those were the base's, which are frozen: it had nothing to do,
+# and said nothing. `len(optimizer.state)` after a step would have been 0.
+
+# %% tags=["claim"]
+idle = torch.optim.Adam(base.parameters(), lr=0.03)
+idle.step()
+assert len(idle.state) == 0 and len(losses) == 10 and len(set(losses)) == 1
 
 # %%
 progress("05b")

@@ -1,10 +1,12 @@
 """Right answers that are written in another way than the solution: each passes its check."""
 
+import copy
 import fractions
 import functools
 import itertools
 import json
 import math
+import random
 import statistics
 import struct
 
@@ -16,6 +18,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_edu.classroom.checks import HINT, PASS, check
+from lora_edu.classroom.experiments import digit_reader
 from lora_edu.llm.surgery import linear_layers
 from lora_edu.methods.blockwise import dequantize_blockwise, nearest_level, quantize_blockwise
 from lora_edu.methods.codebook import nf4_code
@@ -177,6 +180,36 @@ def layer_by_layer(shapes, r, bits):
 
 right("03.3")(lambda shapes, r, bits: r * sum(map(sum, shapes)) * (bits / 8))
 
+
+@right("03.4")
+def neither_saves_nor_costs(candidate):
+    rng = random.Random(1)
+    for _ in range(20):
+        m, n = rng.randint(1, 5000), rng.randint(1, 5000)
+        saved = m * n - candidate(m, n) * (m + n)
+        assert abs(saved) < 1e-5 * m * n
+    return True
+
+
+@right("03.4")
+def by_shares(candidate):
+    return all(
+        abs(candidate(m, n) / m + candidate(m, n) / n - 1) < 1e-5 for m in (1, 3, 50) for n in (2, 7, 999)
+    )
+
+
+@right("03.5")
+def by_the_object(model):
+    kept = {id(t): t for t in itertools.chain(model.parameters(), model.buffers())}
+    return sum(t.nbytes for t in kept.values())
+
+
+@right("03.5")
+def by_the_memory(model):
+    kept = {t.data_ptr(): t.numel() * t.element_size() for t in model.state_dict().values()}
+    return sum(kept.values())
+
+
 # ------------------------------------------------ 04 and 05
 
 
@@ -291,6 +324,54 @@ def state_of_adam(model):
         averages = torch.zeros_like(parameter), torch.zeros_like(parameter)
         total += sum(average.numel() * average.element_size() for average in averages)
     return total
+
+
+@right("05.5")
+def by_the_layer(candidate):
+    layer = LoRALinear(nn.Linear(7, 4, bias=False), r=3, lora_alpha=2)
+    nn.init.normal_(layer.lora_B)
+    parts = [part.detach() for part in (layer.base_layer.weight, layer.lora_A, layer.lora_B)]
+    x = torch.randn(4, 7)
+    torch.testing.assert_close(x @ candidate(*parts, 2).T, layer(x).detach(), rtol=1e-3, atol=1e-3)
+    return True
+
+
+@right("05.5")
+def with_the_inputs_one_by_one(candidate):
+    W, A, B = torch.randn(3, 6), torch.randn(2, 6), torch.randn(3, 2)
+    merged = candidate(W, A, B, lora_alpha=5.0)
+    columns = [W[:, i] + 2.5 * B @ A[:, i] for i in range(6)]
+    return len(merged.T) == 6 and all(map(functools.partial(torch.allclose, atol=1e-3), merged.T, columns))
+
+
+def over_each_linear(base):
+    model = copy.deepcopy(base)
+    for i, layer in enumerate(model):
+        if isinstance(layer, nn.Linear):
+            model[i] = LoRALinear(layer, r=2, lora_alpha=4)
+    return model
+
+
+@right("05.6")
+def with_what_trains(base, X, y, seed):
+    torch.manual_seed(seed)
+    model = over_each_linear(base)
+    return digit_reader.train(model, (X, y), learning_rate=0.03, steps=10)
+
+
+@right("05.6")
+def with_groups_added_late(base, X, y, seed):
+    torch.manual_seed(seed)
+    optimizer = torch.optim.Adam(base.parameters(), lr=0.03)
+    model, losses = over_each_linear(base), []
+    optimizer.add_param_group({"params": [p for p in model.parameters() if p.requires_grad]})
+    for _ in range(10):
+        model.zero_grad()
+        loss = F.nll_loss(model(X).log_softmax(dim=1), y)
+        loss.backward()
+        optimizer.step()
+        losses += [loss.item()]
+    return losses
 
 
 # ------------------------------------------------ 06 and 07

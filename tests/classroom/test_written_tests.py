@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from lora_edu.classroom.candidates import MOST_CALLS, MOST_NUMBERS, Candidate, Handed
-from lora_edu.classroom.checks import HINT, NOT_ATTEMPTED, PASS, Exercise, WrongAnswer, examine
+from lora_edu.classroom.checks import HINT, NOT_ATTEMPTED, PASS, Exercise, WrongAnswer, examine, faulty
 from lora_edu.classroom.grade.remote import Remote
-from lora_edu.classroom.written_tests import chosen, written_test
+from lora_edu.classroom.written_tests import WrittenTest, chosen, written_test
+from tests.classroom.test_checks import EXERCISES
 from tests.classroom.test_grade_remote import Inside
 
 # ------------------------------------------------ an exercise: does a function double what it is given?
@@ -290,3 +291,21 @@ def test_a_planted_fault_is_not_attempted_until_the_results_change(examined):
     assert examined(HALVES, lambda x: float(int(x / 2))) == still
     assert examined(HALVES, _half_of_two) == (HINT, "Half of 2 alone.")
     assert examined(HALVES, halved) == (PASS, "Right.")
+
+
+def test_the_fault_of_a_notebook_can_be_run_before_it_is_mended():
+    assert faulty("03.5")(torch.nn.Linear(3, 2)) == 4 * (3 * 2 + 2)
+    with pytest.raises(KeyError, match="no planted fault"):
+        faulty("03.4")
+    with pytest.raises(KeyError):
+        faulty("98.1")
+
+
+@pytest.mark.parametrize(
+    "key", [key for key, exercise in EXERCISES.items() if isinstance(exercise, WrittenTest)]
+)
+def test_candidates_take_the_same_names_and_right_ones_are_several(key):
+    exercise = EXERCISES[key]
+    functions = [*exercise.right, *(answer.function for answer in exercise.wrong)]
+    assert len({tuple(inspect.signature(function).parameters) for function in functions}) == 1
+    assert len(exercise.right) >= 2 and len(exercise.wrong) >= 5 and len(exercise.wrong_answers) >= 4
