@@ -279,7 +279,7 @@ losses = faulty("05.6")(base, X, y, seed=0)
 # %% [markdown]
 # ### Exercise 05.6 · Find the fault (two stars, 8 minutes)
 #
-# Mend `train_adapter`, so that $A$ and $B$ train, and nothing else.
+# Mend `train_adapter`, so that $A$ and $B$ train, and nothing else. (Here $r = 2$, $\alpha = 4$.)
 
 
 # %% tags=["exercise"]
@@ -287,8 +287,7 @@ def train_adapter(base: nn.Sequential, X: Tensor, y: Tensor, seed: int) -> list[
     torch.manual_seed(seed)
     model, losses = base, []
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
-    wrapped = [LoRALinear(m, r=2, lora_alpha=4) if isinstance(m, nn.Linear) else m for m in model]
-    model = nn.Sequential(*wrapped)
+    model = nn.Sequential(*(LoRALinear(m, 2, 4) if isinstance(m, nn.Linear) else m for m in model))
     for _ in range(10):
         loss = nn.functional.cross_entropy(model(X), y)
         optimizer.zero_grad()
@@ -306,8 +305,8 @@ def train_adapter(base: nn.Sequential, X: Tensor, y: Tensor, seed: int) -> list[
 # %% tags=["solution"]
 def train_adapter(base: nn.Sequential, X: Tensor, y: Tensor, seed: int) -> list[float]:
     torch.manual_seed(seed)
-    wrapped = [LoRALinear(m, r=2, lora_alpha=4) if isinstance(m, nn.Linear) else m for m in base]
-    model, losses = nn.Sequential(*wrapped), []
+    model, losses = base, []
+    model = nn.Sequential(*(LoRALinear(m, 2, 4) if isinstance(m, nn.Linear) else m for m in model))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     for _ in range(10):
         loss = nn.functional.cross_entropy(model(X), y)

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from lora_edu.classroom.candidates import Candidate, Handed
 from lora_edu.classroom.grade import __main__ as command
 from lora_edu.classroom.grade import guards
 from lora_edu.classroom.grade.course import ROOT, Task, read_course
@@ -208,6 +210,13 @@ def test_nobody_forges_a_test(sandbox):
     assert status["right"] == "pass" and list(status.values()).count("pass") == 1, status
     assert status["floods"] == "too slow" and status["streams"] == status["asks"] == "stopped"
     assert marks[-1].said == "Right. Your test catches 3 of 3 wrong functions."
+
+
+def test_a_candidate_gets_so_much_memory_and_the_grader_goes_on():
+    handed = Handed(Candidate(lambda x: (x[:, None] * x).sum()).answer)
+    with guards.bounded_memory(1 << 28), pytest.raises(RuntimeError):
+        handed(torch.ones(1 << 14))  # 1 GiB on the way
+    assert handed(torch.ones(1 << 14)) == 1 << 28
 
 
 def test_the_filter_of_calls_leaves_the_disk_as_it_is(tmp_path, sandbox):

@@ -31,9 +31,8 @@ def _sum_of_terms(W: Tensor, r: int) -> Tensor:
 
 
 def _projected_in_float32(W: Tensor, r: int) -> Tensor:
-    _, V = torch.linalg.eigh(W.T.double() @ W.double())
-    kept = V[:, -r:].float()
-    return (W.float() @ kept @ kept.T).to(W.dtype)
+    kept = torch.linalg.svd(W.float(), full_matrices=False).Vh[:r]
+    return (W.float() @ kept.T @ kept).to(W.dtype)
 
 
 def _error_alone(candidate):

@@ -79,8 +79,7 @@ def train_adapter(base: nn.Sequential, X: Tensor, y: Tensor, seed: int) -> list[
 
 
 def _wrapped(base: nn.Sequential) -> nn.Sequential:
-    linear = nn.Linear
-    return nn.Sequential(*(LoRALinear(m, r=2, lora_alpha=4) if isinstance(m, linear) else m for m in base))
+    return nn.Sequential(*(LoRALinear(m, 2, 4) if isinstance(m, nn.Linear) else m for m in base))
 
 
 def _losses(model: nn.Module, optimizer: torch.optim.Optimizer, X: Tensor, y: Tensor) -> list[float]:
@@ -98,8 +97,7 @@ def _planted(base: nn.Sequential, X: Tensor, y: Tensor, seed: int) -> list[float
     torch.manual_seed(seed)
     model, losses = base, []
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
-    wrapped = [LoRALinear(m, r=2, lora_alpha=4) if isinstance(m, nn.Linear) else m for m in model]
-    model = nn.Sequential(*wrapped)
+    model = nn.Sequential(*(LoRALinear(m, 2, 4) if isinstance(m, nn.Linear) else m for m in model))
     for _ in range(10):
         loss = nn.functional.cross_entropy(model(X), y)
         optimizer.zero_grad()
