@@ -17,12 +17,14 @@
 # **Time:** {minutes}.
 
 # %%
+from collections.abc import Callable
+
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from lora_edu.classroom import figures
-from lora_edu.classroom.checks import check
+from lora_edu.classroom.checks import check, faulty
 from lora_edu.classroom.experiments import cpu_race, layer_race, number_formats
 from lora_edu.classroom.experiments.house import evening
 from lora_edu.classroom.progress import progress
@@ -459,6 +461,107 @@ for layer in layer_race.LAYERS:
     assert 0.99 < intensity["bf16"][0] < 1 and 3.8 < intensity["bitsandbytes"][0] < 4 < bend
     assert bend < intensity["bf16"][-1] < intensity["bitsandbytes"][-1]
 assert "H200" in layer_race.recorded()["device"]["name"]
+
+# %% [markdown]
+# ## Aside: would your test find the fault?
+#
+# *Deeper: nothing later needs this section.*
+#
+# Section 3 has a law: no weight is off by more than half the widest gap, times the absmax of its block. Does any weight
+# come near this limit?
+
+# %%
+limit = embedding.view(-1, 64).abs().amax(1, keepdim=True) / 14  # half of 1/7, the gap
+share = ((embedding_hat - embedding).view(-1, 64).abs() / limit).max()
+f"at most {share:.3f} of the limit"
+
+# %% [markdown]
+# It reaches the limit. A **test** asks such a law of a function that it does not know. How good is a test? Hand it
+# wrong functions and count what it catches. Yours gets answers that 07.2 and 07.3 refuse, and a few right ones, which
+# it must pass.
+#
+# ### Exercise 07.5 · A test of the bound (three stars, 9 minutes)
+#
+# Write `keeps_the_bound(quantize)`: True if `quantize(W, code, blocksize)`, which returns indices and scales as 07.3
+# does, keeps the law. Leave room for rounding: a ten-thousandth more than the limit will do. You choose `W`, `code`
+# (ascending, from -1 to 1) and `blocksize`. Whatever raises is caught.
+
+
+# %% tags=["exercise"]
+def keeps_the_bound(quantize: Callable) -> bool:
+    raise NotImplementedError
+
+
+# %% [markdown] tags=["hint"]
+# `code[indices].view(-1, blocksize) * absmax[:, None]` is read back, a block a row. `code.diff().max()` is the widest
+# gap. Then choose: what if all weights are positive, if each block is a row, if all gaps are alike?
+
+
+# %% tags=["solution"]
+def keeps_the_bound(quantize: Callable) -> bool:
+    W, code = torch.randn(30, 10), torch.tensor([-1.0, -0.3, -0.1, 0.0, 0.25, 1.0])
+    W[1, 3] = -20.0
+    indices, absmax = quantize(W, code, 4)
+    blocks = W.view(-1, 4)
+    error = (code[indices].view(-1, 4) * absmax[:, None] - blocks).abs()
+    limit = blocks.abs().amax(1, keepdim=True) * code.diff().max() / 2
+    return bool((error <= 1.0001 * limit).all())
+
+
+# %%
+check("07.5", keeps_the_bound)
+
+# %% [markdown]
+# A symptom finds faults, too. Somebody measured the embedding in blocks of two sizes, in both orders:
+
+# %%
+orders = [64, 16], [16, 64]
+found = [[f"{e:.1%}" for e in faulty("07.6")(embedding.clone(), code, order)] for order in orders]
+compare(order=["64, then 16", "16, then 64"], first=[a for a, _ in found], then=[b for _, b in found])
+
+# %% [markdown]
+# Blocks of 64 lose 13.4 %, or 32.3 if they come second. Nothing here is random.
+#
+# ### Exercise 07.6 · Two orders, two errors (two stars, 6 minutes)
+#
+# This function measured that. Repair it: an error shall depend on its own size alone.
+
+
+# %% tags=["exercise"]
+def error_by_size(W: Tensor, code: Tensor, sizes: list[int]) -> list[float]:
+    length, errors = W.norm(), []
+    for size in sizes:
+        blocks = W.view(-1, size)
+        absmax = blocks.abs().amax(1, keepdim=True)
+        blocks /= absmax
+        lost = (blocks - code[blockwise.nearest_level(blocks, code)]) * absmax
+        errors.append((lost.norm() / length).item())
+    return errors
+
+
+# %% [markdown] tags=["hint"]
+# What does the second size find that the first did not? Print `W.abs().max()` in the loop. A view has no memory of its
+# own.
+
+
+# %% tags=["solution"]
+def error_by_size(W: Tensor, code: Tensor, sizes: list[int]) -> list[float]:
+    length, errors = W.norm(), []
+    for size in sizes:
+        blocks = W.view(-1, size)
+        absmax = blocks.abs().amax(1, keepdim=True)
+        x = blocks / absmax
+        lost = (x - code[blockwise.nearest_level(x, code)]) * absmax
+        errors.append((lost.norm() / length).item())
+    return errors
+
+
+# %%
+check("07.6", error_by_size)
+
+# %% tags=["claim"]
+assert [found[0][0], found[1][1]] == ["13.4%", "32.3%"]
+assert 0.99 < share <= 1.0001
 
 # %%
 progress("07")

@@ -22,12 +22,14 @@
 # %%
 ensure_packages("bitsandbytes")
 
+from collections.abc import Callable
+
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from lora_edu.classroom import figures
-from lora_edu.classroom.checks import check
+from lora_edu.classroom.checks import check, faulty
 from lora_edu.classroom.experiments.four_bit_formats import (
     CODES,
     FORMATS,
@@ -659,6 +661,110 @@ assert by_events[0] < nearest[0] / 3 and by_captain[0] > 2 * by_events[0] and by
 # For one token NF4 with a good fused kernel can be faster than 16 bits (on our GPU it only drew level); a training
 # batch is slower (notebook 07). Where hardware multiplies integers or 4-bit floats, take those. If a model is quantized
 # already, start from the original.
+
+# %% [markdown]
+# ## Aside: what is lost when weights are stored a second time?
+#
+# *Deeper: nothing later needs this section.*
+#
+# What NF4 gives back lies on levels already. Is it stored again without loss?
+
+
+# %%
+def read_back(W, double_quant):
+    return nf4.dequantize_nf4(*nf4.quantize_nf4(W, double_quant=double_quant))
+
+
+once = {way: read_back(normal, way) for way in (False, True)}
+twice = {way: read_back(W, way) for way, W in once.items()}
+compare(
+    double_quantization=["no", "yes"], the_same_again=[torch.equal(once[way], twice[way]) for way in once]
+)
+
+# %% [markdown]
+# Without double quantization, to the last bit: the largest weight of a block lies on level -1 or 1, so absmax is what
+# it was. With it, the codes stay, and scales move by their own rounding. So a law of many formats $f$ is
+#
+# $$f(f(W)) = f(W)$$
+#
+# (a [projection](https://en.wikipedia.org/wiki/Projection_(linear_algebra)): doing it twice is doing it once). Can you
+# turn it into a test? It gets formats made of answers that 08.1, 08.2 and 08.3 refuse, and right ones.
+#
+# ### Exercise 08.5 · A test of storing twice (two stars, 6 minutes)
+#
+# Write `loses_once(round_trip)`, where `round_trip(W)` stores `W` and reads it back: True if the law holds up to
+# rounding. You choose `W`, in float32; 64 divides its size.
+
+
+# %% tags=["exercise"]
+def loses_once(round_trip: Callable) -> bool:
+    raise NotImplementedError
+
+
+# %% [markdown] tags=["hint"]
+# `torch.allclose(a, b, atol=1e-5)` leaves room for rounding. Which two things are to be equal? And what if all of your
+# weights were alike?
+
+
+# %% tags=["solution"]
+def loses_once(round_trip: Callable) -> bool:
+    once = round_trip(torch.randn(640))
+    return torch.allclose(round_trip(once), once, atol=1e-5)
+
+
+# %%
+check("08.5", loses_once)
+
+# %% [markdown]
+# Now a fault in the 8-bit scales. Somebody stores those of section 4, in blocks of 256, with even steps:
+
+# %%
+back = faulty("08.6")(absmax, blocksize=256)
+off = (back - absmax).abs() / absmax
+print(f"half of {len(off):,} scales are off by less than {off.median():.2%}")
+print(f"{(off > 0.02).sum()} by more than 2 %, the worst by {off.max():.0%}")
+
+# %% [markdown]
+# 4,096 scales are 16 blocks: one bad scale in each, and with it 64 weights.
+#
+# ### Exercise 08.6 · One scale in 256 (two stars, 6 minutes)
+#
+# Repair it. The mean stays code 0, steps stay even, a code is 8 bits with a sign, and a block's largest deviation from
+# the mean shall come back without loss.
+
+
+# %% tags=["exercise"]
+def scales_in_8_bits(absmax: Tensor, blocksize: int) -> Tensor:
+    mean = absmax.mean()
+    blocks = (absmax - mean).view(-1, blocksize)
+    largest = blocks.abs().amax(1, keepdim=True)
+    codes = (128 * blocks / largest).round().int()
+    stored = codes.to(torch.int8)
+    return (stored / 128 * largest + mean).flatten()
+
+
+# %% [markdown] tags=["hint"]
+# Look at the bad ones, `absmax[off > 0.02]` beside `back[off > 0.02]`, and at the mean. Which code do they have before
+# they are stored, and which after?
+
+
+# %% tags=["solution"]
+def scales_in_8_bits(absmax: Tensor, blocksize: int) -> Tensor:
+    mean = absmax.mean()
+    blocks = (absmax - mean).view(-1, blocksize)
+    largest = blocks.abs().amax(1, keepdim=True)
+    codes = (127 * blocks / largest).round().int()
+    stored = codes.to(torch.int8)
+    return (stored / 127 * largest + mean).flatten()
+
+
+# %%
+check("08.6", scales_in_8_bits)
+
+# %% tags=["claim"]
+stored = [nf4.quantize_nf4(W, double_quant=True) for W in (normal, once[1])]
+assert torch.equal(stored[0][0], stored[1][0]) and not torch.equal(once[1], twice[1])
+assert torch.equal(once[0], twice[0]) and (off > 0.02).view(-1, 256).sum(1).eq(1).all()
 
 # %%
 progress("08")

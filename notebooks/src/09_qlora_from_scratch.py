@@ -20,13 +20,16 @@
 # %%
 ensure_packages("bitsandbytes")
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from lora_edu.classroom import figures, records
-from lora_edu.classroom.checks import check
+from lora_edu.classroom.checks import check, faulty
 from lora_edu.classroom.exercises.n09 import matmul_4bit as in_one_piece
 from lora_edu.classroom.experiments import in_memory, one_layer, step_memory
 from lora_edu.classroom.progress import progress
@@ -479,6 +482,115 @@ assert in_and_out == 156_160 and f"{8 * numbers / 1e9:.1f}" == "6.4"
 # ## When not to use it
 #
 # When the model fits in 16 bits with LoRA, use that: nothing is dequantized, and nothing lost by rounding.
+
+# %% [markdown]
+# ## Aside: would you notice a layer that breaks the law?
+#
+# *Deeper: nothing later needs this section.*
+#
+# QLoRA is LoRA over the dequantized weight: section 1 showed it for one layer. Here are three with other alphas, as
+# they are before training. Which of them says something else than its base?
+
+# %%
+x = torch.randn(5, 576)
+fresh = [LoRALinear(qlora.base_layer, r=8, lora_alpha=alpha) for alpha in (1, 16, 1000)]
+[torch.equal(layer(x), qlora.base_layer(x)) for layer in fresh]
+
+# %% [markdown]
+# None: $B$ is zero. A test with such a layer finds no fault in the scaling at all. Write a better one. It gets answers
+# that 09.1 refuses, and right ones that compute in other orders.
+#
+# ### Exercise 09.4 · A test of the law (two stars, 8 minutes)
+#
+# Write `is_lora_over_4_bits(layer)`. `layer(x, W, lora_A, lora_B, lora_alpha)` quantizes `W`, (out, in), by
+# `nf4.quantize_nf4(W)`, and computes the output for rows `x`. True if that is LoRA over $\hat W$, up to rounding. You
+# choose the inputs.
+
+
+# %% tags=["exercise"]
+def is_lora_over_4_bits(layer: Callable) -> bool:
+    raise NotImplementedError
+
+
+# %% [markdown] tags=["hint"]
+# A second route: merge, $\hat W + \frac{\alpha}{r} B A$, and multiply once. `nf4.dequantize_nf4(*nf4.quantize_nf4(W))`
+# is $\hat W$. `torch.allclose(..., rtol=1e-3, atol=1e-3)` leaves room. Are in, out, r and alpha all different?
+
+
+# %% tags=["solution"]
+def is_lora_over_4_bits(layer: Callable) -> bool:
+    x, W, A, B = (torch.randn(shape) for shape in ((5, 64), (48, 64), (3, 64), (48, 3)))
+    merged = nf4.dequantize_nf4(*nf4.quantize_nf4(W)) + 2.0 / 3 * B @ A
+    return torch.allclose(layer(x, W, A, B, 2.0), x @ merged.T, rtol=1e-3, atol=1e-3)
+
+
+# %%
+check("09.4", is_lora_over_4_bits)
+
+# %% [markdown]
+# And here is a fault in backward. To fill memory that is in use is faster than to ask for new, so somebody gives all
+# layers one room for the wide weight. Their gradient for $x$, beside that of exercise 09.2's layers:
+
+
+# %%
+def by_autograd(x, layers):
+    x = x.clone().requires_grad_()
+    y = functools.reduce(lambda y, layer: in_one_piece(y, *layer), layers, x)
+    return torch.autograd.grad(y.square().sum() / 2, x)[0].flatten()
+
+
+# %%
+torch.manual_seed(0)
+chain = [nf4.quantize_nf4(torch.randn(64, 64) / 8) for _ in range(3)]
+x = torch.randn(4, 64)
+pairs = [(faulty("09.5")(x, chain[:n]).flatten(), by_autograd(x, chain[:n])) for n in (1, 2, 3)]
+compare(layers=[1, 2, 3], cosine=[f"{F.cosine_similarity(*pair, dim=0):.2f}" for pair in pairs])
+
+# %% [markdown]
+# Right with one layer, wrong with two. A test of a single layer passes it, and in training only the adapters of the
+# last two layers would get the gradient that is theirs.
+#
+# ### Exercise 09.5 · One room for all (three stars, 8 minutes)
+#
+# Repair it. The loss is half the sum of squares of the last output $y$, so its gradient for $y$ is $y$. `layers` are
+# pairs of codes and `QuantState`, all of one size. Keep at most one weight wide.
+
+
+# %% tags=["exercise"]
+def input_gradient(x: Tensor, layers: list) -> Tensor:
+    room, kept = torch.empty(layers[0][1].shape), []
+    for packed, quant_state in layers:
+        W = nf4.dequantize_nf4(packed, quant_state, out=room)
+        kept.append(W)
+        x = x @ W.T
+    grad = x
+    for W in reversed(kept):
+        grad = grad @ W
+    return grad
+
+
+# %% [markdown] tags=["hint"]
+# `kept` has as many entries as there are layers. How many memories? `kept[0] is kept[1]` tells. What is in the room
+# when backward begins?
+
+
+# %% tags=["solution"]
+def input_gradient(x: Tensor, layers: list) -> Tensor:
+    room = torch.empty(layers[0][1].shape)
+    for packed, quant_state in layers:
+        x = x @ nf4.dequantize_nf4(packed, quant_state, out=room).T
+    grad = x
+    for packed, quant_state in reversed(layers):
+        grad = grad @ nf4.dequantize_nf4(packed, quant_state, out=room)
+    return grad
+
+
+# %%
+check("09.5", input_gradient)
+
+# %% tags=["claim"]
+right = [torch.allclose(*pair, rtol=1e-3, atol=1e-4) for pair in pairs]
+assert right == [True, False, False]
 
 # %%
 progress("09")

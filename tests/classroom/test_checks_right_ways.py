@@ -17,11 +17,14 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lora_edu.classroom.checks import PASS, check
+from lora_edu.classroom.checks import HINT, PASS, check
 from lora_edu.classroom.experiments import digit_reader
 from lora_edu.llm.surgery import linear_layers
+from lora_edu.methods.blockwise import dequantize_blockwise, nearest_level, quantize_blockwise
+from lora_edu.methods.codebook import nf4_code
 from lora_edu.methods.lora import LoRALinear
-from lora_edu.methods.nf4 import dequantize_nf4
+from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4
+from lora_edu.methods.qlora import NF4Linear
 from tests.classroom.test_checks import EXERCISES
 
 WAYS = []
@@ -460,6 +463,50 @@ def in_units_of_the_weights(W, code, blocksize):
 right("07.4")(lambda bits, blocksize, constant_bits: (bits * blocksize + constant_bits) / blocksize)
 right("07.4")(lambda bits, blocksize, constant_bits: fractions.Fraction(constant_bits, blocksize) + bits)
 
+
+@right("07.5")
+def in_two_shapes(quantize):
+    code = nf4_code()
+    for shape, blocksize in (((8, 24), 16), ((5, 40), 20)):
+        W = 3 * torch.randn(shape)
+        W[0, 1] = -50
+        indices, absmax = quantize(W, code, blocksize)
+        back = dequantize_blockwise(indices.to(torch.uint8), absmax, code, blocksize)
+        limit = W.abs().view(-1, blocksize).amax(1).repeat_interleave(blocksize).view(shape)
+        if ((back - W).abs() > limit * code.diff().max() / 1.999).any():
+            return False
+    return True
+
+
+@right("07.5")
+def weight_by_weight(quantize):
+    W, code = [0.7, -0.2, 0.65, -9.0, 0.3, 0.33, 0.1, -0.35, 2.0, 4.0, 2.0, -2.3], [-1, -0.5, -0.4, 0.2, 1]
+    indices, absmax = quantize(torch.tensor(W).view(2, 6), torch.tensor(code), 3)
+    back = [code[i] * absmax[k // 3].item() for k, i in enumerate(indices.flatten().tolist())]
+    largest = [max(map(abs, W[k - k % 3 : k - k % 3 + 3])) for k in range(12)]
+    assert len(absmax) == 4
+    assert all(abs(w - b) <= a * 0.4001 for w, b, a in zip(W, back, largest, strict=True))
+    return True
+
+
+@right("07.6")
+def with_a_copy_for_each_size(W, code, sizes):
+    errors = []
+    for size in sizes:
+        blocks = W.clone().view(-1, size)
+        absmax = blocks.abs().amax(1, keepdim=True)
+        blocks /= absmax
+        lost = (blocks - code[nearest_level(blocks, code)]) * absmax
+        errors.append(lost.norm().item() / W.norm().item())
+    return errors
+
+
+@right("07.6")
+def by_the_library(W, code, sizes):
+    pairs = [(dequantize_blockwise(*quantize_blockwise(W, code, size), code, size), W) for size in sizes]
+    return [((copy - W).norm() / W.norm()).item() for copy, W in pairs]
+
+
 # ------------------------------------------------ 08 and 09
 
 
@@ -510,6 +557,35 @@ right("08.3")(lambda i: torch.tensor([16 * a + b for a, b in i.view(-1, 2).tolis
 right("08.3")(lambda i: (i.reshape(-1, 2).int() @ torch.tensor([16, 1], dtype=torch.int32)).to(torch.uint8))
 right("08.4")(lambda blocksize, nested: 4 + (8 + 32 / nested) / blocksize)
 right("08.4")(lambda b, n: (4 * b * n + 8 * n + 32) / (b * n))
+
+
+@right("08.5")
+def asserted(round_trip):
+    once = round_trip(torch.randn(10, 64))
+    torch.testing.assert_close(round_trip(once), once)
+    return True
+
+
+@right("08.5")
+def by_the_length_of_what_is_lost(round_trip):
+    once = round_trip(3 * torch.randn(640))
+    return ((round_trip(once) - once).norm() < 1e-4 * once.norm()).item()
+
+
+@right("08.6")
+def on_255_levels(absmax, blocksize):
+    levels, deviation = torch.linspace(-1, 1, 255), (absmax - absmax.mean()).view(-1, blocksize)
+    largest = deviation.abs().amax(1, keepdim=True)
+    return (levels[nearest_level(deviation / largest, levels)] * largest).flatten() + absmax.mean()
+
+
+@right("08.6")
+def block_after_block(absmax, blocksize):
+    mean = absmax.double().mean()
+    blocks = [(absmax - mean).double() for absmax in absmax.split(blocksize)]
+    steps = [block.abs().max() / 127 for block in blocks]
+    codes = [(block / step).round().to(torch.int8) for block, step in zip(blocks, steps, strict=True)]
+    return torch.cat([code * step + mean for code, step in zip(codes, steps, strict=True)])
 
 
 @right("09.1")
@@ -574,6 +650,59 @@ right("09.3")(
         )
     )
 )
+
+
+@right("09.4")
+def two_layers(layer):
+    for d_in, d_out, r, lora_alpha in ((64, 32, 2, 8.0), (64, 16, 4, 6.0)):
+        shapes = (7, d_in), (d_out, d_in), (r, d_in), (d_out, r)
+        x, W, A, B = (torch.randn(shape) for shape in shapes)
+        base = x @ dequantize_nf4(*quantize_nf4(W)).T
+        torch.testing.assert_close(
+            layer(x, W, A, B, lora_alpha), base + lora_alpha / r * (x @ A.T) @ B.T, rtol=1e-3, atol=1e-3
+        )
+    return True
+
+
+@right("09.4")
+def against_the_courses_layer(layer):
+    linear = nn.Linear(64, 24, bias=False)
+    lora = LoRALinear(NF4Linear.from_linear(linear, double_quant=False), r=5, lora_alpha=4)
+    nn.init.normal_(lora.lora_B)
+    x = torch.randn(9, 64)
+    with torch.no_grad():
+        y = layer(x, linear.weight.detach(), lora.lora_A.detach(), lora.lora_B.detach(), 4.0)
+        return torch.allclose(y, lora(x), rtol=1e-3, atol=1e-3)
+
+
+@right("09.5")
+def without_a_room(x, layers):
+    if not layers:
+        return x
+    first, *others = layers
+    return without_a_room(x @ dequantize_nf4(*first).T, others) @ dequantize_nf4(*first)
+
+
+@right("09.5")
+def through_functions(x, layers):
+    x = y = x.clone().requires_grad_()
+    for layer in layers:
+        y = SavesByHand.apply(y, *layer)
+    return torch.autograd.grad(y.square().sum() / 2, x)[0]
+
+
+def test_a_wide_copy_for_each_layer_is_refused(capsys):
+    def with_copies(x, layers):
+        weights = [dequantize_nf4(*layer) for layer in layers]
+        for W in weights:
+            x = x @ W.T
+        for W in reversed(weights):
+            x = x @ W
+        return x
+
+    assert check("09.5", with_copies) == HINT
+    assert "one weight at a time is wide" in capsys.readouterr().out
+
 
 # ------------------------------------------------ 10, 11 and 12
 
