@@ -160,7 +160,7 @@ def merged_by_peft(model: Any) -> Iterator[None]:
             weight.bnb_quantized = True  # peft unsets it in the weight that it replaces
             layer.get_base_layer().weight = weight
             layer.merged_adapters.clear()
-        return_freed_memory()  # 500 MiB of holes between the weights that were merged
+        return_freed_memory()  # up to 500 MiB: a weight that was rounded anew leaves holes
 
 
 @contextmanager
