@@ -1,6 +1,7 @@
 """What notebook 10 calls beside the libraries."""
 
 import json
+import sys
 
 import pytest
 from torch import nn
@@ -65,6 +66,21 @@ def test_a_program_elsewhere_answers_or_says_why_not(tmp_path):
     assert by_hand.run_elsewhere("import sys; print('x'); print(sys.argv[1])", ["said"], tmp_path) == "said"
     with pytest.raises(RuntimeError, match="status 1"):
         by_hand.run_elsewhere("1 / 0", [], tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' heaps keep no holes of their own")
+def test_a_program_elsewhere_gives_back_what_it_frees(tmp_path):
+    """Blocks of 3.5 MB, as loading makes them, each with one that stays behind it: 175 MB would lie idle."""
+    program = """
+import psutil, torch
+
+torch.ones(2**20).numpy()  # glibc raises its threshold to the first block that is freed
+start = psutil.Process().memory_info().rss
+blocks = [torch.ones(size) for _ in range(50) for size in (884_736, 20_000)]
+del blocks[::2]
+print(psutil.Process().memory_info().rss - start)
+"""
+    assert int(by_hand.run_elsewhere(program, [], tmp_path)) < 30e6
 
 
 def test_a_new_folder_is_empty(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import TrainerControl
 
 from lora_edu.classroom.experiments import live_loss
 from lora_edu.classroom.experiments.live_loss import LiveLoss, copied_tokens
@@ -66,7 +67,7 @@ def trained(tokenizer, steps=1, micro_batches=1):
             model(labels=labels)
         model.eval()(labels=labels)  # an evaluation in between is not of the step
         model.train()
-        live.on_step_end(None, state, None)
+        live.on_step_end(None, state, TrainerControl())
     live.on_train_end(None, state, None)
     model(labels=labels)  # afterwards nothing is looked at
     return live, labels, model.logits
@@ -109,3 +110,9 @@ def test_a_drawing_waits_for_its_time_and_takes_the_place_of_the_last(tokenizer,
     assert [how for how, _ in shown[:2]] == ["new", "update"] and {how for how, _ in shown[1:]} == {"update"}
     # A drawing of 0.1 seconds may be repeated after 2: of 60 steps, three of them and the last picture.
     assert 3 <= len(shown) <= 6 and all(set(data) == {"image/png"} for _, data in shown)
+
+
+def test_before_a_validation_memory_is_given_back(tokenizer, freed_by):
+    control = TrainerControl(should_evaluate=True)
+    live, *_ = trained(tokenizer)
+    assert freed_by(lambda: live.on_step_end(None, SimpleNamespace(max_steps=9), control)) > 150e6

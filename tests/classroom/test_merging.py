@@ -177,3 +177,7 @@ def test_a_small_random_update_is_lost_and_a_large_one_is_kept():
     kept = merging.random_updates(merging.nf4(torch.randn(64, 128)))
     small, *_, large = kept
     assert len(kept) == len(merging.SIZES) and small < 0.1 and large > 0.9
+
+
+def test_what_was_freed_counts_as_free(unmerged, tmp_path, freed_by):
+    assert freed_by(lambda: merging.fits_beside(unmerged, tmp_path)) > 150e6

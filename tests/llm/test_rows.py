@@ -116,3 +116,17 @@ def test_a_data_set_of_the_hub_is_read_by_configuration_and_split(monkeypatch):
         (("owner/name", None), {"split": "train"}),
         (("owner/name", "en"), {"split": "train[:2]"}),
     ]
+
+
+def test_a_data_set_of_the_hub_that_is_damaged_is_named(monkeypatch):
+    class DatasetGenerationError(Exception):
+        """As in datasets.exceptions: no ValueError, no OSError."""
+
+    def load_dataset(*names, **options):
+        raise DatasetGenerationError("while generating") from TypeError("row 7 is cut")
+
+    exceptions = SimpleNamespace(DatasetGenerationError=DatasetGenerationError)
+    fake = SimpleNamespace(load_dataset=load_dataset, exceptions=exceptions)
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    with pytest.raises(ValueError, match="owner/name is not: row 7 is cut"):
+        read_rows("owner/name")

@@ -21,6 +21,7 @@ from torch.nn import functional
 from transformers import TrainerCallback
 
 from lora_edu.classroom import figures
+from lora_edu.llm.base_model import return_freed_memory
 from lora_edu.llm.data.extraction import IGNORE
 
 SECONDS = 1.0
@@ -118,6 +119,8 @@ class LiveLoss(TrainerCallback):
         self._sums.zero_()
         if time.perf_counter() >= self._next and _in_a_kernel():
             self._draw(state.max_steps)
+        if control.should_evaluate:
+            return_freed_memory()  # of the steps: it would lie idle beside the logits of the validation
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         if "loss" in (logs or {}):

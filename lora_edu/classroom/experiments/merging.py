@@ -160,6 +160,7 @@ def merged_by_peft(model: Any) -> Iterator[None]:
             weight.bnb_quantized = True  # peft unsets it in the weight that it replaces
             layer.get_base_layer().weight = weight
             layer.merged_adapters.clear()
+        return_freed_memory()  # up to 500 MiB: a weight that was rounded anew leaves holes
 
 
 @contextmanager
@@ -243,7 +244,6 @@ def measure_ways(model: Any, measure: Callable[[nn.Module], _Result]) -> dict[st
     with model.disable_adapter():
         found["base alone"] = measure(model)
     found["W16"] = _measure_stored(model, measure)
-    free_memory()
     layers = adapted_layers(model)
     hold = _numbers(layers) * FLOAT32 < _free_bytes(model)
     with merged_into(model, lambda name: wide(layers[name]), hold=hold):
@@ -325,7 +325,11 @@ def _numbers(layers: Mapping[str, Any]) -> int:
 
 
 def _free_bytes(model: Any) -> int:
-    """Return what the model's device still holds, less a tenth of it for what a step needs."""
+    """Return what the model's device still holds, less a tenth of it for what a step needs.
+
+    What deleted models have held is given back first: it counts as used until then.
+    """
+    free_memory()
     if model.device.type == "cuda":
         return int(0.9 * available_bytes("cuda"))
     return int(0.9 * (available_bytes("cpu") - psutil.Process().memory_info().rss))

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from lora_edu.llm.base_model import return_freed_memory
 from lora_edu.llm.data.asking import NEW_TOKENS, answers_at_once, answers_cut, progress_bar
 from lora_edu.llm.data.chat_template import (
     Messages,
@@ -340,6 +341,7 @@ def evaluate(
     answers = generate_answers(
         model, tokenizer, [line["sentence"] for line in lines], progress=progress, **generation
     )
+    return_freed_memory()  # of the keys and values of so many answers
     return {
         "exact_match": exact_match(answers, [line["event"] for line in lines]),
         "n": len(lines),

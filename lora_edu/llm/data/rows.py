@@ -40,7 +40,7 @@ def read_rows(source: str, config: str | None = None, split: str = "train") -> l
     FileNotFoundError
         There is neither such a file nor such an id.
     ValueError
-        The file is of another kind, is no UTF-8 text, or holds no row.
+        The file is of another kind, is no UTF-8 text, or holds no row; or a file of the hub's data set is damaged.
     OSError
         The hub cannot be reached, or the package datasets is missing.
     """
@@ -103,11 +103,15 @@ _READERS = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json, ".csv
 
 def _hub_rows(name: str, config: str | None, split: str) -> list[Row]:
     try:
-        from datasets import load_dataset  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
+        import datasets  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise OSError(
             f"there is no file {name!r} here. If it names a data set on the hub, the package datasets is needed to "
             "read it: run `pip install datasets`"
         ) from error
-    rows = load_dataset(name, config, split=split)
+    try:
+        rows = datasets.load_dataset(name, config, split=split)
+    except datasets.exceptions.DatasetGenerationError as error:
+        reason = error.__cause__ or error
+        raise ValueError(f"dataset must be one whose files can be read, {name} is not: {reason}") from error
     return [Row(f"{name}, row {number}", row) for number, row in enumerate(rows, start=1)]

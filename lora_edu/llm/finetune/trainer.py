@@ -26,6 +26,7 @@ from transformers import (
     TrainerState,
 )
 
+from lora_edu.llm.base_model import return_freed_memory
 from lora_edu.llm.console import say
 from lora_edu.llm.files import explain_full_disk
 from lora_edu.llm.finetune.backends import Backend
@@ -143,6 +144,7 @@ class CourseTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the validation loss; the random numbers of the training go on as if it had not been asked."""
+        return_freed_memory()  # of the steps: each length of a batch leaves holes of its own
         with torch.random.fork_rng([torch.cuda.current_device()] if self._recipe.device == "cuda" else []):
             try:
                 return super().evaluate(*args, **kwargs)
