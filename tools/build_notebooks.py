@@ -192,7 +192,8 @@ def links(slug: str, path: str, words: Words) -> str:
         (words.phrase("Notation"), f"{up}docs/notation.md"),
         (words.phrase("Glossary"), f"{up}docs/glossary.md"),
     ]
-    return " · ".join(f"[{name}]({target})" for name, target in pairs)
+    line = " · ".join(f"[{name}]({target})" for name, target in pairs)
+    return f"{line}\n\n{words.notice()}".rstrip()
 
 
 FOLDED_TEXT = re.compile(r"<details>\n<summary>(\w+)</summary>\n\n(.*)\n\n</details>", re.DOTALL)

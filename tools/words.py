@@ -19,6 +19,10 @@ class Words:
         """A phrase that the builder itself writes, its places filled in."""
         return english.format(**values) if values else english
 
+    def notice(self) -> str:
+        """What stands below the links at the head of a notebook, if anything."""
+        return ""
+
     def link(self, target: str) -> str:
         """A link as it stands in a source, seen from where the notebook lies."""
         return target

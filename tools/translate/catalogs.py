@@ -14,7 +14,7 @@ from lora_edu.llm.files import write_text
 from tools.translate.guard import TranslationError, faults
 from tools.translate.texts import PACKAGE, ROOT, Entry, entries
 
-LANGUAGE = re.compile(r"[a-z]{2,3}")
+LANGUAGE = re.compile(r"[a-z]{2}")
 SIMILAR = 0.6
 """From here on a vanished text is taken for an older form of a new one."""
 WIDTH = 100
@@ -53,7 +53,7 @@ def checked_language(language: str) -> str:
     Raises
     ------
     TranslationError
-        If it is no code of two or three small letters, or English.
+        If it is no code of two small letters, or English.
     """
     if not LANGUAGE.fullmatch(language) or language == "en":
         raise TranslationError(f"LANG must be a code such as de or fr, not en, got {language!r}")

@@ -37,7 +37,7 @@ class Translation(Words):
 
     def __init__(self, language: str, folder: str, root: Path = ROOT):
         self.notebooks = catalogs.present(language, root)
-        self.folder = folder
+        self.language, self.folder = language, folder
         self.texts = {
             key: translation
             for catalog in [PACKAGE, *self.notebooks]
@@ -59,6 +59,12 @@ class Translation(Words):
 
     def phrase(self, english: str, **values: object) -> str:
         return super().phrase(self.texts.get(("page", english), english), **values)
+
+    def notice(self) -> str:
+        return self.phrase(
+            "In Colab, first run a cell of your own with `%env LORA_EDU_LANGUAGE={language}`.",
+            language=self.language,
+        )
 
     def number(self, written: str) -> str:
         return written.replace(".", self.phrase("."))

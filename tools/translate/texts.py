@@ -127,11 +127,10 @@ def _of_package(root: Path) -> Iterator[Entry]:
                     yield Entry("say", _written_out(node, place), place)
                 elif _called(node) == "to_translate":
                     yield from (Entry("label", text, place) for text in _strings(node.args))
-    place = "tools/build_notebooks.py"
-    for node in ast.walk(ast.parse((root / place).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and _called(node) == "phrase":
-            yield Entry("page", _written_out(node, place), place)
-    yield Entry("page", ".", "tools/words.py", "The decimal mark in running text.")
+    for place in ("tools/build_notebooks.py", "tools/translate/products.py"):
+        for node in ast.walk(ast.parse((root / place).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("words.phrase", "self.phrase"):
+                yield Entry("page", _written_out(node, place), place)
 
 
 def _imported(tree: ast.Module) -> set[str]:
@@ -167,13 +166,18 @@ def _labels(source: Path, root: Path) -> Iterator[Entry]:
     for cell in build_notebooks.read_source(source):
         if cell.cell_type != "code":
             continue
-        tree = ast.parse(cell.source)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                node.keywords = [word for word in node.keywords if word.arg not in NO_CONTROLS]
+        for node in ast.walk(_without_starts(ast.parse(cell.source))):
             for text in _of_node(node):
                 if any(letter.isalpha() for letter in text):
                     yield Entry("label", text, place, "A name or a title in a picture, a slider or a table.")
+
+
+def _without_starts(tree: ast.Module) -> ast.Module:
+    """The code without arguments that name no new control."""
+    for node in list(ast.walk(tree)):
+        if isinstance(node, ast.Call):
+            node.keywords = [word for word in node.keywords if word.arg not in NO_CONTROLS]
+    return tree
 
 
 def _of_node(node: ast.AST) -> Iterator[str]:
