@@ -18,6 +18,8 @@ LANGUAGE = re.compile(r"[a-z]{2}")
 SIMILAR = 0.6
 """From here on a vanished text is taken for an older form of a new one."""
 WIDTH = 100
+TEXT_LINE = re.compile(r'(#[~|] ?)*(msg\w|")')
+WHOLE_LINE = re.compile(r'(#[~|] ?)*(msg\w+(\[\d\])? )?"([^"\\]|\\.)*"\s*')
 
 
 class Count(NamedTuple):
@@ -74,6 +76,7 @@ def read(path: Path) -> polib.POFile:
             f"{name} is not there: python -m tools.translate extract {path.parent.name} {path.stem}"
         )
     try:
+        _check_quotes(path.read_text(encoding="utf-8"))
         catalog = polib.pofile(str(path), wrapwidth=WIDTH, encoding="utf-8")
     except (OSError, UnicodeError, ValueError) as error:
         raise TranslationError(f"{name} cannot be read: {error}") from error
@@ -85,6 +88,13 @@ def read(path: Path) -> polib.POFile:
             )
         seen.add(key)
     return catalog
+
+
+def _check_quotes(content: str) -> None:
+    """Refuse a text without its closing quote, of which polib would cut the last letter."""
+    for number, line in enumerate(content.splitlines(), start=1):
+        if TEXT_LINE.match(line) and not WHOLE_LINE.fullmatch(line):
+            raise ValueError(f"line {number}: {line!r} is not one text between quotes")
 
 
 def translations(language: str, catalog: str, root: Path = ROOT) -> dict[tuple[str, str], str]:

@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,7 +114,13 @@ def _hints(notebook: str) -> Iterator[Entry]:
 # ---------------------------------------------------------------- texts in code
 
 
-def _of_package(root: Path) -> Iterator[Entry]:
+@cache
+def _of_package(root: Path) -> tuple[Entry, ...]:
+    """The package's texts; its code does not change while this runs."""
+    return (*_said(root), *_on_pages(root))
+
+
+def _said(root: Path) -> Iterator[Entry]:
     for path in sorted((root / "lora_edu" / "classroom").rglob("*.py")):
         code = path.read_text(encoding="utf-8")
         if "say(" in code or "to_translate(" in code:
@@ -127,6 +134,9 @@ def _of_package(root: Path) -> Iterator[Entry]:
                     yield Entry("say", _written_out(node, place), place)
                 elif _called(node) == "to_translate":
                     yield from (Entry("label", text, place) for text in _strings(node.args))
+
+
+def _on_pages(root: Path) -> Iterator[Entry]:
     for place in ("tools/build_notebooks.py", "tools/translate/products.py"):
         for node in ast.walk(ast.parse((root / place).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("words.phrase", "self.phrase"):
