@@ -4,7 +4,8 @@ PY := .venv/bin/python
 # Two processes fit the smallest machine that runs the tests: 2 cores, 8 GB.
 WORKERS ?= 2
 # One thread a process, and kernels without progress bars, as tools/build_notebooks.py runs them.
-TEST_ENV := OMP_NUM_THREADS=1 TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false
+TEST_ENV := OMP_NUM_THREADS=1 TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false \
+	LORA_EDU_LANGUAGE=
 # For a machine without a screen: make lab LAB_ARGS=--no-browser
 LAB_ARGS ?=
 # To keep a record: make bench BENCH_ARGS="--folder data/bench"

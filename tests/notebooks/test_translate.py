@@ -128,6 +128,7 @@ def test_a_link_stays_in_the_language_where_it_can(course):
         words = products.Translation("fr", folder, course)
         assert words.link("04_lora_from_scratch.ipynb") == neighbour
         assert words.link("01_rank_and_svd.ipynb") == other
+    assert words.cell("04-0", "[01](01_a.ipynb), `f[0](x)`") == "[01](../../solutions/01_a.ipynb), `f[0](x)`"
     assert words.link("https://arxiv.org/abs/1") == "https://arxiv.org/abs/1" and words.link("#a") == "#a"
 
 
@@ -178,6 +179,7 @@ def test_texts_are_those_of_the_cells_predictions_hints_and_figures():
 def test_every_notebook_can_be_extracted(source):
     found = texts.entries(source.stem.split("_")[0])
     assert len({(entry.context, entry.english) for entry in found}) == len(found) > 30
+    assert not [entry for entry in found if list(guard.faults(entry.context, entry.english, entry.english))]
 
 
 def test_a_changed_text_keeps_its_translation_and_waits_for_a_look(course):
@@ -317,6 +319,34 @@ def test_one_text_has_one_translation(course):
     ):
         products.looked_up("fr", course)
     assert path.is_file()
+
+
+def test_two_choices_that_read_the_same_are_refused(course):
+    translate(course, texts.PACKAGE, lambda entry: None)
+    translate(course, "04", lambda entry: "aucun" if entry.msgid in ("neither", "never", "both") else None)
+    with pytest.raises(
+        guard.TranslationError, match=r"04\.po, 'prediction 04\.3 choice': two choices read the same"
+    ):
+        products.looked_up("fr", course)
+
+
+def test_a_sentence_of_the_package_must_be_written_out(course):
+    module = course / "lora_edu" / "classroom" / "said.py"
+    module.write_text("from lora_edu.classroom.language import say\nname = 'x'\nsay(f'{name} is {name}')\n")
+    with pytest.raises(ValueError, match=r"said\.py, line 3: a text to translate must be written out"):
+        texts.entries(texts.PACKAGE, course)
+
+
+def test_what_an_editor_of_catalogs_notes_stays(course):
+    path = translate(course, "04", lambda entry: None)
+    file = polib.pofile(str(path), wrapwidth=catalogs.WIDTH)
+    file.metadata["Last-Translator"], file[0].tcomment = "Anne", "Is this clear?"
+    file.save(str(path))
+    before = path.read_bytes()
+    catalogs.extract("fr", "04", course)
+    assert (
+        path.read_bytes() == before and b"Last-Translator: Anne" in before and b"# Is this clear?" in before
+    )
 
 
 # ---------------------------------------------------------------- a new language, to the end

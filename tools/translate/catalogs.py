@@ -133,14 +133,17 @@ def count(language: str, catalog: str, root: Path = ROOT) -> Count:
 def extract(language: str, catalog: str, root: Path = ROOT) -> Path:
     """Write a catalog with all texts of today; what was translated stays, and is fuzzy where its text has changed."""
     path = path_of(language, catalog, root)
-    old = list(read(path)) if path.exists() else []
+    file = read(path) if path.exists() else polib.POFile()
+    old = list(file)
     texts = entries(catalog, root)
     known = {_key(entry): entry for entry in old}
     gone = [
         entry for entry in old if _key(entry) not in {(e.context, e.english) for e in texts} and entry.msgstr
     ]
     made = polib.POFile(wrapwidth=WIDTH)
+    made.header = file.header
     made.metadata = {
+        **file.metadata,  # such as the translator's name
         "Project-Id-Version": "lora_edu",
         "Language": language,
         "MIME-Version": "1.0",

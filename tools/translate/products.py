@@ -14,12 +14,14 @@ from lora_edu.llm.files import write_text
 from tools import build_notebooks
 from tools.set_repo import present_slug
 from tools.translate import catalogs
-from tools.translate.guard import LINK, TranslationError
+from tools.translate.guard import CODE, LINK, TranslationError
 from tools.translate.texts import PACKAGE, ROOT, source_of
 from tools.words import Words
 
 ON_PAGES = re.compile(r"page|\d\d[a-z]?-\S+")
 """Contexts that only a built notebook needs; all others are looked up while it runs."""
+LINK_OR_CODE = re.compile(f"{CODE.pattern}|{LINK.pattern}")
+"""Code may hold what looks like a link: ``layers[0](x)``."""
 
 
 class Translation(Words):
@@ -51,7 +53,9 @@ class Translation(Words):
 
     def cell(self, key: str, english: str) -> str:
         translated = self.texts.get((key, english), english)
-        return LINK.sub(lambda found: f"]({self.link(found[1])})", translated)
+        return LINK_OR_CODE.sub(
+            lambda found: f"]({self.link(found[1])})" if found[1] else found[0], translated
+        )
 
     def title(self, first_cell: str) -> str:
         english = super().title(first_cell)
@@ -102,18 +106,23 @@ def looked_up(language: str, root: Path = ROOT) -> str:
     Raises
     ------
     TranslationError
-        If two catalogs translate one text in one context differently.
+        If two catalogs translate one text in one context differently, or a prediction has two equal choices.
     """
     found: dict[str, dict[str, str]] = {}
     for catalog in [PACKAGE, *catalogs.present(language, root)]:
+        name = catalogs.path_of(language, catalog, root).relative_to(root).as_posix()
         for (context, english), translation in catalogs.translations(language, catalog, root).items():
             if ON_PAGES.fullmatch(context):
                 continue
             before = found.setdefault(context, {}).setdefault(english, translation)
             if before != translation:
-                name = catalogs.path_of(language, catalog, root).relative_to(root).as_posix()
                 raise TranslationError(
                     f"{name}, {context!r} ({english}): {translation!r}, but another file says {before!r}"
+                )
+        for context, pairs in found.items():
+            if context.endswith(" choice") and len(set(pairs.values())) < len(pairs):
+                raise TranslationError(
+                    f"{name}, {context!r}: two choices read the same, {list(pairs.values())}"
                 )
     return json.dumps(found, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
