@@ -4,7 +4,8 @@ PY := .venv/bin/python
 # Two processes fit the smallest machine that runs the tests: 2 cores, 8 GB.
 WORKERS ?= 2
 # One thread a process, and kernels without progress bars, as tools/build_notebooks.py runs them.
-TEST_ENV := OMP_NUM_THREADS=1 TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false
+TEST_ENV := OMP_NUM_THREADS=1 TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TOKENIZERS_PARALLELISM=false \
+	LORA_EDU_LANGUAGE=
 # For a machine without a screen: make lab LAB_ARGS=--no-browser
 LAB_ARGS ?=
 # To keep a record: make bench BENCH_ARGS="--folder data/bench"
@@ -21,6 +22,8 @@ LONG := $(foreach number,10 11 06,$(wildcard notebooks/$(number)_*.ipynb))
 NOTEBOOKS := $(LONG) $(filter-out $(LONG),$(wildcard notebooks/*.ipynb))
 # The language-model notebooks run once, as learners get them: their solutions repeat the same fine-tunes.
 SOLUTIONS := $(filter-out $(addprefix notebooks/solutions/,06_% 10_% 11_%),$(wildcard notebooks/solutions/*.ipynb))
+# Translations: the learner's notebooks alone, whose outputs are in the other language.
+TRANSLATED := $(wildcard notebooks/[a-z][a-z]/*.ipynb)
 
 .DEFAULT_GOAL := help
 .PHONY: help course book slides site publish-check lab kit chat test check test-colab test-gpu notebooks-gpu binder-limit \
@@ -59,7 +62,8 @@ chat: set-up-book ## chat with the base model and its adapters in your browser, 
 
 test: check ## everything CI runs: make check, the tests, every notebook compared with its stored output
 	$(TEST_ENV) $(PY) -m pytest -p tests.ci_guard -p tests.films -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
-		--nbval --nbval-current-env --nbval-cell-timeout=1800 --ignore=tests/browser/book $(NOTEBOOKS) $(SOLUTIONS) tests
+		--nbval --nbval-current-env --nbval-cell-timeout=1800 --ignore=tests/browser/book $(NOTEBOOKS) $(SOLUTIONS) \
+		$(TRANSLATED) tests
 	$(PY) -m tests.films
 	$(PY) -m tools.book
 	$(TEST_ENV) $(PY) -m pytest -p tests.ci_guard -n $(WORKERS) --dist loadgroup tests/browser/book
@@ -87,6 +91,7 @@ bench: set-up-test ## time and memory against bitsandbytes, torchao, peft, scipy
 
 notebooks: set-up-test ## rebuild the notebooks whose source in notebooks/src/ has changed
 	$(PY) -m tools.build_notebooks
+	$(PY) -m tools.translate build
 
 constraints: set-up-test ## pin what pyproject.toml asks for; newer versions: make constraints UPGRADE=--upgrade
 	UV_CUSTOM_COMPILE_COMMAND="make constraints" .venv/bin/uv pip compile --quiet --universal \

@@ -62,6 +62,16 @@ def test_a_link_names_the_copy_and_the_notebook_in_it():
     assert asked["urlpath"] == f"lab/tree/{asked['targetpath']}/notebooks/{name}"
 
 
+def test_a_link_may_name_a_translation():
+    assert link.notebook_names("04", "de") == ["de/04_lora_from_scratch.ipynb"]
+    (name,) = link.notebook_names("00", "de")
+    address = urlsplit(link.link("https://hub.example.org/", name, "https://example.org/course"))
+    assert parse_qs(address.query)["urlpath"] == ["lab/tree/lora-edu/notebooks/de/00_start_here.ipynb"]
+    for number, language in (("05", "de"), (None, "xx")):
+        with pytest.raises(ValueError, match="there is no notebook"):
+            link.notebook_names(number, language)
+
+
 def test_no_link_to_a_notebook_that_is_not_there():
     with pytest.raises(ValueError, match="no notebook 44: it may be 00, 01"):
         link.notebook_names("44")

@@ -61,6 +61,7 @@ from lora_edu.llm.files import write_text
 from tools import reading_time
 from tools.reading_time import Minutes, tags_of
 from tools.set_repo import present_slug
+from tools.words import ENGLISH, Words
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = "[0-9][0-9]*_*.py"  # two digits, and a letter where a notebook has a second half
@@ -76,19 +77,14 @@ TAGS = {
 } | SLIDE_TAGS
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT_SECONDS = 1800
-# Progress bars and notices would differ from run to run.
+# Progress bars and notices would differ from run to run; the folder alone says which language it is.
 KERNEL_ENVIRONMENT = {
+    "LORA_EDU_LANGUAGE": "",
     "TQDM_DISABLE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-# Words, not badges: a picture needs a network. The sheets lie beside the notebooks, so their links open in
-# JupyterLab too, from notebooks/, from notebooks/solutions/ and from a learner's work/.
-LINKS = """\
-[Open in Colab](https://colab.research.google.com/github/{slug}/blob/main/{path}) · \
-[Open in Binder](https://mybinder.org/v2/gh/{slug}/HEAD?urlpath=lab/tree/{path}) · \
-[Notation]({up}docs/notation.md) · [Glossary]({up}docs/glossary.md)"""
 
 # Colab then opens these on a GPU, its free T4, unless the reader chooses otherwise.
 GPU_NOTEBOOKS = {"10"}
@@ -183,7 +179,37 @@ def add_ids(cells: Sequence[NotebookNode], number: str) -> None:
         cell.id = f"{number}-{digest}" + (f"-{seen[digest]}" if seen[digest] > 1 else "")
 
 
-def compose(source: Path, path: str, slug: str) -> NotebookNode:
+def links(slug: str, path: str, words: Words) -> str:
+    """The line of links below the title of the notebook that lies at `path` in the repository `slug`."""
+    # Words, not badges: a picture needs a network. The sheets lie beside the notebooks, so their links open in
+    # JupyterLab too, from notebooks/, from notebooks/solutions/ and from a learner's work/.
+    up = "../" * path.count("/")
+    colab = f"https://colab.research.google.com/github/{slug}/blob/main/{path}"
+    binder = f"https://mybinder.org/v2/gh/{slug}/HEAD?urlpath=lab/tree/{path}"
+    pairs = [
+        (words.phrase("Open in Colab"), colab),
+        (words.phrase("Open in Binder"), binder),
+        (words.phrase("Notation"), f"{up}docs/notation.md"),
+        (words.phrase("Glossary"), f"{up}docs/glossary.md"),
+    ]
+    line = " · ".join(f"[{name}]({target})" for name, target in pairs)
+    return f"{line}\n\n{words.notice()}".rstrip()
+
+
+FOLDED_TEXT = re.compile(r"<details>\n<summary>(\w+)</summary>\n\n(.*)\n\n</details>", re.DOTALL)
+
+
+def in_words(cell: NotebookNode, words: Words) -> str:
+    """A Markdown cell's text in the notebook's language; of a solution, which is code, the word over it alone."""
+    folded = FOLDED_TEXT.fullmatch(cell.source)
+    if folded is None:
+        return words.cell(cell.id, cell.source)
+    if folded[1] == "Solution":
+        return fold(words.phrase("Solution"), folded[2])
+    return fold(words.phrase("Hint"), words.cell(cell.id, folded[2]))
+
+
+def compose(source: Path, path: str, slug: str, words: Words = ENGLISH) -> NotebookNode:
     """The notebook that `source` stands for, not yet executed.
 
     Parameters
@@ -194,24 +220,28 @@ def compose(source: Path, path: str, slug: str) -> NotebookNode:
         Where the product lies in the repository; the badges point there.
     slug : str
         ``owner/name`` of the repository.
+    words : Words
+        The language of its text.
     """
     source_cells = read_source(source)
     cells = list(product_cells(source_cells, solutions="/solutions/" in path))
     number = source.stem.split("_")[0]
     add_ids(cells, number)
-    # After the ids: they must not change with the repository's name, or with another section's length.
+    # After the ids: they must not change with the language, the repository's name, or another section's length.
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = in_words(cell, words)
     first_code = next((cell for cell in cells if cell.cell_type == "code"), None)
     if first_code is not None:
         first_code.source = f"{SETUP.format(slug=slug)}\n\n{first_code.source}"
         first_code.metadata.update(FOLDED)
         first_code.id = f"{number}-setup"
     title, _, rest = cells[0].source.partition("\n")
-    links = LINKS.format(slug=slug, path=path, up="../" * path.count("/"))
-    rest = rest.strip().replace("{minutes}", minutes_in_words(minutes_of(source, source_cells)))
-    cells[0].source = f"{title}\n\n{links}\n\n{rest}".rstrip()
+    rest = rest.strip().replace("{minutes}", minutes_in_words(minutes_of(source, source_cells), words))
+    cells[0].source = f"{title}\n\n{links(slug, path, words)}\n\n{rest}".rstrip()
     for cell in cells:
         if cell.cell_type == "markdown" and COURSE_PLACEHOLDERS.search(cell.source):
-            cell.source = with_course_times(cell.source, source.parent)
+            cell.source = with_course_times(cell.source, source.parent, words)
     return new_notebook(
         cells=cells,
         metadata={
@@ -233,11 +263,12 @@ def minutes_of(source: Path, cells: Sequence[NotebookNode] | None = None) -> Min
         raise BuildError(f"{source.name}: {error}") from error
 
 
-def minutes_in_words(minutes: Minutes) -> str:
+def minutes_in_words(minutes: Minutes, words: Words = ENGLISH) -> str:
     """What the head of a notebook says."""
     if minutes.core == minutes.total:
-        return f"{minutes.total} minutes"
-    return f"{minutes.total} minutes, or {minutes.core} without the sections marked *Deeper*"
+        return words.phrase("{total} minutes", total=minutes.total)
+    times = {"total": minutes.total, "core": minutes.core}
+    return words.phrase("{total} minutes, or {core} without the sections marked *Deeper*", **times)
 
 
 def sum_of(times: Iterable[Minutes]) -> Minutes:
@@ -249,21 +280,23 @@ def sum_of(times: Iterable[Minutes]) -> Minutes:
 COURSE_PLACEHOLDERS = re.compile(r"\{(course map|course hours|core hours)\}")
 
 
-def course_times(folder: Path) -> dict[str, str]:
+def course_times(folder: Path, words: Words = ENGLISH) -> dict[str, str]:
     """The map of the course, as rows of a Markdown table, and its hours, by the names of their placeholders."""
     rows, times = [], []
     for source in sorted(folder.glob(SOURCES)):
         cells = read_source(source)
         times.append(minutes_of(source, cells))
-        number, title = cells[0].source.partition("\n")[0].removeprefix("# ").split(" · ", 1)
-        rows.append(f"| [{number}]({source.stem}.ipynb) | {title} | {times[-1].total} | {times[-1].core} |")
-    core, total = (f"{round(minutes / 30) / 2:g}" for minutes in sum_of(times))
+        number, title = words.title(cells[0].source).removeprefix("# ").split(" · ", 1)
+        rows.append(
+            f"| [{number}]({words.link(f'{source.stem}.ipynb')}) | {title} | {times[-1].total} | {times[-1].core} |"
+        )
+    core, total = (words.number(f"{round(minutes / 30) / 2:g}") for minutes in sum_of(times))
     return {"course map": "\n".join(rows), "course hours": total, "core hours": core}
 
 
-def with_course_times(text: str, folder: Path) -> str:
+def with_course_times(text: str, folder: Path, words: Words = ENGLISH) -> str:
     """Fill in the map of the course and its hours."""
-    values = course_times(folder)
+    values = course_times(folder, words)
     return COURSE_PLACEHOLDERS.sub(lambda found: values[found[1]], text)
 
 
@@ -437,10 +470,10 @@ def selected_sources(numbers: Sequence[str], root: Path) -> list[Path]:
     return [s for s in sources if not numbers or s.stem.split("_")[0] in numbers]
 
 
-def build(source: Path, target: Path, root: Path = ROOT, force: bool = False) -> bool:
+def build(source: Path, target: Path, root: Path = ROOT, force: bool = False, words: Words = ENGLISH) -> bool:
     """Bring one notebook up to date; True if it was executed."""
     path = target.relative_to(root).as_posix()
-    notebook, stored = compose(source, path, present_slug(root)), read_notebook(target)
+    notebook, stored = compose(source, path, present_slug(root), words), read_notebook(target)
     if not force and differences(stored, notebook) is None:
         return False
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
 git ignores work/, so `git pull` never meets a learner's changes. A copy that the learner has changed is never
 overwritten: when its notebook has moved on, the new version is put beside it.
 
-work/ lies beside notebooks/, so the links of a copy to its neighbours and to ../docs/ stay right.
+work/ lies beside notebooks/, so the links of a copy to its neighbours and to ../docs/ stay right. Translations in
+notebooks/de are copied to work/de.
 """
 
 import hashlib
@@ -74,5 +75,13 @@ def copy_notebooks(source_folder: Path, work: Path) -> list[Path]:
     return written
 
 
+def copy_all(notebooks: Path, work: Path) -> None:
+    """Update the copies of the English notebooks, and of each translation in a folder of its own: work/de."""
+    copy_notebooks(notebooks, work)
+    for translated in sorted(notebooks.glob("[a-z][a-z]")):
+        if any(translated.glob("*.ipynb")):
+            copy_notebooks(translated, work / translated.name)
+
+
 if __name__ == "__main__":
-    copy_notebooks(ROOT / "notebooks", ROOT / "work")
+    copy_all(ROOT / "notebooks", ROOT / "work")

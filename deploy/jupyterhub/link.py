@@ -2,6 +2,7 @@
 
     python deploy/jupyterhub/link.py https://hub.example.org        # a line for each notebook
     python deploy/jupyterhub/link.py https://hub.example.org 04     # one
+    python deploy/jupyterhub/link.py https://hub.example.org 04 --language de    # its translation
 
 nbgitpuller, on the student's server, clones the repository, or brings a clone up to date. What a student has changed
 stays; what the teacher has changed elsewhere arrives.
@@ -23,23 +24,26 @@ def course_repository() -> str:
     return project["urls"]["Repository"]
 
 
-def notebook_names(number: str | None = None) -> list[str]:
-    """The notebooks, or the one of that number.
+def notebook_names(number: str | None = None, language: str = "") -> list[str]:
+    """The notebooks, or the one of that number; in a language their names begin with its folder, ``de/``.
 
     Raises
     ------
     ValueError
         There is no such notebook.
     """
-    names = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
-    numbers = [name.partition("_")[0] for name in names]
-    if number is not None and number not in numbers:
-        raise ValueError(f"there is no notebook {number}: it may be {', '.join(numbers)}")
-    return [name for name in names if number in (None, name.partition("_")[0])]
+    notebooks = ROOT / "notebooks"
+    paths = sorted((notebooks / language).glob("[0-9]*.ipynb"))
+    numbers = [path.name.partition("_")[0] for path in paths]
+    if not paths or number not in (None, *numbers):
+        there = ", ".join(numbers) or "none in this language"
+        raise ValueError(f"there is no notebook {number or language}: it may be {there}")
+    chosen = [path for path in paths if number in (None, path.name.partition("_")[0])]
+    return [path.relative_to(notebooks).as_posix() for path in chosen]
 
 
 def link(hub: str, notebook: str, repository: str, branch: str = "main") -> str:
-    """The link to a copy of `notebook`, a file's name, on the JupyterHub at the address `hub`."""
+    """The link to a copy of `notebook`, named as by `notebook_names`, on the JupyterHub at the address `hub`."""
     asked = {
         "repo": repository,
         "branch": branch,
@@ -55,9 +59,10 @@ def main() -> None:
     parser.add_argument("notebook", nargs="?", help="number of a notebook, such as 05b; all without it")
     parser.add_argument("--repository", default=course_repository(), help="what is cloned: a public address")
     parser.add_argument("--branch", default="main")
+    parser.add_argument("--language", default="", help="of a translation, such as de; English without it")
     options = parser.parse_args()
     try:
-        names = notebook_names(options.notebook)
+        names = notebook_names(options.notebook, options.language)
     except ValueError as error:
         parser.error(str(error))
     for name in names:

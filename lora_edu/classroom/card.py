@@ -9,6 +9,7 @@ from __future__ import annotations
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
+from lora_edu.classroom.language import label
 from lora_edu.classroom.widgets._show import to_html
 
 CARDS = {  # sign and colour of each word; the colours are told apart by the colour-blind, too
@@ -38,7 +39,7 @@ def card(text: str, kind: str) -> str:
     style = f"border-left: 4px solid {colour}; padding: 4px 12px; max-width: 46em; white-space: pre-wrap"
     return (
         f'<div style="{style}"><span aria-hidden="true" style="color: {colour}">{sign} </span>'
-        f"{_bold(kind, to_html(text))}</div>"
+        f"{_bold(label(kind), to_html(text))}</div>"
     )
 
 

@@ -18,13 +18,14 @@ import itertools
 import re
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from lora_edu.classroom.calls import Call, call, outcome
 from lora_edu.classroom.card import show
+from lora_edu.classroom.language import label, say, text, to_translate
 from lora_edu.classroom.progress import keep_progress
 from lora_edu.classroom.values import (
     LINE,
@@ -49,7 +50,7 @@ class Status(str):
         pass
 
 
-PASS, HINT, NOT_ATTEMPTED = Status("pass"), Status("hint"), Status("not attempted")
+PASS, HINT, NOT_ATTEMPTED = map(Status, to_translate("pass", "hint", "not attempted"))
 PRINTED_LINES = 8  # of what a function prints, so many are shown again below its verdict
 
 
@@ -132,7 +133,19 @@ def load_exercises(notebook: str) -> dict[str, Exercise]:
         return {}
     names = [f"lora_edu.classroom.exercises.n{notebook}{more}" for more in ("", "_tests")]
     modules = [importlib.import_module(name) for name in names if importlib.util.find_spec(name)]
-    return {key: exercise for module in modules for key, exercise in module.EXERCISES.items()}
+    found = {key: exercise for module in modules for key, exercise in module.EXERCISES.items()}
+    return {key: _in_language(key, exercise) for key, exercise in found.items()}
+
+
+def _in_language(key: str, exercise: Exercise) -> Exercise:
+    """The exercise with hints and laws in the language of this process."""
+    hints, laws = f"exercise {key} hint", f"exercise {key} law"
+    return replace(
+        exercise,
+        wrong_answers=tuple(replace(w, hint=text(hints, w.hint)) for w in exercise.wrong_answers),
+        laws=tuple(replace(law, statement=text(laws, law.statement)) for law in exercise.laws),
+        symptom=text(f"exercise {key} symptom", exercise.symptom) if exercise.symptom else "",
+    )
 
 
 def _is_empty(result: Any) -> bool:
@@ -151,20 +164,25 @@ def _changed_names(exercise: Exercise, made: list[Call], allowed: frozenset[str]
     """The arguments that are others after the calls, in what is not allowed to change; empty if none is."""
     names = list(inspect.signature(exercise.solution).parameters)
     positions = {position for call in made for position, kind in call.changed if kind not in allowed}
-    return " and ".join(f"`{names[position]}`" for position in sorted(positions))
+    return say(" and ").join(f"`{names[position]}`" for position in sorted(positions))
 
 
 def _nothing_returned(exercise: Exercise, made: list[Call]) -> tuple[Status, str]:
     if any(call.printed.strip() for call in made):
-        return HINT, f"Your function prints {_quoted(made)}; the check needs `return`."
+        return HINT, say("Your function prints {quoted}; the check needs `return`.", quoted=_quoted(made))
     if changed := _changed_names(exercise, made):
         return (
             HINT,
-            f"Your function changes {changed} in place and returns nothing; the check needs `return`.",
+            say(
+                "Your function changes {changed} in place and returns nothing; the check needs `return`.",
+                changed=changed,
+            ),
         )
     if any(isinstance(call.value, Raised) for call in made):
-        return NOT_ATTEMPTED, "The function returns nothing yet. Fill it in, run its cell, then this one."
-    return NOT_ATTEMPTED, "The function ends without `return`, so it returns nothing. Return the result."
+        return NOT_ATTEMPTED, say(
+            "The function returns nothing yet. Fill it in, run its cell, then this one."
+        )
+    return NOT_ATTEMPTED, say("The function ends without `return`, so it returns nothing. Return the result.")
 
 
 def faulty(exercise_id: str) -> Callable:
@@ -214,46 +232,69 @@ def _why(raised: Raised) -> str:
     """What an exception means, where PyTorch's words do not say it to a learner."""
     if found := _PRODUCT.search(raised.message):
         a, b, c, d = map(int, found.groups())
-        turned = " Transposed, the second would fit." if b == d else " Transposed, the first would fit."
-        advice = turned if b == d or a == c else ""
-        return f"({a}, {b}) @ ({c}, {d}) does not chain: the two inner numbers must be equal.{advice}"
+        second, first = say(" Transposed, the second would fit."), say(" Transposed, the first would fit.")
+        advice = second if b == d else first if a == c else ""
+        told = say(
+            "({a}, {b}) @ ({c}, {d}) does not chain: the two inner numbers must be equal.", a=a, b=b, c=c, d=d
+        )
+        return told + advice
     if found := _SIZES.search(raised.message):
-        return f"Two tensors meet number by number, and one has {found[1]} where the other has {found[2]}."
+        return say(
+            "Two tensors meet number by number, and one has {one} where the other has {other}.",
+            one=found[1],
+            other=found[2],
+        )
     return raised.message
+
+
+def _by_shape(arguments: str) -> bool:
+    """Whether a line of arguments names a tensor by its shape alone."""
+    return say("tensor of shape {shape}", shape="") in arguments
 
 
 def _first_difference(exercise: Exercise, made: list[Call], expected: list) -> str:
     """What is wrong in the case that takes least room to be told."""
     wrong = [i for i, call in enumerate(made) if not same(call.value, expected[i])]
     arguments = [listed(arguments) for arguments in exercise.cases()]
-    index = min(wrong, key=lambda i: ("tensor of" in arguments[i], len(arguments[i])))
+    index = min(wrong, key=lambda i: (_by_shape(arguments[i]), len(arguments[i])))
     got, given = made[index].value, arguments[index]
     if isinstance(got, Raised):
-        return f"Your function raises {got.name} for {given}. {_why(got)}".rstrip()
+        told = say("Your function raises {error} for {given}.", error=got.name, given=given)
+        return f"{told} {_why(got)}".rstrip()
     if got is None and made[index].printed.strip():
-        return (
-            f"For {given} it prints {_quoted([made[index]])} and returns nothing; the check needs `return`."
+        quoted = _quoted([made[index]])
+        return say(
+            "For {given} it prints {quoted} and returns nothing; the check needs `return`.",
+            given=given,
+            quoted=quoted,
         )
     if got is None:
-        return f"For {given} it ends without `return`, so it returns nothing."
-    told = f"For {given} it returns {difference(got, expected[index])}."
+        return say("For {given} it ends without `return`, so it returns nothing.", given=given)
+    told = say("For {given} it returns {this}.", given=given, this=difference(got, expected[index]))
     multiple = factor([call.value for call in made], expected)
-    return f"{told} Each result is {multiple:.6g} times the right one." if multiple else told
+    if not multiple:
+        return told
+    return f"{told} " + say("Each result is {multiple} times the right one.", multiple=f"{multiple:.6g}")
 
 
 def _what_it_printed(made: list[Call]) -> str:
     """What the function printed in the first case that prints, below its verdict."""
     lines = next((call.printed for call in made if call.printed.strip()), "").rstrip().splitlines()
     more = ["..."] if len(lines) > PRINTED_LINES else []
-    return "".join(f"\n  {line}" for line in ["It printed:", *lines[:PRINTED_LINES], *more]) if lines else ""
+    return (
+        "".join(f"\n  {line}" for line in [say("It printed:"), *lines[:PRINTED_LINES], *more])
+        if lines
+        else ""
+    )
 
 
 def examine(exercise: Exercise, function: Any) -> tuple[Status, str]:
     """The status of a learner's function and one sentence about it."""
     if function is None or function is ...:
-        return NOT_ATTEMPTED, "Fill in the function above, run its cell, then run this one."
+        return NOT_ATTEMPTED, say("Fill in the function above, run its cell, then run this one.")
     if not callable(function):
-        return HINT, f"Pass the function itself, not its result. This is of type {type(function).__name__}."
+        kind = type(function).__name__
+        return HINT, say("Pass the function itself, not its result. This is of type {kind}.", kind=kind)
     with torch.random.fork_rng(devices=[]):  # a check must not move the learner's random numbers
         made = exercise.calls(function)
         if all(_is_empty(call.value) for call in made):
@@ -266,14 +307,15 @@ def _verdict(exercise: Exercise, function: Callable, made: list[Call]) -> tuple[
     got, expected = [call.value for call in made], exercise.values(exercise.solution)
     if not all(map(same, got, expected)):
         if exercise.planted and all(map(alike, got, exercise.values(exercise.planted))):
-            return NOT_ATTEMPTED, f"The fault is still in: {exercise.symptom}"
+            return NOT_ATTEMPTED, say("The fault is still in: {symptom}", symptom=exercise.symptom)
         return HINT, known_mistake(exercise, got, expected) or _first_difference(exercise, made, expected)
     if law := _broken_law(exercise, function, len(made)):
-        return HINT, f"This should hold, and does not yet: {law.statement}"
+        return HINT, say("This should hold, and does not yet: {law}", law=law.statement)
     if changed := _changed_names(exercise, made, exercise.may_change):
-        told = f"The result is right, but your function changes {changed} in place."
-        return HINT, f"{told} Leave it as it was: `+=` and methods whose name ends in `_` write into it."
-    return PASS, "Right."
+        told = say("The result is right, but your function changes {changed} in place.", changed=changed)
+        advice = say("Leave it as it was: `+=` and methods whose name ends in `_` write into it.")
+        return HINT, f"{told} {advice}"
+    return PASS, say("Right.")
 
 
 def _broken_law(exercise: Exercise, function: Callable, cases: int) -> Law | None:
@@ -301,15 +343,17 @@ def check(exercise_id: str, function: Any) -> Status:
     """
     exercises = _exercises_beside(exercise_id)
     if exercise_id not in list(exercises):  # a list, for an id that has no hash
+        here = ", ".join(exercises) or say("none")
         show(
-            f"There is no exercise {shorten(exercise_id)}; here are: {', '.join(exercises) or 'none'}.", HINT
+            say("There is no exercise {this}; here are: {here}.", this=shorten(exercise_id), here=here), HINT
         )
         return HINT
     try:
         status, sentence = examine(exercises[exercise_id], function)
     except (Exception, SystemExit) as error:  # such as a tensor on another device
-        status, sentence = HINT, f"What your function returns cannot be compared: {one_line(error)}"
+        said = say("What your function returns cannot be compared: {error}", error=one_line(error))
+        status, sentence = HINT, said
     if status != NOT_ATTEMPTED:
         keep_progress(exercise_id, passed=status == PASS)
-    show(f"{exercise_id} {status}. {sentence}", status)
+    show(f"{exercise_id} {label(status)}. {sentence}", status)
     return status

@@ -18,15 +18,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import lora_edu.llm  # noqa: F401  so that peft works beside Colab's torchao, in every notebook
+from lora_edu.classroom.language import label, say, to_translate
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 GIB = 1024**3
 
-TIERS = {
-    "cpu": "SmolLM2-135M is fine-tuned with QLoRA on the CPU in a few minutes. Every notebook runs.",
-    "t4": "T4-class: a model of 1.7 billion weights. In NF4 a 7B would fit too, but float16 is risky for it.",
-    "large": "Larger than a T4: a 7B model with longer sequences and larger batches.",
-}
+_TOLD = to_translate(
+    "SmolLM2-135M is fine-tuned with QLoRA on the CPU in a few minutes. Every notebook runs.",
+    "T4-class: a model of 1.7 billion weights. In NF4 a 7B would fit too, but float16 is risky for it.",
+    "Larger than a T4: a 7B model with longer sequences and larger batches.",
+)
+TIERS = dict(zip(("cpu", "t4", "large"), _TOLD, strict=True))
+to_translate(  # what `lora_edu.llm.threads` says
+    "1 thread, as OMP_NUM_THREADS says",
+    "{count} threads, as OMP_NUM_THREADS says",
+    "1 thread: {free} cores are free of {cores} that may be used",
+    "{count} threads: {free} cores are free of {cores} that may be used",
+)
 
 
 # ---------------------------------------------------------------- packages
@@ -135,10 +143,11 @@ def tier(gpu: dict | None) -> str:
 
 def _describe_gpu(gpu: dict | None) -> str:
     if gpu is None:
-        return "none"
+        return say("none")
     # torch.cuda.is_bf16_supported() says yes on a T4 too, where bfloat16 is emulated and slow.
     dtype = "bfloat16" if gpu["capability"] >= (8, 0) else "float16"
-    return f"{gpu['name']}, {gpu['memory_bytes'] / GIB:.1f} GiB, computes in {dtype}"
+    size = f"{gpu['memory_bytes'] / GIB:.1f}"
+    return say("{name}, {size} GiB, computes in {dtype}", name=gpu["name"], size=size, dtype=dtype)
 
 
 def doctor() -> dict:
@@ -166,12 +175,17 @@ def doctor() -> dict:
         "gpu": gpu,
         "tier": tier(gpu),
     }
-    print(f"Python        {report['python']}")
-    print(f"torch         {report['torch']}")
-    print(f"bitsandbytes  {report['bitsandbytes'] or 'not installed; the notebooks that need it install it'}")
-    print(f"CPU           {report['cpus']} cores")
-    print(f"computes with {sharing}")
-    print(f"memory        {report['memory_bytes'] / GIB:.1f} GiB")
-    print(f"GPU           {_describe_gpu(gpu)}")
-    print(f"tier          {report['tier']}. {TIERS[report['tier']]}")
+    lacking = say("not installed; the notebooks that need it install it")
+    lines = {
+        "Python": report["python"],
+        "torch": report["torch"],
+        "bitsandbytes": report["bitsandbytes"] or lacking,
+        "CPU": say("{count} cores", count=report["cpus"]),
+        say("computes with"): label(sharing),
+        say("memory"): f"{report['memory_bytes'] / GIB:.1f} GiB",
+        "GPU": _describe_gpu(gpu),
+        say("tier"): f"{report['tier']}. {label(TIERS[report['tier']])}",
+    }
+    for name, told in lines.items():
+        print(f"{name:<13} {told}")
     return report

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from lora_edu.classroom.card import show
+from lora_edu.classroom.language import say
 from lora_edu.llm.files import write_json
 
 CHECKS = {
@@ -79,9 +80,10 @@ def progress(notebook: str | None = None) -> None:
         raise ValueError(f"notebook must be one of {', '.join(CHECKS)}, or None for all; got {notebook!r}")
     kept = read_progress()
     if notebook is not None:
-        show(f"Notebook {_line(notebook, kept)}.", "progress")
+        show(say("Notebook {counts}.", counts=_line(notebook, kept)), "progress")
         return
-    total = f"All notebooks: {_counts([check for number in CHECKS for check in _checks(number)], kept)}."
+    everything = [check for number in CHECKS for check in _checks(number)]
+    total = say("All notebooks: {counts}.", counts=_counts(everything, kept))
     lines = [f"{_line(number, kept)}" for number in CHECKS] if kept else []
     show("\n".join([total, *lines]), "progress")
 
@@ -98,8 +100,14 @@ def _line(notebook: str, kept: dict[str, str]) -> str:
 
 def _counts(checks: list[str], kept: dict[str, str]) -> str:
     states = [kept.get(check) for check in checks]
-    of_all = f"{len(checks)} check{'s' if len(checks) > 1 else ''}"
+    of_all = say("{count} checks", count=len(checks)) if len(checks) > 1 else say("1 check")
     if not kept:
         return of_all
     passed, tried = states.count(PASSED), states.count(TRIED)
-    return f"{of_all}, {passed} passed, {tried} tried, {len(checks) - passed - tried} open"
+    return say(
+        "{of_all}, {passed} passed, {tried} tried, {left} open",
+        of_all=of_all,
+        passed=passed,
+        tried=tried,
+        left=len(checks) - passed - tried,
+    )

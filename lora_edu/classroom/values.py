@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from lora_edu.classroom.language import say
+
 RELATIVE, ABSOLUTE = 1e-4, 1e-6  # how far a result may be from the solution's
 LINE = 70  # characters that a value may take in a sentence
 FEW_NUMBERS = 12  # a tensor of more is named by its shape
@@ -164,11 +166,13 @@ class _Short(reprlib.Repr):
         if isinstance(x, np.generic):
             return self.repr1(x.item(), level)
         if isinstance(x, np.ndarray):
-            return f"array of shape {x.shape}" if x.ndim else f"array({digits(x.item())})"
+            return (
+                say("array of shape {shape}", shape=str(x.shape)) if x.ndim else f"array({digits(x.item())})"
+            )
         if isinstance(x, torch.Tensor):
             return _tensor_in_a_line(x)
         if isinstance(x, Lazy):
-            return f"a {x.kind}"
+            return say("a {kind}", kind=x.kind)
         if isinstance(x, torch.nn.Module) or dataclasses.is_dataclass(x):
             return type(x).__name__
         return super().repr_instance(x, level)
@@ -187,7 +191,7 @@ def digits(number: Any) -> str:
 
 
 def _tensor_in_a_line(x: torch.Tensor) -> str:
-    by_shape = f"tensor of shape {tuple(x.shape)}"
+    by_shape = say("tensor of shape {shape}", shape=str(tuple(x.shape)))
     if x.is_meta or x.numel() > FEW_NUMBERS or x.numel() == 0:
         return by_shape
     text = f"tensor({_nested(x.tolist())})"
@@ -227,62 +231,74 @@ def difference(got: Any, expected: Any) -> str:
     """What came, and what should have come: only where the two part, if they are long."""
     short, wanted = shorten(got), shorten(expected)
     if not same(got, expected) and close(bare(got), bare(expected)):
-        return f"{short}, not {wanted}: right, but {_form(got, expected)}"
+        form = _form(got, expected)
+        return say("{short}, not {wanted}: right, but {form}", short=short, wanted=wanted, form=form)
     if isinstance(got, torch.Tensor) and isinstance(expected, torch.Tensor):
         return _difference_of_tensors(got, expected)
     if isinstance(got, list | tuple) and isinstance(expected, list | tuple) and len(got) == len(expected):
         index = next(i for i, (a, b) in enumerate(zip(got, expected, strict=True)) if not same(a, b))
         if short == wanted or isinstance(got[index], torch.Tensor):
-            return f"as item {index} {difference(got[index], expected[index])}"
-    return f"{short}, not {wanted}"
+            return say("as item {index} {this}", index=index, this=difference(got[index], expected[index]))
+    return say("{short}, not {wanted}", short=short, wanted=wanted)
 
 
 def _form(got: Any, expected: Any) -> str:
     """The form of a right result that has another form than the expected one, and a way to that."""
     if isinstance(got, torch.Tensor) and isinstance(expected, torch.Tensor):
-        return f"in {got.dtype}; numbers of the kind of {expected.dtype} are wanted"
+        return say(
+            "in {dtype}; numbers of the kind of {wanted} are wanted",
+            dtype=str(got.dtype),
+            wanted=str(expected.dtype),
+        )
     if isinstance(got, list | tuple) and isinstance(expected, list | tuple):
         pairs = zip(got, expected, strict=True)
         index, (a, b) = next((i, pair) for i, pair in enumerate(pairs) if not same(*pair))
-        return f"item {index} is {_form(a, b)}"
+        return say("item {index} is {form}", index=index, form=_form(a, b))
     if isinstance(expected, torch.Tensor):
-        cure = {
-            "numpy array": "; `torch.from_numpy` makes it a tensor",
-            "list": "; `torch.tensor` makes it one",
-        }
-        return f"a {_name(got)}{cure.get(_name(got), '; a tensor is wanted')}"
+        if isinstance(got, np.ndarray):
+            return say("a numpy array; `torch.from_numpy` makes it a tensor")
+        if type(got) is list:
+            return say("a list; `torch.tensor` makes it one")
+        return say("a {kind}; a tensor is wanted", kind=_name(got))
     if isinstance(expected, list | tuple):
         cure = "`.tolist()`" if isinstance(got, torch.Tensor | np.ndarray) else "`list(...)`"
-        return f"a {_name(got)}; a list is wanted, which {cure} makes"
+        return say("a {kind}; a list is wanted, which {cure} makes", kind=_name(got), cure=cure)
     if isinstance(got, torch.Tensor | np.ndarray):
-        return f"a {_name(got)}; `.item()` makes it a plain number"
+        return say("a {kind}; `.item()` makes it a plain number", kind=_name(got))
     if _is_number(got) and _is_whole(expected):
-        return f"a {type(got).__name__}; a whole number (int) is wanted"
-    return f"of type {type(got).__name__}; {type(expected).__name__} is wanted"
+        return say("a {kind}; a whole number (int) is wanted", kind=type(got).__name__)
+    kind, wanted = type(got).__name__, type(expected).__name__
+    return say("of type {kind}; {wanted} is wanted", kind=kind, wanted=wanted)
 
 
 def _name(value: Any) -> str:
     if isinstance(value, Lazy):
         return value.kind
     if isinstance(value, np.ndarray):
-        return "numpy array"
+        return say("numpy array")
     if isinstance(value, torch.Tensor):
         return "tensor"
-    return "plain number" if _is_number(value) else type(value).__name__
+    return say("plain number") if _is_number(value) else type(value).__name__
 
 
 def _difference_of_tensors(got: torch.Tensor, expected: torch.Tensor) -> str:
     if got.shape != expected.shape:
-        return f"a tensor of shape {tuple(got.shape)}, not {tuple(expected.shape)}"
+        shapes = {"shape": str(tuple(got.shape)), "wanted": str(tuple(expected.shape))}
+        return say("a tensor of shape {shape}, not {wanted}", **shapes)
     texts = shorten(got), shorten(expected)
-    if not any(text.startswith("tensor of") for text in texts):
-        return f"{texts[0]}, not {texts[1]}"
+    if all(text.startswith("tensor(") for text in texts):
+        return say("{short}, not {wanted}", short=texts[0], wanted=texts[1])
     wrong = _wrong(got, expected)
     if not bool(wrong.any()):
-        return f"a tensor in {got.dtype}, not in {expected.dtype}"
+        dtypes = {"dtype": str(got.dtype), "wanted": str(expected.dtype)}
+        return say("a tensor in {dtype}, not in {wanted}", **dtypes)
     first = wrong.nonzero()[0].tolist()
     found, wanted = (_nested(tensor[tuple(first)].item()) for tensor in (got, expected))
-    return (
-        f"a tensor of the right shape in which {int(wrong.sum())} of {wrong.numel()} numbers are wrong: "
-        f"{first} is {found}, not {wanted}"
+    return say(
+        "a tensor of the right shape in which {count} of {total} numbers are wrong: {first} is {found}, not {wanted}",
+        count=int(wrong.sum()),
+        total=wrong.numel(),
+        first=str(first),
+        found=found,
+        wanted=wanted,
     )

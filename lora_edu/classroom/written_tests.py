@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from lora_edu.classroom.calls import Call, call
 from lora_edu.classroom.candidates import Candidate, Handed, seeded
 from lora_edu.classroom.checks import HINT, PASS, Exercise, Status, WrongAnswer, known_mistake
+from lora_edu.classroom.language import say
 from lora_edu.classroom.values import Raised, shorten
 
 ROUNDS = 3  # each candidate is shown so often, so that guessing does not pay
@@ -90,16 +91,18 @@ class WrittenTest(Exercise):
         """How many wrong candidates a test catches, and whether it passes every right one."""
         passes, expected = [each.value is True for each in made], self._expected()
         caught = [not each for each in passes[len(self.right) :]]
-        count = f"Your test catches {sum(caught)} of {len(caught)} wrong functions."
+        count = say(
+            "Your test catches {caught} of {all} wrong functions.", caught=sum(caught), all=len(caught)
+        )
         if passes == expected:
-            return PASS, f"Right. {count}"
+            return PASS, f"{say('Right.')} {count}"
         failed = [each for each in made[: len(self.right)] if each.value is not True]
         if broken := [each for each in failed if not _decides(each)]:
-            return HINT, f"Your test fails a right function: {_told(broken[0])}"
+            return HINT, f"{say('Your test fails a right function:')} {_told(broken[0])}"
         if hint := known_mistake(self, passes, expected):
             return HINT, f"{hint} {count}"
         if failed:
-            return HINT, f"Your test fails a right function: {_told(failed[0])} {count}"
+            return HINT, f"{say('Your test fails a right function:')} {_told(failed[0])} {count}"
         return HINT, f"{count} {self._slips(caught)}"
 
     def _expected(self) -> list[bool]:
@@ -108,7 +111,7 @@ class WrittenTest(Exercise):
     def _slips(self, caught: list[bool]) -> str:
         """One wrong candidate that slips through, by what its author was told."""
         answer = next(answer for answer, is_caught in zip(self.wrong, caught, strict=True) if not is_caught)
-        return f'One that slips through was written by a learner who was told: "{answer.hint}"'
+        return say('One that slips through was written by a learner who was told: "{hint}"', hint=answer.hint)
 
 
 def _worst(calls: list[Call], expected: bool) -> Call:
@@ -124,9 +127,11 @@ def _decides(made: Call) -> bool:
 def _told(made: Call) -> str:
     """What a test does with a right candidate, instead of passing it."""
     if isinstance(made.value, Raised):
-        return f"it raises {made.value.name}. {made.value.message}".rstrip()
+        return f"{say('it raises {name}.', name=made.value.name)} {made.value.message}".rstrip()
     if made.value is None:
-        return "it ends without `return`. Where all is well, `return True` at its end."
+        return say("it ends without `return`. Where all is well, `return True` at its end.")
     if made.value is False:
-        return "it returns False."
-    return f"it returns {shorten(made.value)}. Return True or False; `bool(...)` makes one of it."
+        return say("it returns False.")
+    return say(
+        "it returns {value}. Return True or False; `bool(...)` makes one of it.", value=shorten(made.value)
+    )

@@ -6,11 +6,15 @@ from typing import Any
 import torch
 
 from lora_edu.classroom import figures, records
+from lora_edu.classroom.language import to_translate
 from lora_edu.llm.budget import memory_ledger
 
-GROUPS = ("base model", "base, three examples", "fine-tuned, seen forms", "fine-tuned, unseen forms")
+GROUPS = to_translate(
+    "base model", "base, three examples", "fine-tuned, seen forms", "fine-tuned, unseen forms"
+)
 """Who was asked: the columns of `scores`."""
 
+_COLUMNS = to_translate("sentence", "before", "after")
 _BASE = "exact_match_before", "exact_match_before_few_shot"
 _TUNED = "exact_match", "exact_match_unseen"
 
@@ -30,11 +34,12 @@ def before_and_after(
         Letters after which an answer from before is cut; a cut one ends with " …".
     """
     entries = [run["answers"][index] for index in indices]
-    return {
-        "sentence": [entry["sentence"] for entry in entries],
-        "before": [_cut(entry["before"], width) for entry in entries],
-        "after": [entry["answer"] for entry in entries],
-    }
+    columns = (
+        [entry["sentence"] for entry in entries],
+        [_cut(entry["before"], width) for entry in entries],
+        [entry["answer"] for entry in entries],
+    )
+    return dict(zip(_COLUMNS, columns, strict=True))
 
 
 def scores(runs: Sequence[Mapping[str, Any]]) -> list[list[float]]:

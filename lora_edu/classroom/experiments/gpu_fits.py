@@ -7,6 +7,7 @@ import torch
 
 from lora_edu.classroom import figures, records
 from lora_edu.classroom.experiments.in_memory import cases, gibibytes, recorded_ledger
+from lora_edu.classroom.language import label, say, to_translate
 from lora_edu.classroom.widgets import Explorer, explore
 from lora_edu.llm.budget import Ledger, memory_ledger, preflight
 from lora_edu.llm.budget.preflight import GIB, changes
@@ -15,8 +16,9 @@ MODELS = ("SmolLM2-135M", "SmolLM2-1.7B", "Qwen2.5-7B")
 METHODS = ("full", "lora", "qlora")
 T4_GIB = 14.56
 GPU_GIB = (4, 8, T4_GIB, 24, 80)
-WAYS = {"full fine-tune": "full", "LoRA": "lora", "QLoRA": "qlora"}
+WAYS = dict(zip(to_translate("full fine-tune", "LoRA", "QLoRA"), METHODS, strict=True))
 """What `draw_ways` calls the methods."""
+_KINDS = to_translate("weights", "gradients", "optimizer", "the rest")
 WAYS_GIB = (8, 12, T4_GIB, 24, 48, 80, 141)
 
 
@@ -95,27 +97,37 @@ def draw_ways(ax: Any, GPU_GiB: float) -> None:
     """A bar each for full fine-tuning, LoRA and QLoRA of a 7B model, one text of 512 tokens at a time, and a GPU."""
     ledgers = {way: gpu_ledger("Mistral-7B", method, 512, 1) for way, method in WAYS.items()}
     fitting = [way for way, ledger in ledgers.items() if ledger.total <= GPU_GiB * GIB]
-    verdict = f"On a GPU of {GPU_GiB:g} GiB {_VERDICTS[len(fitting)].format(*fitting)}"
-    needed = ", ".join(f"{way} {_gib(ledger.total)} GiB" for way, ledger in ledgers.items())
+    verdict = _fits(fitting, f"{GPU_GiB:g}")
+    needed = ", ".join(f"{label(way)} {_gib(ledger.total)} GiB" for way, ledger in ledgers.items())
     figures.stacked(
         {way: _few_kinds(ledger) for way, ledger in ledgers.items()},
-        limit=(f"GPU: {GPU_GiB:g} GiB", GPU_GiB),
+        limit=(say("GPU: {gib} GiB", gib=f"{GPU_GiB:g}"), GPU_GiB),
         largest=max(*WAYS_GIB, *(ledger.total / GIB for ledger in ledgers.values())),
         unit="GiB",
         title=verdict,
-        alt=f"{verdict}. Training Mistral-7B takes: {needed}.",
+        alt=say("{verdict}. Training Mistral-7B takes: {needed}.", verdict=verdict, needed=needed),
         ax=ax,
     )
 
 
-_VERDICTS = ("nothing fits", "{} fits", "{} and {} fit", "all three fit")
+def _fits(ways: list[str], gib: str) -> str:
+    """Which of the three ways fit, in a sentence without its full stop."""
+    if not ways:
+        return say("On a GPU of {gib} GiB nothing fits", gib=gib)
+    if len(ways) == 1:
+        return say("On a GPU of {gib} GiB {one} fits", gib=gib, one=label(ways[0]))
+    if len(ways) == 2:
+        return say(
+            "On a GPU of {gib} GiB {one} and {two} fit", gib=gib, one=label(ways[0]), two=label(ways[1])
+        )
+    return say("On a GPU of {gib} GiB all three fit", gib=gib)
 
 
 def _few_kinds(ledger: Ledger) -> dict[str, float]:
     """GiB of a ledger in the kinds that a beginner can be told of; they sum to its total."""
     kinds = gibibytes(ledger)
-    few = {name: kinds.pop(name) for name in ("weights", "gradients", "optimizer")}
-    return few | {"the rest": sum(kinds.values())}
+    few = [kinds.pop(name) for name in _KINDS[:-1]]
+    return dict(zip(_KINDS, [*few, sum(kinds.values())], strict=True))
 
 
 def measured_columns() -> dict[str, list[str]]:

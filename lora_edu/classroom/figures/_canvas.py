@@ -32,6 +32,7 @@ from PIL import Image
 
 from lora_edu.classroom.figures.palette import EDGE, GRID, INK, PAPER, SOFT
 from lora_edu.classroom.figures.quick_png import quick_png
+from lora_edu.classroom.language import label
 
 PANEL_INCHES = (7.2, 4.2)
 DENSITY = 2  # dots of the file for each dot on the page
@@ -242,7 +243,7 @@ def drawing(alt: str | None, ax: Picture | None) -> Iterator[Picture]:
         picture.clear()
         picture.alt, picture.is_sheet = "", False
         yield picture
-    picture.alt = alt or picture.alt
+    picture.alt = label(alt) if alt else picture.alt
 
 
 def median_and_range(values: ArrayLike, name: str, length: int | None) -> tuple[np.ndarray, ...]:
@@ -297,7 +298,7 @@ def set_title(picture: Picture, title: str) -> None:
     left = spec.colspan.start * slot + PAD
     text: Text = picture.title
     text.set(
-        text=wrapped(title, slot - 2 * PAD, TITLE_SIZE, "bold"),
+        text=wrapped(label(title), slot - 2 * PAD, TITLE_SIZE, "bold"),
         transform=figure.dpi_scale_trans,
         position=(left, height - PAD),
         horizontalalignment="left",

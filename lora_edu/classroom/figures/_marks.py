@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.scale import LinearScale
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from lora_edu.classroom.figures._canvas import Picture, set_title, text_width, wrapped
 from lora_edu.classroom.figures.palette import INK, PAPER, SOFT, mix, readable
+from lora_edu.classroom.language import numeral, say
 
 SIZE = 13
 MOST_LABELS = 4  # lines that are labelled at their ends; more get a legend
@@ -38,13 +39,18 @@ def tick(value: float, _: int | None = None) -> str:
     """
     size = abs(value)
     if size >= 1e9:
-        return f"{value / 1e9:,g} billion"
+        return say("{number} billion", number=numeral(f"{value / 1e9:,g}"))
     if size >= 1e6:
-        return f"{value / 1e6:g} million"
+        return say("{number} million", number=f"{value / 1e6:g}")
     if 0 < size < 1e-3:
         digits, exponent = f"{value:.2e}".split("e")
         return f"{float(digits):g}e{int(exponent)}"
-    return f"{value:,.6g}"
+    return numeral(f"{value:,.6g}")
+
+
+def percent_ticks() -> PercentFormatter:
+    """Writes shares (0 to 1) at the ticks of an axis in per cent."""
+    return PercentFormatter(xmax=1, symbol=numeral("0%")[1:])
 
 
 def name_lines(

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from lora_edu.classroom.language import numeral, say
+
 
 def number(value: float) -> str:
     """A number as one says it: three digits, separators between thousands, a minus sign.
@@ -16,7 +18,7 @@ def number(value: float) -> str:
     if not np.isfinite(value):
         return str(value)
     if abs(value) >= 1000:
-        return f"{value:,.0f}"
+        return numeral(f"{value:,.0f}")
     if 0 < abs(value) < 1e-3:
         return f"{value:.1e}"
     return f"{value:.3g}"
@@ -24,13 +26,13 @@ def number(value: float) -> str:
 
 def percent(share: float) -> str:
     """A share (0 to 1) in per cent."""
-    return f"{share:.0%}" if share in (0, 1) or 0.1 <= abs(share) < 0.995 else f"{share:.1%}"
+    return numeral(f"{share:.0%}" if share in (0, 1) or 0.1 <= abs(share) < 0.995 else f"{share:.1%}")
 
 
 def listed(items: Iterable[object]) -> str:
     """One, two and three."""
     *first, last = map(str, items)
-    return f"{', '.join(first)} and {last}" if first else last
+    return say("{several} and {last}", several=", ".join(first), last=last) if first else last
 
 
 def numbers(values: Iterable[float]) -> str:
@@ -47,6 +49,36 @@ def sentence(*parts: str) -> str:
 def count_of(count: int, noun: str, plural: str = "") -> str:
     """1 layer, 30 layers."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def over(what: str, along: str) -> str:
+    """What is drawn, over what."""
+    return say("{what} over {along}", what=what, along=along)
+
+
+def at(y: float, x: float) -> str:
+    """The height of a line at a place."""
+    return say("{y} at {x}", y=number(y), x=number(x))
+
+
+def least(y: float, x: float) -> str:
+    """Where a line is lowest."""
+    return say("least {y} at {x}", y=number(y), x=number(x))
+
+
+def most(y: float, x: float) -> str:
+    """Where a line is highest."""
+    return say("most {y} at {x}", y=number(y), x=number(x))
+
+
+def cross(x: float) -> str:
+    """Where two lines cross."""
+    return say("They cross at {x}", x=number(x))
+
+
+def marked(words: Iterable[str]) -> str:
+    """What is marked in a picture."""
+    return say("Marked: {words}", words=listed(words))
 
 
 def crossings(x: np.ndarray, one: np.ndarray, other: np.ndarray) -> list[float]:

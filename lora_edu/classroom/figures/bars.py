@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures import _sentences as say
 from lora_edu.classroom.figures._canvas import Picture, drawing, median_and_range, text_width, wrapped
-from lora_edu.classroom.figures._marks import SIZE, label, name_bars, slot_inches
+from lora_edu.classroom.figures._marks import SIZE, label, name_bars, percent_ticks, slot_inches
 from lora_edu.classroom.figures.palette import HATCHES, INK, PAPER, colors_of
+from lora_edu.classroom.language import label as in_language
+from lora_edu.classroom.language import numeral
 
 THREE_DIGITS = "{:.3g}"
 
@@ -53,6 +54,8 @@ def bars(
     """
     positions, width = np.arange(len(groups)), 0.8 / max(1, len(series))
     colors = colors_of(list(series), roles)
+    series = {in_language(name): values for name, values in series.items()}
+    groups, ylabel = [in_language(group) for group in groups], in_language(ylabel)
     drawn: dict[str, np.ndarray] = {}
     repeats = False
     with drawing(alt, ax) as picture:
@@ -84,7 +87,7 @@ def bars(
         label(picture, "", ylabel, title)
         picture.set_xticks(positions, [wrapped(group, room - 0.12, 14) for group in groups])
         if "%" in number_format:
-            picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+            picture.yaxis.set_major_formatter(percent_ticks())
         name_bars(picture, list(drawn))
         picture.alt = said_of_bars(drawn, groups, ylabel, number_format, repeats)
     return picture
@@ -115,7 +118,7 @@ def number_bars(picture: Picture, x: np.ndarray, ends: np.ndarray, texts: Sequen
 
 def written(value: float, number_format: str) -> str:
     """A number as its format says, or as one says it where that is three digits."""
-    return say.number(value) if number_format == THREE_DIGITS else number_format.format(value)
+    return say.number(value) if number_format == THREE_DIGITS else numeral(number_format.format(value))
 
 
 def said_of_bars(
@@ -123,7 +126,7 @@ def said_of_bars(
 ) -> str:
     """Every number, up to twelve; else the least and the most of each kind."""
     what = f"{ylabel[:1].upper()}{ylabel[1:]}"
-    parts = [", ".join([what] * bool(ylabel) + ["medians over repeats"] * repeats)]
+    parts = [", ".join([what] * bool(ylabel) + [say.say("medians over repeats")] * repeats)]
     for name, values in drawn.items():
         if len(drawn) * len(groups) <= 12:
             pairs = say.listed(
@@ -132,6 +135,7 @@ def said_of_bars(
         else:
             least, most = int(np.argmin(values)), int(np.argmax(values))
             few, many = written(values[least], number_format), written(values[most], number_format)
-            pairs = f"least {few} ({groups[least]}), most {many} ({groups[most]})"
+            extremes = {"few": few, "least": groups[least], "many": many, "most": groups[most]}
+            pairs = say.say("least {few} ({least}), most {many} ({most})", **extremes)
         parts.append(f"{name}: {pairs}".replace("\n", " "))
     return say.sentence(*parts)

@@ -18,6 +18,10 @@ from lora_edu.classroom.figures._marks import (
     name_lines,
 )
 from lora_edu.classroom.figures.palette import LINE_STYLES, MARKERS, colors_of
+from lora_edu.classroom.language import label as in_language
+from lora_edu.classroom.language import numeral, to_translate
+
+[SECONDS] = to_translate("seconds")
 
 
 def lines(
@@ -66,6 +70,9 @@ def lines(
     """
     positions = None if x is None else np.asarray(x)
     colors = colors_of(list(series), roles)
+    xlabel, ylabel = in_language(xlabel), in_language(ylabel)
+    series = {in_language(name): values for name, values in series.items()}
+    mark = {in_language(word): place for word, place in mark.items()} if mark else mark
     drawn: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     with drawing(alt, ax) as picture:
         for index, (name, values) in enumerate(series.items()):
@@ -109,22 +116,23 @@ def said_of_lines(
     mark: Mapping[str, Mark] | None,
 ) -> str:
     """Where each line begins and ends, how far it swings between, where two of them cross, and what is marked."""
-    parts = [f"{ylabel[:1].upper()}{ylabel[1:]} over {xlabel}"] if xlabel and ylabel else []
+    what = f"{ylabel[:1].upper()}{ylabel[1:]}"
+    parts = [say.over(what, xlabel)] if xlabel and ylabel else []
     for name, (x, y) in drawn.items():
         kept = np.isfinite(y)
         x, y = x[kept], y[kept]
         if not len(y):
             continue
-        text = f"{name}: {say.number(y[0])} at {say.number(x[0])}, {say.number(y[-1])} at {say.number(x[-1])}"
+        told = [say.at(y[0], x[0]), say.at(y[-1], x[-1])]
         low, high = int(np.argmin(y)), int(np.argmax(y))
-        text += f", least {say.number(y[low])} at {say.number(x[low])}" if y[low] < min(y[0], y[-1]) else ""
-        text += f", most {say.number(y[high])} at {say.number(x[high])}" if y[high] > max(y[0], y[-1]) else ""
-        parts.append(text)
+        told += [say.least(y[low], x[low])] if y[low] < min(y[0], y[-1]) else []
+        told += [say.most(y[high], x[high])] if y[high] > max(y[0], y[-1]) else []
+        parts.append(f"{name}: {', '.join(told)}")
     if len(drawn) == 2:
         (x, one), (x2, other) = drawn.values()
         crossed = say.crossings(x, one, other) if np.array_equal(x, x2) else []
-        parts += [f"They cross at {say.number(crossed[0])}"] if len(crossed) == 1 else []
-    parts += [f"Marked: {say.listed(mark)}"] if mark else []
+        parts += [say.cross(crossed[0])] if len(crossed) == 1 else []
+    parts += [say.marked(mark)] if mark else []
     return say.sentence(*parts)
 
 
@@ -225,10 +233,8 @@ def running_time(
     ValueError
         If `alt` is empty or a shape does not fit.
     """
-    picture = lines(
-        seconds, x=sizes, xlabel=xlabel, ylabel="seconds", title=title, log_y=True, alt=alt, ax=ax
-    )
+    picture = lines(seconds, x=sizes, xlabel=xlabel, ylabel=SECONDS, title=title, log_y=True, alt=alt, ax=ax)
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_xscale("log", base=2)
-        picture.set_xticks(np.asarray(sizes), [f"{size:,g}" for size in np.asarray(sizes)])
+        picture.set_xticks(np.asarray(sizes), [numeral(f"{size:,g}") for size in np.asarray(sizes)])
     return picture

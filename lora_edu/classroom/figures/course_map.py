@@ -9,6 +9,7 @@ from lora_edu.classroom.figures._sentences import listed, sentence
 from lora_edu.classroom.figures.palette import COLORS, INK, PAPER, ROLES, SOFT, mix
 from lora_edu.classroom.figures.schematic.parts import arrow, rounded
 from lora_edu.classroom.figures.schematic.sheet import NAME_SIZE, Block, sheet, word
+from lora_edu.classroom.language import label, say, to_translate
 
 
 class _Stop(NamedTuple):
@@ -19,21 +20,21 @@ class _Stop(NamedTuple):
 
 
 STOPS: dict[str, _Stop] = {
-    "00": _Stop(0, 0, "start here", "start"),
-    "01": _Stop(0, 1, "rank", "LoRA"),
-    "02": _Stop(1, 0, "updates", "LoRA"),
-    "03": _Stop(1, 1, "cost", "LoRA"),
-    "04": _Stop(2, 1, "the layer", "LoRA"),
-    "05": _Stop(3, 1, "training", "LoRA"),
-    "05b": _Stop(4, 1, "cost and\nshipping", "LoRA"),
-    "06": _Stop(4, 0, "language\nmodel", "LoRA"),
-    "07": _Stop(2, 2, "4 bits", "QLoRA"),
-    "08": _Stop(3, 2, "NF4", "QLoRA"),
-    "09": _Stop(4, 2, "QLoRA", "QLoRA"),
-    "10": _Stop(5, 1, "fine-tune", "goal"),
-    "11": _Stop(3, 0, "many\nadapters", "beyond"),
-    "12": _Stop(5, 0, "failures", "beyond"),
-    "13": _Stop(5, 2, "out of the\nnotebook", "beyond"),
+    "00": _Stop(0, 0, to_translate("start here")[0], "start"),
+    "01": _Stop(0, 1, to_translate("rank")[0], "LoRA"),
+    "02": _Stop(1, 0, to_translate("updates")[0], "LoRA"),
+    "03": _Stop(1, 1, to_translate("cost")[0], "LoRA"),
+    "04": _Stop(2, 1, to_translate("the layer")[0], "LoRA"),
+    "05": _Stop(3, 1, to_translate("training")[0], "LoRA"),
+    "05b": _Stop(4, 1, to_translate("cost and\nshipping")[0], "LoRA"),
+    "06": _Stop(4, 0, to_translate("language\nmodel")[0], "LoRA"),
+    "07": _Stop(2, 2, to_translate("4 bits")[0], "QLoRA"),
+    "08": _Stop(3, 2, to_translate("NF4")[0], "QLoRA"),
+    "09": _Stop(4, 2, to_translate("QLoRA")[0], "QLoRA"),
+    "10": _Stop(5, 1, to_translate("fine-tune")[0], "goal"),
+    "11": _Stop(3, 0, to_translate("many\nadapters")[0], "beyond"),
+    "12": _Stop(5, 0, to_translate("failures")[0], "beyond"),
+    "13": _Stop(5, 2, to_translate("out of the\nnotebook")[0], "beyond"),
 }
 """Each notebook: where it stands, in words, and the part of the course to which it belongs."""
 
@@ -82,7 +83,7 @@ def course_map(*, title: str = "", alt: str | None = None, ax: Picture | None = 
     title, alt, ax
         As in `lines`; without a title, one that says where the roads lead.
     """
-    finding = "Two roads, to LoRA and to QLoRA, meet in notebook 10"
+    finding = say("Two roads, to LoRA and to QLoRA, meet in notebook 10")
     with sheet(WIDTH, HEIGHT, title=title or finding, alt=alt, ax=ax) as picture:
         for start, end in ARROWS:
             _arrow(picture, _block(STOPS[start]), _block(STOPS[end]))
@@ -94,8 +95,12 @@ def course_map(*, title: str = "", alt: str | None = None, ax: Picture | None = 
 
 def _said() -> str:
     followers = {number: [after for before, after in ARROWS if before == number] for number in STOPS}
-    leads = (f"{number} leads to {listed(after)}" for number, after in followers.items() if after)
-    return sentence("Map of the course", *leads, "Notebook 10 is the goal")
+    leads = (
+        say("{number} leads to {after}", number=number, after=listed(after))
+        for number, after in followers.items()
+        if after
+    )
+    return sentence(say("Map of the course"), *leads, say("Notebook 10 is the goal"))
 
 
 def _block(stop: _Stop) -> Block:
@@ -118,4 +123,4 @@ def _box(picture: Picture, number: str, stop: _Stop) -> None:
     picture.add_patch(rounded(block, _FILLS[stop.part], _EDGES.get(stop.part, INK), 2.0))
     (x, _), y = block.top, block.y
     word(picture, (x, y + 0.64), number, color=color, size=NAME_SIZE, weight="bold")
-    word(picture, (x, y + 0.28), stop.words, color=color, linespacing=0.95)
+    word(picture, (x, y + 0.28), label(stop.words), color=color, linespacing=0.95)

@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from lora_edu.classroom.figures._canvas import Picture, drawing, set_title
 from lora_edu.classroom.figures._sentences import listed, number, sentence
 from lora_edu.classroom.figures.palette import COLORS, HATCHES, INK, PAPER
+from lora_edu.classroom.language import label, say
 
 _BOX = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}
 
@@ -57,7 +58,8 @@ def stacked(
     terms = list(next(iter(bars.values()), {}))
     if any(list(parts) != terms for parts in bars.values()):
         raise ValueError(f"bars must all have the terms of the first, {terms}")
-    styles = _styles(terms)
+    styles = _styles([label(term) for term in terms])
+    bars = {label(bar): {label(term): size for term, size in parts.items()} for bar, parts in bars.items()}
     with drawing(alt, ax) as picture:
         totals, sums = [0.0] * len(bars), []
         for name, style in styles.items():
@@ -72,7 +74,7 @@ def stacked(
             sums.append(
                 picture.text(x, position, text, va="center", ha="right" if cut else "left", bbox=_BOX)
             )
-        name, size = limit
+        name, size = label(limit[0]), limit[1]
         ends = -0.6, len(bars) - 0.4
         picture.plot([size, size], ends, color=INK, linestyle="--", linewidth=1.8)
         picture.text(size + largest / 100, ends[1] - 0.04, name, ha="left", va="bottom", bbox=_BOX)
@@ -81,18 +83,18 @@ def stacked(
         set_title(picture, title)
         picture.grid(axis="y", visible=False)
         picture.before_drawing.append(lambda: [_clear_of(text, size, largest) for text in sums])
-        shown = [name for name in terms if any(parts[name] for parts in bars.values())]
+        shown = [name for name in styles if any(parts[name] for parts in bars.values())]
         handles = [Patch(label=name, **styles[name]) for name in shown]
         columns = min(3, len(handles))
         picture.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, **_KEY)
         whole = {name: sum(parts.values()) for name, parts in bars.items()}
         picture.alt = sentence(
-            f"In {unit}: "
+            say("In {unit}: ", unit=unit)
             + listed(
-                f"{bar} {number(total)} ({'fits' if total <= size else 'too much'})"
+                f"{bar} {number(total)} ({say('fits') if total <= size else say('too much')})"
                 for bar, total in whole.items()
             ),
-            f"The limit, {name}, is {number(size)} {unit}",
+            say("The limit, {name}, is {size} {unit}", name=name, size=number(size), unit=unit),
         )
     return picture
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
 from lora_edu.classroom.figures._canvas import STYLE, Picture, median_and_range
-from lora_edu.classroom.figures._sentences import percent, sentence
+from lora_edu.classroom.figures._marks import percent_ticks
+from lora_edu.classroom.figures._sentences import over, percent, sentence
 from lora_edu.classroom.figures.charts import lines
+from lora_edu.classroom.language import label, numeral, say
 
 
 def share_by_rank(
@@ -48,21 +49,29 @@ def share_by_rank(
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_xticks(positions, [str(rank) for rank in ranks])
         picture.set_ylim(-0.03, 1.05)
-        picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        picture.yaxis.set_major_formatter(percent_ticks())
     picture.alt = alt or said_of_shares(shares, ranks, xlabel, ylabel)
     return picture
 
 
 def said_of_shares(shares: Mapping[str, ArrayLike], ranks: Sequence[int], xlabel: str, ylabel: str) -> str:
     """For each line the share at the first and at the last rank that has one."""
-    parts = [f"{ylabel[:1].upper()}{ylabel[1:]} over {xlabel}"] if ylabel else []
+    xlabel, ylabel = label(xlabel), label(ylabel)
+    parts = [over(f"{ylabel[:1].upper()}{ylabel[1:]}", xlabel)] if ylabel else []
     for name, values in shares.items():
         middle, _, _ = median_and_range(values, name, len(ranks))
         known = np.flatnonzero(np.isfinite(middle))
         if len(known):
             first, last = known[0], known[-1]
             start, end = float(middle[first]), float(middle[last])
-            parts.append(f"{name}: {percent(start)} at {ranks[first]:,}, {percent(end)} at {ranks[last]:,}")
+            told = say(
+                "{start} at {first}, {end} at {last}",
+                start=percent(start),
+                first=numeral(f"{ranks[first]:,}"),
+                end=percent(end),
+                last=numeral(f"{ranks[last]:,}"),
+            )
+            parts.append(f"{label(name)}: {told}")
     return sentence(*parts)
 
 
@@ -106,7 +115,7 @@ def energy_by_rank(
     )
     with mpl.rc_context(STYLE):  # new ticks
         picture.set_ylim(0, 1.05)
-        picture.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        picture.yaxis.set_major_formatter(percent_ticks())
         doubled = [2**k for k in range(max(map(len, curves.values()), default=1).bit_length())]
         picture.set_xscale("log", base=2)
         picture.set_xticks(doubled, [str(tick) for tick in doubled])

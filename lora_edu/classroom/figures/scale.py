@@ -7,6 +7,7 @@ from matplotlib.patches import Rectangle
 from lora_edu.classroom.figures._canvas import Picture, drawing, set_title
 from lora_edu.classroom.figures._sentences import sentence
 from lora_edu.classroom.figures.palette import ROLE_HATCHES, ROLES, mix
+from lora_edu.classroom.language import say
 
 
 def update_to_scale(
@@ -43,13 +44,14 @@ def update_to_scale(
     corner = r + 0.05 * max(out_features, in_features)  # where W begins, right of B and below A
     blocks = [
         ("W", "frozen", out_features, in_features, corner, corner),
-        ("B, left", "trained", out_features, r, 0, corner),
-        ("A, above", "trained", r, in_features, corner, 0),
+        (say("B, left"), "trained", out_features, r, 0, corner),
+        (say("A, above"), "trained", r, in_features, corner, 0),
     ]
     side = corner + max(out_features, in_features)
     with drawing(alt, ax) as picture:
         for name, role, rows, columns, x, y in blocks:
-            text = f"{name}: {rows:,} × {columns:,}\n{rows * columns:,} numbers"
+            sizes = {"rows": rows, "columns": columns, "count": rows * columns}
+            text = say("{name}: {rows:,} × {columns:,}\n{count:,} numbers", name=name, **sizes)
             color, hatch = ROLES[role], ROLE_HATCHES.get(role, "")
             fill = mix(color, 0.35) if hatch else color
             picture.add_patch(
@@ -69,8 +71,18 @@ def update_to_scale(
         set_title(picture, title)
         whole, update = out_features * in_features, r * (out_features + in_features)
         picture.alt = sentence(
-            f"W, frozen, is {out_features:,} × {in_features:,}: {whole:,} numbers",
-            f"B and A of rank {r:,}, to scale beside it, hold {update:,}: {update / whole:.2%} of W",
+            say(
+                "W, frozen, is {rows:,} × {columns:,}: {whole:,} numbers",
+                rows=out_features,
+                columns=in_features,
+                whole=whole,
+            ),
+            say(
+                "B and A of rank {r:,}, to scale beside it, hold {update:,}: {share:.2%} of W",
+                r=r,
+                update=update,
+                share=update / whole,
+            ),
         )
         picture.legend(
             loc="center left",

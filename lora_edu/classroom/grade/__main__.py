@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from lora_edu.classroom.grade.hand_in import read, students
 from lora_edu.classroom.grade.marks import NOT_RUN, Limits, Mark, grade, passed
 from lora_edu.classroom.grade.report import check_output, one_line, write_report
 from lora_edu.classroom.grade.sandbox import Sandbox, find_sandbox
+from lora_edu.classroom.language import ENGLISH, VARIABLE
 from lora_edu.llm.console import say
 
 GIB = 1 << 30
@@ -99,4 +101,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    os.environ[VARIABLE] = ENGLISH  # the marks of a class are in one language, wherever the grader stands
     sys.exit(main())

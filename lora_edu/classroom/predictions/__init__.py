@@ -11,6 +11,7 @@ import importlib.util
 import re
 from typing import Any
 
+from lora_edu.classroom.language import text
 from lora_edu.classroom.predictions.question import Question, QuestionAbout
 
 __all__ = ["Question", "QuestionAbout", "find_question", "load_predictions"]
@@ -56,7 +57,18 @@ def find_question(key: str, **values: Any) -> Question:
         raise ValueError(f"question must be one of {list(known)}, got {key!r}")
     question = known[key]
     if isinstance(question, QuestionAbout):
-        return question.of(values)
+        return _in_language(key, question.of(values))
     if values:
         raise ValueError(f"question {key} takes no values, got {sorted(values)}")
-    return question
+    return _in_language(key, question)
+
+
+def _in_language(key: str, question: Question) -> Question:
+    """The question in the language of this process."""
+    asked, choice, why = (f"prediction {key} {part}" for part in ("question", "choice", "why"))
+    return Question(
+        text(asked, question.text),
+        tuple(text(choice, each) for each in question.choices),
+        text(choice, question.answer),
+        text(why, question.why),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lora_edu.classroom.language import label
 from lora_edu.classroom.widgets._show import to_html
 
 
@@ -54,7 +55,7 @@ def compare(**columns: str | Sequence[object]) -> Comparison:
         If there are fewer than two columns, or their lengths differ.
     """
     cells = {
-        name.replace("_", " "): [texts] if isinstance(texts, str) else [str(text) for text in texts]
+        label(name.replace("_", " ")): [texts] if isinstance(texts, str) else [str(text) for text in texts]
         for name, texts in columns.items()
     }
     lengths = {name: len(texts) for name, texts in cells.items()}

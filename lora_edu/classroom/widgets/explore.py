@@ -10,6 +10,7 @@ from typing import Any
 import ipywidgets
 
 from lora_edu.classroom import figures
+from lora_edu.classroom.language import label
 from lora_edu.classroom.widgets import frames
 from lora_edu.classroom.widgets._show import show, to_html
 from lora_edu.classroom.widgets.ahead import DRAWING, Ahead, neighbours
@@ -40,7 +41,7 @@ class Explorer:
             name: ipywidgets.SelectionSlider(
                 options=[(_label(value), value) for value in values],
                 value=self.start[name],
-                description=name.replace("_", " "),
+                description=label(name.replace("_", " ")),
                 style={"description_width": "initial"},
                 layout=ipywidgets.Layout(width=_width(values)),
             )
@@ -140,7 +141,7 @@ def _pixels(png: bytes) -> int:
 
 
 def _label(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else label(str(value))
 
 
 def explore(

@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets
 
+from lora_edu.classroom.language import say
 from lora_edu.classroom.predictions import Question, find_question
 from lora_edu.classroom.widgets._show import show, to_html
 
@@ -38,7 +39,8 @@ class Prediction:
                 button.icon = "check"
         right = chosen.description == answer
         chosen.button_style = "success" if right else "warning"
-        verdict = "Right." if right else f"You said: {chosen.description}. The answer: {answer}."
+        said = say("You said: {chosen}. The answer: {answer}.", chosen=chosen.description, answer=answer)
+        verdict = say("Right.") if right else said
         self.feedback.value = f'<div role="status">{to_html(f"{verdict} {why}".rstrip())}</div>'
 
     def to_html(self) -> str:
@@ -48,7 +50,7 @@ class Prediction:
         answer = f"<b>{to_html(self.question.answer)}</b>.{why}"
         return (
             f"<p><b>{to_html(self.question.text)}</b></p><ul>{choices}</ul>"
-            f"<details><summary>Decide first, then open the answer</summary>{answer}</details>"
+            f"<details><summary>{say('Decide first, then open the answer')}</summary>{answer}</details>"
         )
 
     def __repr__(self) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lora_edu.classroom.figures._canvas import Picture
-from lora_edu.classroom.figures._sentences import count_of, listed, number, sentence
+from lora_edu.classroom.figures._sentences import listed, number, sentence
 from lora_edu.classroom.figures.palette import ROLES, mix
 from lora_edu.classroom.figures.schematic.parts import area, arrow, named, plus, rounded
 from lora_edu.classroom.figures.schematic.sheet import Block, sheet, word
+from lora_edu.classroom.language import label, say
 
 SIDE = 2.3  # inches: the base's square
 
@@ -49,14 +50,22 @@ def one_base(
         raise ValueError(f"sizes must be above 0, got {base[1]} and {dict(adapters)}")
     if set(rows) - {*adapters, None}:
         raise ValueError(f"rows must name some of {list(adapters)} or None, got {list(rows)}")
-    name, size = base
+    name, size = label(base[0]), base[1]
     total = sum(adapters.values())
-    several = count_of(len(adapters), "adapter")
-    finding = f"One base of {number(size)} {unit}, {several} of {number(total)} {unit} in all"
+    several = say("{count} adapters", count=len(adapters)) if len(adapters) > 1 else say("1 adapter")
+    sizes = {"size": number(size), "total": number(total), "unit": unit}
+    finding = say("One base of {size} {unit}, {several} of {total} {unit} in all", several=several, **sizes)
     with sheet(10.4, 4.1, title=title or finding, alt=alt, ax=ax) as picture:
         middle = 1.85
         frozen = area(picture, Block(3.35, middle - SIDE / 2, SIDE, SIDE), "frozen")
-        named(picture, frozen, name, f"{number(size)} {unit}, one copy", "frozen", True)
+        named(
+            picture,
+            frozen,
+            name,
+            say("{size} {unit}, one copy", size=number(size), unit=unit),
+            "frozen",
+            True,
+        )
         gap = min(0.62, 2.3 / max(1, len(adapters) - 1, len(rows) - 1))
         places = {adapter: middle + gap * ((len(adapters) - 1) / 2 - i) for i, adapter in enumerate(adapters)}
         for adapter, bytes_ in adapters.items():
@@ -86,12 +95,12 @@ def one_base(
                 side = SIDE * (adapters[adapter] / size) ** 0.5
                 joined = plus(picture, (frozen.right[0], inside), radius=0.15)
                 arrow(picture, (7.2 - max(side / 2, 0.06), places[adapter]), joined.right, "trained")
-        word(picture, (10.1, 0.3), "an adapter adds to layers of the base", soft=True, ha="right")
+        word(picture, (10.1, 0.3), say("an adapter adds to layers of the base"), soft=True, ha="right")
         used = [f"row {i + 1} by {adapter or 'the base alone'}" for i, adapter in enumerate(rows)]
         picture.alt = sentence(
-            f"{name}, {number(size)} {unit}, is frozen and there once. Beside it, to scale: "
+            say("{name}, {size} {unit}, is frozen and there once. Beside it, to scale: ", name=name, **sizes)
             + listed(f"{adapter} {number(bytes_)} {unit}" for adapter, bytes_ in adapters.items()),
-            f"Together the adapters take {total / size:.1%} of the base",
+            say("Together the adapters take {share:.1%} of the base", share=total / size),
             f"In one batch: {listed(used)}" if used else "",
         )
     return picture

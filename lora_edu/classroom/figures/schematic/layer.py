@@ -11,8 +11,10 @@ from lora_edu.classroom.figures._canvas import Picture
 from lora_edu.classroom.figures._sentences import number, numbers, sentence
 from lora_edu.classroom.figures.schematic.parts import arrow, box, column, matrix, plus
 from lora_edu.classroom.figures.schematic.sheet import CELL, chain_of, sheet
+from lora_edu.classroom.language import say, to_translate
 
 TALLEST = 2.2  # inches for the longer side of W
+[FINDING] = to_translate("W stays as it is; only the thin A and B learn")
 
 
 def lora_layer(
@@ -22,7 +24,7 @@ def lora_layer(
     B: ArrayLike,
     alpha: float,
     *,
-    title: str = "W stays as it is; only the thin A and B learn",
+    title: str = FINDING,
     alt: str | None = None,
     ax: Picture | None = None,
 ) -> Picture:
@@ -87,7 +89,7 @@ def lora_layer(
             W,
             "frozen",
             name="W",
-            note=f"frozen: {out:,} × {into:,} = {out * into:,} numbers",
+            note=say("frozen: {out:,} × {into:,} = {count:,} numbers", out=out, into=into, count=out * into),
             locked=True,
             **put,
         )
@@ -97,7 +99,7 @@ def lora_layer(
             A,
             "trained",
             name="A",
-            note=f"reads: {r} × {into}",
+            note=say("reads: {r} × {into}", r=r, into=into),
             **put,
         )
         inner = matrix(
@@ -115,13 +117,18 @@ def lora_layer(
             B,
             "trained",
             name="B",
-            note=f"writes: {out} × {r}",
+            note=say("writes: {out} × {r}", out=out, r=r),
             **put,
         )
         times = box(picture, (places[3] + 0.5, low), f"× {number(scaling)}", width=0.9)
         picture.text(times.top[0], times.top[1] + 0.1, "α / r", ha="center", va="bottom", fontsize=13)
         added = matrix(
-            picture, (places[4], low - out * cell / 2), column(update), "activations", note="update", **live
+            picture,
+            (places[4], low - out * cell / 2),
+            column(update),
+            "activations",
+            note=say("update"),
+            **live,
         )
         kept = matrix(
             picture, (places[4], high - out * cell / 2), column(base), "activations", name="Wx", **live
@@ -144,9 +151,24 @@ def lora_layer(
         arrow(picture, kept.bottom, total.top)
         arrow(picture, added.top, total.bottom)
         picture.alt = sentence(
-            f"A LoRA layer with {out} outputs, {into} inputs and rank {r}. W, frozen, gives {numbers(base)}",
-            f"A reads {numbers(hidden)}, and B spreads them; times α / r = {number(scaling)} they add "
-            f"{numbers(update)}",
-            f"The sum y is {numbers(base + update)}. A and B hold {r * (out + into):,} numbers, W holds {out * into:,}",
+            say(
+                "A LoRA layer with {out} outputs, {into} inputs and rank {r}. W, frozen, gives {base}",
+                out=out,
+                into=into,
+                r=r,
+                base=numbers(base),
+            ),
+            say(
+                "A reads {hidden}, and B spreads them; times α / r = {scaling} they add {update}",
+                hidden=numbers(hidden),
+                scaling=number(scaling),
+                update=numbers(update),
+            ),
+            say(
+                "The sum y is {total}. A and B hold {thin:,} numbers, W holds {whole:,}",
+                total=numbers(base + update),
+                thin=r * (out + into),
+                whole=out * into,
+            ),
         )
     return picture

@@ -12,8 +12,10 @@ from lora_edu.classroom.figures._canvas import Picture
 from lora_edu.classroom.figures._sentences import number, numbers, sentence
 from lora_edu.classroom.figures.schematic.parts import area, arrow, column, matrix, named, numbered, tag
 from lora_edu.classroom.figures.schematic.sheet import CELL, Block, Point, chain_of, sheet, word
+from lora_edu.classroom.language import say, to_translate
 
 TALLEST = 2.2  # inches for the longer side of W
+[FINDING] = to_translate("Gradients flow through W, but only A and B get one of their own")
 
 
 def forward_backward(
@@ -24,7 +26,7 @@ def forward_backward(
     alpha: float,
     grad_y: ArrayLike,
     *,
-    title: str = "Gradients flow through W, but only A and B get one of their own",
+    title: str = FINDING,
     alt: str | None = None,
     ax: Picture | None = None,
 ) -> Picture:
@@ -93,7 +95,7 @@ def forward_backward(
             ),
             "frozen",
         )
-        named(picture, wide, "W", "no gradient of W is made", "frozen", True)
+        named(picture, wide, "W", say("no gradient of W is made"), "frozen", True)
         strongest = max(np.abs(m).max() for m in (A, B))
         put: dict[str, Any] = {"cell": cell, "strongest": strongest}
         reads = matrix(picture, (places[1], low - rank / 2), A, "trained", name="A", **put)
@@ -101,14 +103,14 @@ def forward_backward(
         put = {"cell": cell, "strongest": back}
         ground = low - max(out * cell, 0.9) / 2 - 0.55
         made_A = matrix(
-            picture, (places[1], ground - rank), grad_A, "gradients", note="gradient of A: Lₕ xᵀ", **put
+            picture, (places[1], ground - rank), grad_A, "gradients", note=say("gradient of A: Lₕ xᵀ"), **put
         )
         made_B = matrix(
             picture,
             (places[3], ground - out * cell),
             grad_B,
             "gradients",
-            note="gradient of B: s g hᵀ",
+            note=say("gradient of B: s g hᵀ"),
             **put,
         )
         there_and_back(picture, from_x.right, wide.left, bend=-0.2, leave=0.4)
@@ -120,7 +122,7 @@ def forward_backward(
         for block, made_of in [(reads, made_A), (writes, made_B)]:
             arrow(picture, block.bottom, made_of.top, "gradients", dashed=True)
         for vector in (from_x, inner):
-            tag(picture, (vector.x + cell / 2, vector.y - 0.22), "kept", "activations")
+            tag(picture, (vector.x + cell / 2, vector.y - 0.22), say("kept"), "activations")
         second = 1.5 * cell + 0.08  # from a station's left edge to the middle of its gradient
         for step, at in [
             (1, (to_y.x + second, to_y.top[1] + 0.52)),
@@ -131,16 +133,34 @@ def forward_backward(
         ]:
             numbered(picture, at, step)
         arrow(picture, (0.4, 0.75), (1.15, 0.75), "activations")
-        word(picture, (1.22, 0.75), "forward", role="activations", ha="left")
+        word(picture, (1.22, 0.75), say("forward"), role="activations", ha="left")
         arrow(picture, (1.15, 0.42), (0.4, 0.42), "gradients", dashed=True)
-        word(picture, (1.22, 0.42), "backward", role="gradients", ha="left")
+        word(picture, (1.22, 0.42), say("backward"), role="gradients", ha="left")
         picture.alt = sentence(
-            f"Forward, x passes W and, by A and B, a second way; x and h = Ax = {numbers(hidden)} are kept",
-            f"Backward, step 1: the gradient of the outputs is {numbers(g)}. Step 2: B gets a gradient of "
-            f"{out} × {r} numbers, and h gets {numbers(grad_hidden)}",
-            f"Step 3: A gets a gradient of {r} × {into} numbers, and x gets {numbers(grad_x)}, through W and through A",
-            f"No gradient of W is made: {out * into:,} numbers are saved, {r * (out + into):,} are made, "
-            f"with s = {number(s)}",
+            say(
+                "Forward, x passes W and, by A and B, a second way; x and h = Ax = {hidden} are kept",
+                hidden=numbers(hidden),
+            ),
+            say(
+                "Backward, step 1: the gradient of the outputs is {g}. Step 2: B gets a gradient of {out} × {r} "
+                "numbers, and h gets {grad_hidden}",
+                g=numbers(g),
+                out=out,
+                r=r,
+                grad_hidden=numbers(grad_hidden),
+            ),
+            say(
+                "Step 3: A gets a gradient of {r} × {into} numbers, and x gets {grad_x}, through W and through A",
+                r=r,
+                into=into,
+                grad_x=numbers(grad_x),
+            ),
+            say(
+                "No gradient of W is made: {saved:,} numbers are saved, {made:,} are made, with s = {s}",
+                saved=out * into,
+                made=r * (out + into),
+                s=number(s),
+            ),
         )
     return picture
 

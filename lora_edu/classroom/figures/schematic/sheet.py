@@ -24,6 +24,7 @@ from lora_edu.classroom.figures._canvas import (
     wrapped,
 )
 from lora_edu.classroom.figures.palette import INK, ROLES, SOFT, readable
+from lora_edu.classroom.language import label
 
 SIZE, NAME_SIZE = 13, 15  # points: the least that is read from the last row, and names
 CELL = 0.44  # inches a number takes where digits are shown
@@ -72,7 +73,7 @@ def sheet(
         raise ValueError("ax must be alone in its figure: a schematic takes a whole one, so panels=1")
     with drawing(alt, ax) as picture:
         figure = picture.canvas.figure
-        lines = wrapped(title, width - 2 * PAD, TITLE_SIZE, "bold").count("\n")
+        lines = wrapped(label(title), width - 2 * PAD, TITLE_SIZE, "bold").count("\n")
         height += lines * TITLE_SIZE * TITLE_LEADING / 72  # a long title makes the sheet taller
         figure.set_size_inches(width, height)
         figure.set_layout_engine("none")
