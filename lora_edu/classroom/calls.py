@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from lora_edu.classroom.language import say
 from lora_edu.classroom.values import Lazy, Raised, one_line
 
 MANY_ITEMS = 1000  # a generator may have no end
@@ -69,6 +71,29 @@ class _Paper(io.StringIO):
 
     def close(self) -> None:
         pass
+
+
+_PRODUCT = re.compile(r"mat1 and mat2 shapes cannot be multiplied \((\d+)x(\d+) and (\d+)x(\d+)\)")
+_SIZES = re.compile(r"The size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\)")
+
+
+def why(raised: Raised) -> str:
+    """What an exception means, where PyTorch's words do not say it to a learner."""
+    if found := _PRODUCT.search(raised.message):
+        a, b, c, d = map(int, found.groups())
+        second, first = say(" Transposed, the second would fit."), say(" Transposed, the first would fit.")
+        advice = second if b == d else first if a == c else ""
+        told = say(
+            "({a}, {b}) @ ({c}, {d}) does not chain: the two inner numbers must be equal.", a=a, b=b, c=c, d=d
+        )
+        return told + advice
+    if found := _SIZES.search(raised.message):
+        return say(
+            "Two tensors meet number by number, and one has {one} where the other has {other}.",
+            one=found[1],
+            other=found[2],
+        )
+    return raised.message
 
 
 def parts(value: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:

@@ -15,7 +15,6 @@ import importlib
 import importlib.util
 import inspect
 import itertools
-import re
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from typing import Any
 
 import torch
 
-from lora_edu.classroom.calls import Call, call, outcome
+from lora_edu.classroom.calls import Call, call, outcome, why
 from lora_edu.classroom.card import show
 from lora_edu.classroom.language import label, say, text, to_translate
 from lora_edu.classroom.progress import keep_progress
@@ -224,29 +223,6 @@ def _tells_them_apart(got: list, theirs: list, expected: list) -> bool:
     return any(wrong_values) or len({tuple(each) for each in messages}) == 1
 
 
-_PRODUCT = re.compile(r"mat1 and mat2 shapes cannot be multiplied \((\d+)x(\d+) and (\d+)x(\d+)\)")
-_SIZES = re.compile(r"The size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\)")
-
-
-def _why(raised: Raised) -> str:
-    """What an exception means, where PyTorch's words do not say it to a learner."""
-    if found := _PRODUCT.search(raised.message):
-        a, b, c, d = map(int, found.groups())
-        second, first = say(" Transposed, the second would fit."), say(" Transposed, the first would fit.")
-        advice = second if b == d else first if a == c else ""
-        told = say(
-            "({a}, {b}) @ ({c}, {d}) does not chain: the two inner numbers must be equal.", a=a, b=b, c=c, d=d
-        )
-        return told + advice
-    if found := _SIZES.search(raised.message):
-        return say(
-            "Two tensors meet number by number, and one has {one} where the other has {other}.",
-            one=found[1],
-            other=found[2],
-        )
-    return raised.message
-
-
 def _by_shape(arguments: str) -> bool:
     """Whether a line of arguments names a tensor by its shape alone."""
     return say("tensor of shape {shape}", shape="") in arguments
@@ -260,7 +236,7 @@ def _first_difference(exercise: Exercise, made: list[Call], expected: list) -> s
     got, given = made[index].value, arguments[index]
     if isinstance(got, Raised):
         told = say("Your function raises {error} for {given}.", error=got.name, given=given)
-        return f"{told} {_why(got)}".rstrip()
+        return f"{told} {why(got)}".rstrip()
     if got is None and made[index].printed.strip():
         quoted = _quoted([made[index]])
         return say(

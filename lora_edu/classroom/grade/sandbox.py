@@ -29,7 +29,7 @@ PACKAGE = Path(lora_edu.__file__).resolve().parent
 SEEN = (  # of the package: no exercise, no solution, no experiment that an exercise asks for
     *("__init__.py", "methods", "llm", "classroom/__init__.py", "classroom/calls.py"),
     *("classroom/values.py", "classroom/wire.py", "classroom/candidates.py", "classroom/live_tensors.py"),
-    "classroom/grade",
+    *("classroom/language.py", "classroom/grade"),
 )
 HIDDEN = ("notebooks", "tests", "work", "build", ".git")  # of the repository
 SYSTEM = (
