@@ -181,3 +181,7 @@ def test_a_small_random_update_is_lost_and_a_large_one_is_kept():
 
 def test_what_was_freed_counts_as_free(unmerged, tmp_path, freed_by):
     assert freed_by(lambda: merging.fits_beside(unmerged, tmp_path)) > 150e6
+
+
+def test_a_merge_that_is_over_leaves_no_holes(unmerged, freed_by):
+    assert freed_by(lambda: merging.changed_by_peft(unmerged)) > 150e6

@@ -1,9 +1,12 @@
 """What glibc would keep of freed blocks is given back where much has just been freed and much is asked for next."""
 
+from transformers import TrainerControl, TrainerState
+
 from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.data import extraction, load_events
 from lora_edu.llm.finetune import FinetuneConfig
 from lora_edu.llm.finetune.backends import PeftBackend
+from lora_edu.llm.finetune.callbacks import GiveBack
 from lora_edu.llm.finetune.plan import make_plan
 from lora_edu.llm.finetune.trainer import make_trainer
 
@@ -23,3 +26,9 @@ def test_before_a_validation_memory_is_given_back(tiny_folder, few_to_learn, few
     trainer = make_trainer(plan.recipe, backend, model, tokenizer, plan.examples, plan.folder, rows)
     trainer.train()
     assert freed_by(trainer.evaluate) > 150e6
+
+
+def test_between_steps_memory_is_given_back_now_and_then(freed_by):
+    step, control = GiveBack().on_step_end, TrainerControl()
+    assert freed_by(lambda: step(None, TrainerState(global_step=GiveBack.EVERY + 1), control)) < 30e6
+    assert freed_by(lambda: step(None, TrainerState(global_step=2 * GiveBack.EVERY), control)) > 150e6

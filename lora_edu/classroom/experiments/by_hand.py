@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from lora_edu.classroom.experiments.live_loss import LiveLoss
+from lora_edu.llm.base_model import return_freed_memory
 from lora_edu.llm.budget import Ledger, count_parameters, preflight
 from lora_edu.llm.budget.preflight import changes
 from lora_edu.llm.data.extraction import evaluate, parse_event
@@ -148,6 +149,7 @@ def run_elsewhere(program: str, arguments: Sequence[str], folder: Path) -> str:
     RuntimeError
         It failed; the message ends as its errors do.
     """
+    return_freed_memory()
     command = [sys.executable, "-c", program, *arguments]
     own = os.environ | FREED_AT_ONCE
     done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=False)

@@ -18,11 +18,10 @@ from IPython.core.getipython import get_ipython
 from IPython.display import display
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import TrainerCallback
 
 from lora_edu.classroom import figures
-from lora_edu.llm.base_model import return_freed_memory
 from lora_edu.llm.data.extraction import IGNORE
+from lora_edu.llm.finetune.callbacks import GiveBack
 
 SECONDS = 1.0
 """Between two drawings, at least."""
@@ -74,8 +73,8 @@ def draw_scored(tokenizer: Any, example: dict[str, list[int]], before: int = 8) 
     )
 
 
-class LiveLoss(TrainerCallback):
-    """Draws the loss while a Trainer trains; keeps what it has seen.
+class LiveLoss(GiveBack):
+    """Draws the loss while a Trainer trains; keeps what it has seen, and no memory that is not needed.
 
     Attributes
     ----------
@@ -119,8 +118,7 @@ class LiveLoss(TrainerCallback):
         self._sums.zero_()
         if time.perf_counter() >= self._next and _in_a_kernel():
             self._draw(state.max_steps)
-        if control.should_evaluate:
-            return_freed_memory()  # of the steps: it would lie idle beside the logits of the validation
+        super().on_step_end(args, state, control)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         if "loss" in (logs or {}):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from lora_edu.llm.base_model import return_freed_memory
 from lora_edu.llm.data.asking import progress_bar
 from lora_edu.llm.finetune.recipe import Recipe
 
@@ -70,6 +71,19 @@ class ValidateLast(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         control.should_evaluate = control.should_evaluate or state.global_step >= state.max_steps
+
+
+class GiveBack(TrainerCallback):
+    """Gives back what steps have freed, now and then: each length of a batch leaves holes of its own in the heap.
+
+    After each step it would take a sixth of the time of a training on a CPU.
+    """
+
+    EVERY = 5
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if control.should_evaluate or state.global_step % self.EVERY == 0:
+            return_freed_memory()
 
 
 class GpuPeak(TrainerCallback):

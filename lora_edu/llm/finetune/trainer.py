@@ -30,7 +30,14 @@ from lora_edu.llm.base_model import return_freed_memory
 from lora_edu.llm.console import say
 from lora_edu.llm.files import explain_full_disk
 from lora_edu.llm.finetune.backends import Backend
-from lora_edu.llm.finetune.callbacks import DivergedError, GpuPeak, Progress, StopWhenDiverged, ValidateLast
+from lora_edu.llm.finetune.callbacks import (
+    DivergedError,
+    GiveBack,
+    GpuPeak,
+    Progress,
+    StopWhenDiverged,
+    ValidateLast,
+)
 from lora_edu.llm.finetune.graph_shapes import graph_shapes
 from lora_edu.llm.finetune.graphs import StepGraphs
 from lora_edu.llm.finetune.recipe import WITHOUT_GRAPHS, Recipe, objection
@@ -52,6 +59,8 @@ class CourseTrainer(Trainer):
         self.progress, self.gpu_peak = Progress(), GpuPeak(recipe.device == "cuda")
         self.add_callback(self.gpu_peak)
         self.add_callback(StopWhenDiverged(recipe))
+        if recipe.device == "cpu":
+            self.add_callback(GiveBack())
         if PartialState().is_main_process:
             self.add_callback(self.progress)
 
@@ -144,7 +153,7 @@ class CourseTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the validation loss; the random numbers of the training go on as if it had not been asked."""
-        return_freed_memory()  # of the steps: each length of a batch leaves holes of its own
+        return_freed_memory()  # of the steps
         with torch.random.fork_rng([torch.cuda.current_device()] if self._recipe.device == "cuda" else []):
             try:
                 return super().evaluate(*args, **kwargs)
