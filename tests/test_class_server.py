@@ -120,4 +120,5 @@ def test_the_values_for_kubernetes_are_those_of_the_configuration(configured):
     assert (student["memory"]["limit"], student["cpu"]["limit"]) == (config.Spawner.mem_limit, 1)
     start = (Path(link.ROOT) / "binder" / "start").read_text(encoding="utf-8")
     assert student["extraEnv"] | {"OMP_NUM_THREADS": "1"} == config.Spawner.environment
+    assert f"--MappingKernelManager.cull_idle_timeout={values['cull']['timeout']}" in config.Spawner.args
     assert "export OMP_NUM_THREADS=1" in start

@@ -21,6 +21,7 @@ NODE = Path(executable.ROOT_DIR) / "bin" / "node"
 PROXY = HERE.parents[1] / "web" / "hub" / "node_modules" / "configurable-http-proxy" / "bin"
 STUDENTS = 30
 MEMORY = "3G"  # notebook 10 takes up to 2, and a server of its own beside it
+IDLE = 7200  # seconds: a fine-tune that ended before lunch is there after it
 
 
 def setting(name: str, default: str | None = None) -> str:
@@ -59,9 +60,9 @@ def give_each_student(c: Config) -> None:
     c.Spawner.default_url = "/lab"
     c.Spawner.start_timeout = c.Spawner.http_timeout = 120  # seconds
     c.Spawner.args = [
-        "--MappingKernelManager.cull_idle_timeout=3600",  # a kernel that did nothing for an hour frees its memory,
+        f"--MappingKernelManager.cull_idle_timeout={IDLE}",  # a kernel that did nothing frees its memory,
         "--MappingKernelManager.cull_connected=True",  # though a tab shows it
-        "--ServerApp.shutdown_no_activity_timeout=3600",  # then the server ends: the limit counts servers
+        f"--ServerApp.shutdown_no_activity_timeout={IDLE}",  # then the server ends: the limit counts servers
     ]
     c.Spawner.environment = {
         "OMP_NUM_THREADS": "1",  # with more, students' kernels spin for each other

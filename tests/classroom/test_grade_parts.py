@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from lora_edu.classroom import wire
 from lora_edu.classroom.grade import cells, hand_in, report
+from lora_edu.classroom.grade.__main__ import chosen, main
 from lora_edu.classroom.grade.course import read_course
 from lora_edu.classroom.grade.marks import Mark
 from lora_edu.classroom.progress import CHECKS
@@ -362,3 +363,21 @@ def test_a_taken_name_is_told_before_anything_is_graded(tmp_path):
     (tmp_path / "grades.html").mkdir()
     with pytest.raises(ValueError, match="give --output"):
         report.check_output(tmp_path)
+
+
+# ---------------------------------------------------------------- what is graded
+
+
+def test_what_was_set_is_graded_and_nothing_else():
+    course = read_course()
+    assert chosen(course, None, None) == course
+    assert [task.exercise for task in chosen(course, None, ["07.2", "04.1"])] == ["04.1", "07.2"]
+    assert {task.notebook for task in chosen(course, ["05b"], None)} == {"05b"}
+
+
+def test_an_exercise_that_the_course_does_not_have_is_named(tmp_path, capsys):
+    (tmp_path / "ada").mkdir()
+    assert main([str(tmp_path), "--exercises", "04.1", "04.99"]) == 2
+    said = capsys.readouterr().err
+    assert "--exercises must be among 00.1, 01.1" in said and said.endswith("got 04.99\n")
+    assert list(tmp_path.iterdir()) == [tmp_path / "ada"]

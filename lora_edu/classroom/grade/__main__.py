@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from lora_edu.classroom.grade.course import Task, read_course
@@ -24,9 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Grade; return 0 once every student is dealt with, 2 if grading cannot start, 130 if it was interrupted."""
     options = _parser().parse_args(arguments)
     try:
-        tasks = read_course()
-        if options.notebooks:
-            tasks = _of_notebooks(tasks, options.notebooks)
+        tasks = chosen(read_course(), options.notebooks, options.exercises)
         found = students(options.folder)
         output = check_output(options.output or options.folder)
         memory, seconds = int(options.memory * GIB), int(options.student_seconds) + 60
@@ -52,13 +50,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 130 if interrupted else 0
 
 
-def _of_notebooks(tasks: list[Task], numbers: list[str]) -> list[Task]:
-    known = {task.notebook for task in tasks}
-    if unknown := set(numbers) - known:
-        raise ValueError(
-            f"--notebooks must be among {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}"
-        )
-    return [task for task in tasks if task.notebook in numbers]
+def chosen(
+    tasks: list[Task], notebooks: Collection[str] | None, exercises: Collection[str] | None
+) -> list[Task]:
+    """The tasks of these notebooks, or with these ids; all of them where neither is named.
+
+    Raises
+    ------
+    ValueError
+        The course has no such notebook or exercise.
+    """
+    for option, asked, part in (("notebooks", notebooks, "notebook"), ("exercises", exercises, "exercise")):
+        if asked:
+            known = {getattr(task, part) for task in tasks}
+            if unknown := set(asked) - known:
+                raise ValueError(
+                    f"--{option} must be among {', '.join(sorted(known))}, got {', '.join(sorted(unknown))}"
+                )
+            tasks = [task for task in tasks if getattr(task, part) in asked]
+    return tasks
 
 
 def _dealt_with(
@@ -86,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="one folder or zip file a student in it")
     parser.add_argument("--output", type=Path, help="where grades.csv and grades.html go; default: FOLDER")
-    parser.add_argument("--notebooks", nargs="+", metavar="NN", help="only these, such as 04 05b")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--notebooks", nargs="+", metavar="NN", help="only these, such as 04 05b")
+    part.add_argument("--exercises", nargs="+", metavar="NN.k", help="only these, such as 04.1 07.2")
     parser.add_argument("--seconds", type=_positive, default=20, help="for an exercise; default 20")
     parser.add_argument("--student-seconds", type=_positive, default=120, help="for a student; default 120")
     parser.add_argument(
