@@ -226,8 +226,8 @@ def medians(cases: dict[str, dict[str, list[float]]], kind: str) -> list[str]:
 
 def _ends(cases: dict[str, dict[str, list[float]]], kind: str) -> tuple[str, str]:
     """The smallest and the largest of the median ratios, written."""
-    ratios = medians(cases, kind)
-    return min(ratios), max(ratios)
+    ratios = sorted(median(ratios[kind]) for ratios in cases.values())
+    return f"{ratios[0]:.2f}", f"{ratios[-1]:.2f}"
 
 
 def page_of(page: str, sentences: dict[str, str]) -> str:

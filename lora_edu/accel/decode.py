@@ -66,7 +66,7 @@ def product(
         kernel[(triton.cdiv(out_features, OUTPUTS),)](
             x.contiguous(), packed.view(torch.int32), s.absmax, *nested, _table(x.device), hidden, B, y,
             out_features, in_features // 8, s.blocksize // 8, s.nested_blocksize or 0, OUTPUTS,
-            max(words, s.blocksize // 8), rank, triton.next_power_of_2(max(rank, 1)), *B.stride(), num_warps=warps,
+            words, rank, triton.next_power_of_2(max(rank, 1)), *B.stride(), num_warps=warps,
         )  # fmt: skip
     return y
 

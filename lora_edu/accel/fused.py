@@ -65,7 +65,9 @@ class LoRAOverNF4(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, hidden, packed = ctx.saved_tensors
-        if ctx.x_again:
+        if x is None:
+            if ctx.x_again is None:  # SwiGLU's backward has written over what it would be made of
+                raise RuntimeError("a fused model goes back once for each forward: retain_graph is of no use")
             x, ctx.x_again = again(ctx.x_again, hidden), None
         A, B = ctx.narrow
         grads, grad_hidden = _with_columns(grad_y, len(A))
@@ -130,7 +132,8 @@ def fuse(model: nn.Module) -> nn.Module:
     """Give a model of the Llama family, its linear layers in 4 bits, fused forwards, in place.
 
     Adapters with dropout keep their forward: what is dropped must be drawn for each layer. Neither copy nor move a
-    fused model: its 16-bit adapters belong to the layers that were fused.
+    fused model: its 16-bit adapters belong to the layers that were fused. Gradient checkpointing saves less with it:
+    what a norm's or a SwiGLU's output is made of again stays until the layer's backward.
 
     Returns
     -------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -73,11 +74,19 @@ class Candidate:
         arguments, named = _decoded(code, body)
         self._calls += 1
         start = time.monotonic()
-        why = self._refusal([*arguments, *named.values()])
+        why = self._unfit(arguments, named) or self._refusal([*arguments, *named.values()])
         value = why or outcome(functools.partial(self._function, **named), tuple(arguments))
         self._seconds += time.monotonic() - start
         encoder = Encoder()
         return encoder.encode(value), bytes(encoder.body)
+
+    def _unfit(self, arguments: list, named: dict) -> Raised | None:
+        """That these are too many or too few, in words that do not name the function, as Python's own do."""
+        try:
+            inspect.signature(self._function).bind(*arguments, **named)
+        except TypeError as error:
+            return Raised("TypeError", f"candidate: {error}")
+        return None
 
     def _refusal(self, arguments: list) -> Raised | None:
         """Why these arguments are not tried, if so."""
@@ -85,8 +94,8 @@ class Candidate:
             return Raised(
                 "RuntimeError", f"a test may call {MOST_CALLS} times, for {MOST_SECONDS:.0f} seconds in all"
             )
-        if strange := next((value for value in arguments if isinstance(value, Odd)), None):
-            return Raised("TypeError", f"a test hands over tensors, numbers, texts and lists, not {strange}")
+        if strange := next((value for value in arguments if isinstance(value, Odd | str)), None):
+            return Raised("TypeError", f"a test hands over tensors, numbers and lists, not {strange}")
         if (numbers := sum(map(_numbers, arguments))) > MOST_NUMBERS:
             return Raised("ValueError", f"a test hands over at most {MOST_NUMBERS} numbers, not {numbers}")
         return None
@@ -107,7 +116,7 @@ def _numbers(value: Any) -> int:
 
 @contextlib.contextmanager
 def seeded() -> Iterator[None]:
-    """In this block random numbers are the same at every call of a test, whichever candidate it gets."""
+    """In this block PyTorch's random numbers are the same at every call of a test, whichever candidate it gets."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield

@@ -96,11 +96,14 @@ def label(english: str) -> str:
     return english
 
 
+_PLACES = re.compile(r"[^{}]*(\{[a-z_]\w*\}[^{}]*)+")  # not the braces of a formula
+
+
 @cache
 def _patterns(name: str) -> list[tuple[re.Pattern[str], str]]:
     """Labels with places, as patterns."""
     labels = _catalog(name).get("label", {}).items()
-    return [(_pattern(english), translation) for english, translation in labels if "{" in english]
+    return [(_pattern(english), translation) for english, translation in labels if _PLACES.fullmatch(english)]
 
 
 def _pattern(english: str) -> re.Pattern[str]:

@@ -309,3 +309,20 @@ def test_candidates_take_the_same_names_and_right_ones_are_several(key):
     functions = [*exercise.right, *(answer.function for answer in exercise.wrong)]
     assert len({tuple(inspect.signature(function).parameters) for function in functions}) == 1
     assert len(exercise.right) >= 2 and len(exercise.wrong) >= 5 and len(exercise.wrong_answers) >= 4
+
+
+@pytest.mark.parametrize(
+    "key", [key for key, exercise in EXERCISES.items() if isinstance(exercise, WrittenTest)]
+)
+@pytest.mark.parametrize("arguments", [(), (None,) * 9, ("x",)])
+def test_no_message_names_a_candidate(key, arguments):
+    """Nor says for one of them what it does not say for the others."""
+    exercise = EXERCISES[key]
+    functions = [*exercise.right, *(answer.function for answer in exercise.wrong)]
+    said = set()
+    for function in functions:
+        with pytest.raises((TypeError, ValueError)) as raised:
+            Handed(Candidate(function).answer)(*arguments)
+        said.add(str(raised.value))
+    assert len(said) == 1
+    assert not any(function.__name__ in message for function in functions for message in said)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import torch
+
 from lora_edu.classroom.grade.course import Task, read_course
 from lora_edu.classroom.grade.guards import private_memory
 from lora_edu.classroom.grade.hand_in import read, students
@@ -113,5 +115,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # under `bounded_memory` OpenMP ends a process that gets no memory for a thread
     os.environ[VARIABLE] = ENGLISH  # the marks of a class are in one language, wherever the grader stands
     sys.exit(main())

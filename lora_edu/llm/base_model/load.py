@@ -280,7 +280,7 @@ def _avoid_cpu_repacking(model: "PreTrainedModel") -> None:
 
 
 def return_freed_memory() -> None:
-    """Let glibc give back what loading has freed, 200 MB after quantizing, which it keeps otherwise."""
+    """Let glibc give back what was freed, which it keeps otherwise: 200 MB after quantizing, more after training."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

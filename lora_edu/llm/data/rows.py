@@ -113,5 +113,7 @@ def _hub_rows(name: str, config: str | None, split: str) -> list[Row]:
         rows = datasets.load_dataset(name, config, split=split)
     except datasets.exceptions.DatasetGenerationError as error:
         reason = error.__cause__ or error
+        if isinstance(reason, OSError):  # a full disk, say
+            raise reason from error
         raise ValueError(f"dataset must be one whose files can be read, {name} is not: {reason}") from error
     return [Row(f"{name}, row {number}", row) for number, row in enumerate(rows, start=1)]
