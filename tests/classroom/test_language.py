@@ -167,9 +167,9 @@ def test_every_misconception_is_recognised_in_german(monkeypatch, key, place):
     ("function", "said"),
     [
         (lambda marks: "a", "statt"),
-        (lambda marks: marks[9], "Deine Funktion wirft IndexError"),
+        (lambda marks: marks[9], "löst deine Funktion IndexError aus"),
         (lambda marks: print(1), "gibt mit print nur 1 aus; die Prüfung braucht `return`"),
-        (lambda marks: marks.clear(), "verändert `marks` an Ort und Stelle und liefert nichts"),
+        (lambda marks: marks.clear(), "verändert `marks` selbst (in place) und gibt nichts zurück"),
         (
             lambda marks: torch.tensor(sum(marks) / len(marks)),
             "richtig, aber vom Typ tensor; `.item()` macht daraus",
@@ -185,9 +185,9 @@ def test_what_a_check_finds_itself_is_german_too(german, capsys, function, said)
 
 def test_a_tensor_is_told_by_its_shape(german, capsys):
     check("04.2", lambda W, lora_A, lora_B, lora_alpha: W[:1])
-    assert "liefert sie einen Tensor der Form (1, " in capsys.readouterr().out
+    assert "gibt sie zurück: einen Tensor der Form (1, " in capsys.readouterr().out
     check("04.2", lambda W, lora_A, lora_B, lora_alpha: W @ lora_A)
-    assert "passt nicht aneinander: Die beiden inneren Zahlen müssen gleich sein." in capsys.readouterr().out
+    assert "lässt sich nicht multiplizieren: Die beiden inneren Zahlen müssen gleich sein." in capsys.readouterr().out
 
 
 def test_progress_is_german(german, capsys, tmp_path, monkeypatch):
@@ -252,7 +252,7 @@ def test_sliders_and_tables_are_labelled_in_german(german):
         figures.lines({"loss": [1.0, rank]}, xlabel="steps taken", ylabel="loss", ax=ax)
 
     shown = explore(draw, rank=[1, 2], beginning=["both zero", "both random"])
-    assert [slider.description for slider in shown.sliders.values()] == ["Rang", "Anfang"]
+    assert [slider.description for slider in shown.sliders.values()] == ["Rang", "Startwerte"]
     assert [name for name, _ in shown.sliders["beginning"].options] == ["beide null", "beide zufällig"]
     assert set(drawn) == {"both zero"}  # the experiment gets its own values
     assert shown.caption.value == "Verlust; x-Achse: Zahl der Schritte. Verlust: 1 bei 1, 1 bei 2."

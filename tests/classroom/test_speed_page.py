@@ -84,7 +84,10 @@ def test_what_the_text_says_of_losses_is_in_the_records():
     others = above(lambda side: "fused" not in side and side != "dense limit")
     plain = above(lambda side: "fused" not in side and side not in ("dense limit", "unsloth"))
     ends = f"{min(others):.2f} to {max(others):.2f}"
-    assert f"others are {ends} above it, peft's and our plain steps by {max(plain):.2f} at most" in TEXT
+    assert (
+        f"others that train are {ends} above it, peft's and our plain steps by {max(plain):.2f} at most"
+        in TEXT
+    )
 
 
 def test_what_the_text_says_of_one_token_is_in_the_record():
