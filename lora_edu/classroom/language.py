@@ -72,6 +72,14 @@ def text(context: str, english: str) -> str:
     return _catalog(language()).get(context, {}).get(english, english)
 
 
+def any_hint(english: str) -> str:
+    """The translation of a hint, whichever exercise it belongs to."""
+    for context, texts in _catalog(language()).items():
+        if context.startswith("exercise ") and english in texts:
+            return texts[english]
+    return english
+
+
 def say(english: str, **values: Any) -> str:
     """A sentence of the package in this notebook's language, with values in its places.
 
