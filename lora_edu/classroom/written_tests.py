@@ -39,6 +39,7 @@ def written_test(
         Functions that break it, with what their authors were told; normally `chosen` from an earlier exercise.
     weak : tuple of WrongAnswer
         Tests that learners write and that catch too little or fail a right function, with the hint that says why.
+        Not those that pass every function, or none: of these nobody can tell why.
     """
     return WrittenTest(
         solution=solution,
@@ -99,10 +100,15 @@ class WrittenTest(Exercise):
         failed = [each for each in made[: len(self.right)] if each.value is not True]
         if broken := [each for each in failed if not _decides(each)]:
             return HINT, f"{say('Your test fails a right function:')} {_told(broken[0])}"
+        if not any(passes):
+            return HINT, _passes_none(failed[0])
+        if all(passes):
+            return HINT, f"{say('Your test passes every function.')} {self._slips(caught)}"
         if hint := known_mistake(self, passes, expected):
             return HINT, f"{hint} {count}"
         if failed:
-            return HINT, f"{say('Your test fails a right function:')} {_told(failed[0])} {count}"
+            room = say("Right functions round differently: do your limits leave room?")
+            return HINT, f"{say('Your test fails a right function:')} {_told(failed[0])} {room} {count}"
         return HINT, f"{count} {self._slips(caught)}"
 
     def _expected(self) -> list[bool]:
@@ -122,6 +128,13 @@ def _worst(calls: list[Call], expected: bool) -> Call:
 def _decides(made: Call) -> bool:
     """Whether a test has come to a judgement: False, or an assertion that fails."""
     return made.value is False or (isinstance(made.value, Raised) and made.value.name == "AssertionError")
+
+
+def _passes_none(first: Call) -> str:
+    """What is said of a test that fails all candidates, by what it does with the first right one."""
+    told = say("Your test passes no function, not even a right one:")
+    why = say("Is a limit too small, do two shapes not match, or does the law ask for something else?")
+    return f"{told} {_told(first)} {why}"
 
 
 def _told(made: Call) -> str:

@@ -399,8 +399,9 @@ compare(terms_kept=[8, 9], error=[f"{lowrank.rank_error_curve(real)[r]:.1%}" for
 # ### Exercise 01.5 · A test for the best copy (three stars, 8 minutes)
 #
 # Write `is_best_copy(candidate)`. It calls `candidate(W, r)` for matrices of yours, and returns True if each result is
-# a best copy of rank `r`, else False. The check hands it right functions, and wrong ones that were answers to 01.3. How
-# many does it catch? Right ones may round differently, by up to 0.1 %.
+# a best copy of rank `r`, else False. Take float32 matrices, of at most 65,536 numbers (the house fits, the weight does
+# not). The check hands it right functions, and wrong ones that were answers to 01.3. How many does it catch? Right ones
+# may round differently, by up to 0.1 %.
 
 
 # %% tags=["exercise"]
@@ -468,12 +469,14 @@ def copy_error(W: Tensor, start: Tensor, rounds: int) -> float:
 
 
 # %% [markdown] tags=["hint"]
-# Each round makes the largest term larger by its $\sigma^2$ than the others. After some, what is left of the small
-# terms in a column of float32, which holds 7 digits? Print the angle between two columns.
+# Each round multiplies every term by its $\sigma^2$, so the largest grows fastest. After some, what is left of the
+# small terms in a column of float32, which holds 7 digits? Print the angle between two columns.
 
 
 # %% tags=["solution"]
 def copy_error(W: Tensor, start: Tensor, rounds: int) -> float:
+    # On paper the columns span the same space either way. In float32 they would all turn towards the first term, and
+    # what tells them apart would be rounded away. So each round makes them orthonormal again.
     Q = torch.linalg.qr(W @ start).Q
     for _ in range(rounds):
         Q = torch.linalg.qr(W @ (W.T @ Q)).Q
@@ -483,10 +486,6 @@ def copy_error(W: Tensor, start: Tensor, rounds: int) -> float:
 
 # %%
 check("01.6", copy_error)
-
-# %% [markdown]
-# On paper the columns span the same space either way. In float32 they all turn towards the first term, and what
-# told them apart is rounded away.
 
 # %%
 progress("01")

@@ -420,8 +420,8 @@ compare(shape=shapes, half_of_the_smaller_side=halves, break_even=even)
 # ### Exercise 03.4 · A test for the break-even rank (two stars, 6 minutes)
 #
 # Write `breaks_even(candidate)`. It calls `candidate(m, n)` with sizes of yours, and returns True if each result is the
-# break-even rank, else False. The check hands it right functions, and wrong ones that were answers to 03.2. How many
-# does it catch? Right ones may round differently, by up to a millionth.
+# break-even rank, else False. The check hands it right functions, and wrong ones: answers to 03.2, and near misses. How
+# many does it catch? Right ones may round differently, by up to a millionth of the rank.
 
 
 # %% tags=["exercise"]
@@ -436,7 +436,7 @@ def breaks_even(candidate: Callable) -> bool:
 
 # %% tags=["solution"]
 def breaks_even(candidate: Callable) -> bool:
-    shapes = (192, 576), (4096, 1024), (3, 7)
+    shapes = (192, 576), (4096, 1024), (3, 8)
     return all(math.isclose(candidate(m, n) * (m + n), m * n, rel_tol=1e-6) for m, n in shapes)
 
 
@@ -478,6 +478,8 @@ def model_bytes(model: nn.Module) -> int:
 
 # %% tags=["solution"]
 def model_bytes(model: nn.Module) -> int:
+    # SmolLM2's last layer is its embedding: one tensor, two names (Press and Wolf 2017, https://arxiv.org/abs/1608.05859).
+    # `state_dict` lists both names; `parameters` and `buffers` give each tensor once.
     total = 0
     for tensor in (*model.parameters(), *model.buffers()):
         total += tensor.numel() * tensor.element_size()
@@ -486,11 +488,6 @@ def model_bytes(model: nn.Module) -> int:
 
 # %%
 check("03.5", model_bytes)
-
-# %% [markdown]
-# SmolLM2's last layer *is* its embedding: one tensor, two names
-# ([Press and Wolf 2017](https://arxiv.org/abs/1608.05859)). `state_dict` lists both names; `parameters` and `buffers`
-# give each tensor once.
 
 # %% tags=["claim"]
 assert counted == ["162,826,560", f"{count_parameters('Mistral-7B'):,}"]

@@ -304,6 +304,8 @@ def train_adapter(base: nn.Sequential, X: Tensor, y: Tensor, seed: int) -> list[
 
 # %% tags=["solution"]
 def train_adapter(base: nn.Sequential, X: Tensor, y: Tensor, seed: int) -> list[float]:
+    # An optimizer holds the tensors that it was given. Those were the base's, which are frozen: it had nothing to do,
+    # and said nothing. `len(optimizer.state)` after a step would have been 0.
     torch.manual_seed(seed)
     model, losses = base, []
     model = nn.Sequential(*(LoRALinear(m, 2, 4) if isinstance(m, nn.Linear) else m for m in model))
@@ -319,10 +321,6 @@ def train_adapter(base: nn.Sequential, X: Tensor, y: Tensor, seed: int) -> list[
 
 # %%
 check("05.6", train_adapter)
-
-# %% [markdown]
-# An optimizer holds the tensors that it was given. Here those were the base's, which are frozen: it had nothing to do,
-# and said nothing. `len(optimizer.state)` after a step would have been 0.
 
 # %% tags=["claim"]
 idle = torch.optim.Adam(base.parameters(), lr=0.03)

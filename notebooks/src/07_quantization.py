@@ -484,7 +484,7 @@ f"at most {share:.3f} of the limit"
 #
 # Write `keeps_the_bound(quantize)`: True if `quantize(W, code, blocksize)`, which returns indices and scales as 07.3
 # does, keeps the law. Leave room for rounding: a ten-thousandth more than the limit will do. You choose `W`, `code`
-# (ascending, from -1 to 1) and `blocksize`. Whatever raises is caught.
+# (ascending, from -1 to 1) and `blocksize`. A function that raises an exception counts as caught.
 
 
 # %% tags=["exercise"]

@@ -683,7 +683,8 @@ compare(
 
 # %% [markdown]
 # Without double quantization, to the last bit: the largest weight of a block lies on level -1 or 1, so absmax is what
-# it was. With it, the codes stay, and scales move by their own rounding. So a law of many formats $f$ is
+# it was. With it, the codes stay, and scales move by their own rounding. So formats $f$ that keep their
+# scales whole obey a law:
 #
 # $$f(f(W)) = f(W)$$
 #
@@ -693,7 +694,7 @@ compare(
 # ### Exercise 08.5 · A test of storing twice (two stars, 6 minutes)
 #
 # Write `loses_once(round_trip)`, where `round_trip(W)` stores `W` and reads it back: True if the law holds up to
-# rounding. You choose `W`, in float32; 64 divides its size.
+# rounding. You choose `W`, in float32; 64 divides its size. Right ones may round differently, by up to 0.1 %.
 
 
 # %% tags=["exercise"]
@@ -729,8 +730,8 @@ print(f"{(off > 0.02).sum()} by more than 2 %, the worst by {off.max():.0%}")
 #
 # ### Exercise 08.6 · One scale in 256 (two stars, 6 minutes)
 #
-# Repair it. The mean stays code 0, steps stay even, a code is 8 bits with a sign, and a block's largest deviation from
-# the mean shall come back without loss.
+# Repair it. The mean stays code 0, steps stay even, as many codes lie above it as below and as many as 8 bits with a
+# sign allow, and a block's largest deviation from the mean comes back without loss.
 
 
 # %% tags=["exercise"]

@@ -504,7 +504,7 @@ fresh = [LoRALinear(qlora.base_layer, r=8, lora_alpha=alpha) for alpha in (1, 16
 #
 # Write `is_lora_over_4_bits(layer)`. `layer(x, W, lora_A, lora_B, lora_alpha)` quantizes `W`, (out, in), by
 # `nf4.quantize_nf4(W)`, and computes the output for rows `x`. True if that is LoRA over $\hat W$, up to rounding. You
-# choose the inputs.
+# choose the inputs. Right ones may round differently, by up to 0.1 %.
 
 
 # %% tags=["exercise"]
@@ -528,8 +528,7 @@ def is_lora_over_4_bits(layer: Callable) -> bool:
 check("09.4", is_lora_over_4_bits)
 
 # %% [markdown]
-# And here is a fault in backward. To fill memory that is in use is faster than to ask for new, so somebody gives all
-# layers one room for the wide weight. Their gradient for $x$, beside that of exercise 09.2's layers:
+# And here is a fault in backward. Somebody saves memory. The gradient for $x$, beside that of exercise 09.2's layers:
 
 
 # %%
@@ -550,10 +549,11 @@ compare(layers=[1, 2, 3], cosine=[f"{F.cosine_similarity(*pair, dim=0):.2f}" for
 # Right with one layer, wrong with two. A test of a single layer passes it, and in training only the adapters of the
 # last two layers would get the gradient that is theirs.
 #
-# ### Exercise 09.5 · One room for all (three stars, 8 minutes)
+# ### Exercise 09.5 · Right for one layer (three stars, 8 minutes)
 #
 # Repair it. The loss is half the sum of squares of the last output $y$, so its gradient for $y$ is $y$. `layers` are
-# pairs of codes and `QuantState`, all of one size. Keep at most one weight wide.
+# pairs of codes and `QuantState`, all of one size. Of the layers' weights, at most
+# one may be wide at a time.
 
 
 # %% tags=["exercise"]

@@ -49,6 +49,11 @@ def exactly(candidate):
     return torch.equal(candidate(x), 2 * x)
 
 
+def exactly_in_its_first_row(candidate):
+    x = torch.full((2, 2), 0.1, dtype=torch.float64)
+    return torch.equal(candidate(x)[0], 2 * x[0])
+
+
 DOUBLES = written_test(
     solution=keeps_the_law,
     right=(doubled, in_float32),
@@ -111,10 +116,11 @@ def test_a_weak_test_gets_its_hint_and_one_unknown_is_told_what_slips_through(ex
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (lambda candidate: False, "it returns False. Your test catches 3 of 3"),
+        (lambda candidate: False, "passes no function, not even a right one: it returns False. Is a limit"),
         (lambda candidate: candidate(torch.eye(2)) + "text", "it raises TypeError."),
         (lambda candidate: candidate(), "it raises TypeError."),
-        (lambda candidate: candidate(torch.ones(2, 2)).sum().item() == 0, "it returns False. Your test"),
+        (lambda candidate: candidate(torch.ones(2, 2)).sum().item() == 0, "passes no function"),
+        (exactly_in_its_first_row, "it returns False. Right functions round differently: do your limits"),
         (
             lambda candidate: (candidate(torch.eye(2)) == 2 * torch.eye(2)).all(),
             "it returns tensor(True). Return",
@@ -124,6 +130,12 @@ def test_a_weak_test_gets_its_hint_and_one_unknown_is_told_what_slips_through(ex
 def test_a_test_that_fails_a_right_function_is_told_how(examined, answer, told):
     status, said = examined(answer)
     assert status == HINT and told in said
+
+
+@in_both
+def test_a_test_that_passes_every_function_is_told_so(examined):
+    status, said = examined(lambda candidate: True)
+    assert status == HINT and said.startswith("Your test passes every function. One that slips through")
 
 
 @in_both

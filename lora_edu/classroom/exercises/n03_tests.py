@@ -13,7 +13,7 @@ from lora_edu.classroom.written_tests import written_test
 
 # ---------------------------------------------------------------- 03.4 breaks_even(candidate)
 
-SHAPES = ((192, 576), (4096, 1024), (3, 7))
+SHAPES = ((192, 576), (4096, 1024), (3, 8))
 
 
 def breaks_even(candidate: Callable) -> bool:
@@ -27,6 +27,30 @@ def _by_reciprocals(m: int, n: int) -> float:
 
 def _in_float32(m: int, n: int) -> float:
     return (m / torch.tensor(float(m + n)) * n).item()
+
+
+def _whole(m: int, n: int) -> int:
+    return round(m * n / (m + n))
+
+
+def _to_a_tenth(m: int, n: int) -> float:
+    return round(m * n / (m + n), 1)
+
+
+def _a_thousandth_more(m: int, n: int) -> float:
+    return 1.001 * m * n / (m + n)
+
+
+def _one_side_more(m: int, n: int) -> float:
+    return m * n / (m + n + 1)
+
+
+NEAR_MISSES = (
+    WrongAnswer(_whole, "You round to a whole rank. The break-even rank need not be one."),
+    WrongAnswer(_to_a_tenth, "You round to a tenth. The break-even rank may lie between two."),
+    WrongAnswer(_a_thousandth_more, "That is a thousandth too much."),
+    WrongAnswer(_one_side_more, "You divide by one too many. How many numbers does each rank cost?"),
+)
 
 
 def _squares_alone(candidate):
@@ -54,6 +78,14 @@ def _within_a_rank(candidate):
 
 def _to_the_last_digit(candidate):
     return all(candidate(m, n) == m * n / (m + n) for m, n in (*SHAPES, (7, 41), (11, 13)))
+
+
+def _to_nine_digits(candidate):
+    return all(math.isclose(candidate(m, n), m * n / (m + n)) for m, n in (*SHAPES, (3, 7)))
+
+
+def _to_nine_digits_at_one_shape(candidate):
+    return math.isclose(candidate(3, 7), 2.1)
 
 
 # ---------------------------------------------------------------- 03.5 model_bytes(model)
@@ -131,7 +163,7 @@ EXERCISES = {
     "03.4": written_test(
         solution=breaks_even,
         right=(break_even_rank, _by_reciprocals, _in_float32),
-        wrong=OF_03["03.2"].wrong_answers,
+        wrong=(*OF_03["03.2"].wrong_answers, *NEAR_MISSES),
         weak=(
             WrongAnswer(
                 _squares_alone,
@@ -139,7 +171,8 @@ EXERCISES = {
             ),
             WrongAnswer(
                 _whole_ranks_alone,
-                "Who rounds down passes your test. Try 3 x 7, which breaks even at 2.1, and ask for equality.",
+                "Who rounds down passes your test: your shapes break even at whole ranks, or your limits are wide. "
+                "Try 3 x 8, which breaks even at 24/11, with `rel_tol=1e-6`.",
                 (_within_a_rank,),
             ),
             WrongAnswer(
@@ -149,7 +182,9 @@ EXERCISES = {
             WrongAnswer(_a_rank_that_fits, "You ask whether such a rank fits. Many do; one breaks even."),
             WrongAnswer(
                 _to_the_last_digit,
-                "Two right ways round differently, so `==` fails one of them. `math.isclose` leaves room.",
+                "Two right ways differ by up to a millionth: `==`, and `math.isclose` as it comes (1e-9), fail one. "
+                "Take `rel_tol=1e-6`.",
+                (_to_nine_digits, _to_nine_digits_at_one_shape),
             ),
         ),
     ),

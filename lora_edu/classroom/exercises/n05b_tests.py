@@ -39,6 +39,10 @@ def _in_float32(W: Tensor, lora_A: Tensor, lora_B: Tensor, lora_alpha: float) ->
     return merge(W.float(), lora_A.float(), lora_B.float(), lora_alpha).to(W.dtype)
 
 
+def _in_float64(W: Tensor, lora_A: Tensor, lora_B: Tensor, lora_alpha: float) -> Tensor:
+    return merge(W.double(), lora_A.double(), lora_B.double(), lora_alpha).to(W.dtype)
+
+
 def _alpha_equal_to_r(candidate):
     return _keeps(candidate, *_parts(), 2.0)
 
@@ -66,6 +70,11 @@ def _to_the_last_digit(candidate):
     return all(
         torch.equal(candidate(*parts, 6.0), merge(*parts, 6.0)) for parts in (_parts(), _parts(50, 40, 7))
     )
+
+
+def _a_scaling_that_never_rounds(candidate):
+    parts = _parts()
+    return torch.equal(candidate(*parts, 16.0), merge(*parts, 16.0))
 
 
 # ---------------------------------------------------------------- 05.6 train_adapter(base, X, y, seed)
@@ -161,7 +170,7 @@ def _networks():
 EXERCISES = {
     "05.5": written_test(
         solution=keeps_outputs,
-        right=(merge, _scaled_last, _in_float32),
+        right=(merge, _scaled_last, _in_float32, _in_float64),
         wrong=OF_04["04.2"].wrong_answers,
         weak=(
             WrongAnswer(
@@ -186,6 +195,7 @@ EXERCISES = {
             WrongAnswer(
                 _to_the_last_digit,
                 "Two right ways round differently, so `torch.equal` fails one. `torch.allclose` leaves room.",
+                (_a_scaling_that_never_rounds,),
             ),
         ),
     ),

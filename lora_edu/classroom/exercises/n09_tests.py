@@ -117,6 +117,21 @@ def _to_the_last_bit(layer):
     return torch.equal(layer(*inputs, 2.0), qlora_forward(inputs[0], packed, quant_state, *inputs[2:], 2.0))
 
 
+def _to_the_last_bit_merged(layer):
+    inputs = _inputs()
+    return torch.equal(layer(*inputs, 2.0), _over_the_merged(*inputs, 2.0))
+
+
+def _too_little_room(layer):
+    inputs = _inputs()
+    return torch.allclose(layer(*inputs, 2.0), _quantizing(qlora_forward)(*inputs, 2.0))
+
+
+def _too_little_room_merged(layer):
+    inputs = _inputs()
+    return torch.allclose(layer(*inputs, 2.0), _over_the_merged(*inputs, 2.0))
+
+
 def _against_W(layer):
     inputs = _inputs()
     return torch.allclose(layer(*inputs, 2.0), _merged(*inputs, 2.0), rtol=1e-3, atol=1e-3)
@@ -221,14 +236,15 @@ EXERCISES = {
             ),
             WrongAnswer(
                 _to_the_last_bit,
-                "You ask for equality to the last bit. Sums in another order round differently, and are right.",
+                "You leave too little room: sums in another order round differently. Try `rtol=1e-3, atol=1e-3`.",
+                (_to_the_last_bit_merged, _too_little_room, _too_little_room_merged),
             ),
             WrongAnswer(
                 _against_W, "You compare with LoRA over W. What does the law say the product is made with?"
             ),
             WrongAnswer(
                 _nearly_W,
-                "You compare with LoRA over W and allow for its rounding. A layer that never rounds passes.",
+                "You allow as much as 4 bits lose, so a layer that never rounds passes. Allow 0.1 %.",
             ),
         ),
     ),
