@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from lora_edu.classroom.calls import Call, call
 from lora_edu.classroom.candidates import Candidate, Handed, seeded
 from lora_edu.classroom.checks import HINT, PASS, Exercise, Status, WrongAnswer, known_mistake
-from lora_edu.classroom.language import say
+from lora_edu.classroom.language import any_hint, say
 from lora_edu.classroom.values import Raised, shorten
 
 ROUNDS = 3  # each candidate is shown so often, so that guessing does not pay
@@ -117,7 +117,7 @@ class WrittenTest(Exercise):
     def _slips(self, caught: list[bool]) -> str:
         """One wrong candidate that slips through, by what its author was told."""
         answer = next(answer for answer, is_caught in zip(self.wrong, caught, strict=True) if not is_caught)
-        return say('One that slips through was written by a learner who was told: "{hint}"', hint=answer.hint)
+        return say('One that slips through would be told: "{hint}"', hint=any_hint(answer.hint))
 
 
 def _worst(calls: list[Call], expected: bool) -> Call:

@@ -1,6 +1,7 @@
 """The language in which the package speaks: who chooses it, what is looked up, and that English changes nothing."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -187,7 +188,10 @@ def test_a_tensor_is_told_by_its_shape(german, capsys):
     check("04.2", lambda W, lora_A, lora_B, lora_alpha: W[:1])
     assert "gibt sie zurück: einen Tensor der Form (1, " in capsys.readouterr().out
     check("04.2", lambda W, lora_A, lora_B, lora_alpha: W @ lora_A)
-    assert "lässt sich nicht multiplizieren: Die beiden inneren Zahlen müssen gleich sein." in capsys.readouterr().out
+    assert (
+        "lässt sich nicht multiplizieren: Die beiden inneren Zahlen müssen gleich sein."
+        in capsys.readouterr().out
+    )
 
 
 def test_progress_is_german(german, capsys, tmp_path, monkeypatch):
@@ -366,3 +370,10 @@ def test_pictures_are_german_and_collide_nowhere(name, monkeypatch):
     assert not words_in(german) & ENGLISH_WORDS
     assert not figures.collisions(german)
     assert german.alt != english.alt
+
+
+def test_a_quoted_hint_is_in_the_language_too(monkeypatch):
+    """A written test of 05.5 quotes hints of 04.2."""
+    monkeypatch.setenv("LORA_EDU_LANGUAGE", "de")
+    sentence = examine(load_exercises("05b")["05.5"], lambda candidate: True)[1]
+    assert "bekäme den Tipp" in sentence and not re.search(r"\b(the|your|you)\b", sentence, re.IGNORECASE)

@@ -108,7 +108,7 @@ def test_a_weak_test_gets_its_hint_and_one_unknown_is_told_what_slips_through(ex
     def first_row(candidate):
         return candidate(torch.full((2, 2), 3.0))[0].tolist() == [6.0, 6.0]
 
-    slips = 'One that slips through was written by a learner who was told: "That is the first row."'
+    slips = 'One that slips through would be told: "That is the first row."'
     assert examined(first_row) == (HINT, f"Your test catches 2 of 3 wrong functions. {slips}")
 
 
