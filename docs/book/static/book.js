@@ -3,11 +3,12 @@ for (const named of document.querySelectorAll("button.search-button-field, detai
   if (named.matches("summary")) named.removeAttribute("aria-label");
   else named.setAttribute("aria-label", named.textContent.replace(/\s+/g, " ").trim()); // it hides its text on a phone
 
-// What scrolls by itself can be reached by keyboard.
+// What scrolls by itself can be reached by keyboard. (The theme asks code again only 300 ms after a resize.)
 function reach() {
-  for (const table of document.querySelectorAll(".bd-article table"))
-    if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
-    else table.removeAttribute("tabindex");
+  for (const part of document.querySelectorAll(".bd-article table, .bd-article pre"))
+    if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
+    else part.removeAttribute("tabindex");
 }
 reach();
 addEventListener("resize", reach);
+document.fonts.ready.then(reach);
