@@ -56,6 +56,7 @@ LINKS = {
         "[l](https://github.com/ada/course/blob/main/LICENSE)",
         "[l](https://github.com/ada/course/blob/main/LICENSE)",
     ),
+    "a heading of the page": ("[data](#Your-own-data), `[x](#A-B)`", "[data](#your-own-data), `[x](#A-B)`"),
     "code": ("`[a](b.md)` and ```\n[a](b.md)\n```", "`[a](b.md)` and ```\n[a](b.md)\n```"),
 }
 

@@ -68,6 +68,15 @@ def gpu_bytes() -> int:
     return min(total, gpu_limit() or total)
 
 
+def left_for_another() -> dict[str, str]:
+    """Return the setting that holds another process to what this one leaves of the limit; empty without one."""
+    limit = gpu_limit()
+    if limit is None or not torch.cuda.is_available():
+        return {}
+    left = limit - torch.cuda.memory_reserved()
+    return {MEMORY: f"{max(left / GIB, 0.001):.3f}"}
+
+
 def pretend() -> None:
     """Make PyTorch keep to the two variables, where they are set: its allocator and its kernels of attention.
 

@@ -4,10 +4,12 @@ import json
 import sys
 
 import pytest
+import torch
 from torch import nn
 
 from lora_edu.classroom.experiments import by_hand
 from lora_edu.classroom.experiments.live_loss import LiveLoss
+from lora_edu.llm import machine
 from lora_edu.llm.budget import memory_ledger
 from lora_edu.llm.finetune import summary
 
@@ -52,14 +54,27 @@ def test_a_record_is_summed_up_as_those_of_finetune(tmp_path):
 
 def test_decisions_follow_the_memory_that_is_there():
     asked = memory_ledger("SmolLM2-135M", batch=2, seq=160)
-    assert by_hand.decision(asked, 3) == "as it is"
-    assert "refused" in by_hand.decision(asked, 0.2)
-    assert by_hand.decision(asked, 1.0) != "as it is"  # the reserve is missing
+    plenty, little, no_reserve = by_hand.decisions(asked, (3, 1.0, 0.2)).split(" times ")[1:]
+    size = f"{asked.total / 2**30:.2f} GiB"
+    assert plenty.startswith(f"{size}: as it is\n") and no_reserve.startswith(f"{size}: refused")
+    assert not little.startswith(f"{size}: as it is")  # the reserve is missing
+    assert by_hand.decisions(None, (3, 1.0)) == "Memory is not predicted for this kind of model."
 
 
 def test_counts_are_of_numbers_not_of_bytes():
     model = nn.ModuleDict({"a": nn.Linear(6, 4, bias=False), "b": nn.Linear(4, 2, bias=False)})
     assert by_hand.counts(model, r=3) == {"parameters": 24 + 8, "trained": 3 * (10 + 6)}
+
+
+def test_a_program_elsewhere_gets_what_this_process_leaves_of_the_gpu(tmp_path, monkeypatch):
+    """PyTorch's allocator is pretended here: it holds 11 GiB, 5 of them in use."""
+    held = [11 * 2**30]
+    monkeypatch.setenv(machine.MEMORY, "14.5")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda *_: held[-1])
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: held.append(5 * 2**30))
+    program = f"import os; print(os.environ[{machine.MEMORY!r}])"
+    assert float(by_hand.run_elsewhere(program, [], tmp_path)) == 9.5
 
 
 def test_a_program_elsewhere_answers_or_says_why_not(tmp_path):

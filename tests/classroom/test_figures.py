@@ -134,6 +134,10 @@ FIGURES = {
     "scored_example": lambda **options: figures.scored_example(
         ["Hi", " you", "{", "a", "}"], [-100, -100, 5, 6, 7], probabilities=[0, 0, 0.05, 0.5, 1], **options
     ),
+    "scored_rows": lambda **options: figures.scored_rows(
+        {"short": (["Hi", "yes"], [-100, 5]), "long": (["a"] * 8 + ["b"] * 4, [-100] * 8 + [1] * 4)},
+        **options,
+    ),
     "shaded_tokens": lambda **options: figures.shaded_tokens(
         ["{", "a", "}"], {"base": [0.05, 0.5, 0.9], "tuned": [1, 0.9, 0.95]}, **options
     ),
@@ -230,6 +234,7 @@ TOLD = {
     "roofline": ["bends at 10", "a reaches 2%"],
     "running_time": ["1 at 2, 8 at 4"],
     "shaded_tokens": ["base: 1 of them below 50%", "48% on average", "at {: 5.0%", "tuned: 0 of them"],
+    "scored_rows": ["short: 1 of 2 tokens are scored", "long: 4 of 12"],
     "scored_example": ["5 tokens", "3 are scored", "52% on average", "at {: 5.0%"],
     "drift": ["Updates of 2 % of W", "after 3 swaps: a 0.4 % and b 1e-06 %"],
     "memory_at_peak": ["full: W 1.00 and g 2.00, together 3.00", "LoRA: W 1.00, together 1.00"],

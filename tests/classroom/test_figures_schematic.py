@@ -1,6 +1,7 @@
 """The drawings that return: their numbers by a second route, their scale, and what collides at other sizes."""
 
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -120,6 +121,30 @@ def test_a_long_example_takes_more_lines_and_collides_nowhere():
     assert figures.collisions(picture) == []
 
 
+def test_of_a_long_row_what_stands_around_the_first_scored_token_is_drawn_and_its_end():
+    tokens = [f"w{i}" for i in range(300)]
+    rows = {"short": (["Q", "yes"], [-100, 7]), "long": (tokens, [-100] * 200 + [1] * 100)}
+    picture = figures.scored_rows(rows, most=40)
+    shown = [text.get_text() for text in picture.texts if re.fullmatch(r"w\d+|…|Q|yes", text.get_text())]
+    middle, end = range(187, 222), range(295, 300)
+    assert shown == ["Q", "yes", "…", *(f"w{i}" for i in middle), "…", *(f"w{i}" for i in end)]
+    assert picture.alt == "short: 1 of 2 tokens are scored. long: 100 of 300 tokens are scored."
+    shades = Counter(to_hex(patch.get_facecolor()) for patch in picture.patches)
+    assert sorted(shades.values()) == [1 + 13 + 2, 1 + 22 + 5]
+    figures.to_quick_png(picture)
+    assert figures.collisions(picture) == []
+
+
+@pytest.mark.parametrize(("count", "first"), [(41, 40), (41, 0), (500, 499), (500, 0), (39, 3)])
+def test_the_first_scored_token_and_the_last_token_are_always_drawn(count, first):
+    rows = {"row": ([f"w{i}" for i in range(count)], [-100] * first + [1] * (count - first))}
+    shown = [text.get_text() for text in figures.scored_rows(rows, most=40).texts]
+    assert {f"w{first}", f"w{count - 1}"} <= set(shown)
+    drawn = [text for text in shown if re.fullmatch(r"w\d+", text)]
+    assert len(drawn) == len(set(drawn)) == min(count, 40)
+    assert ("…" in shown) == (count > 40)
+
+
 def test_a_low_probability_is_written_and_a_very_low_one_framed():
     p = [0.9, 0.5, 0.4999, 0.1, 0.0999, 0.004]
     picture = figures.shaded_tokens(list("abcdef"), {"base": p})
@@ -186,6 +211,7 @@ def test_a_schematic_takes_a_figure_of_its_own():
         (lambda: figures.transformer_block(["query"]), "adapted must name some of"),
         (lambda: figures.transformer_block(r=0), "at least 1"),
         (lambda: figures.scored_example(["a", "b"], [1]), "as many of each"),
+        (lambda: figures.scored_rows({"a": (["a", "b"], [1])}), "as many labels as tokens"),
         (lambda: figures.scored_example(["a", "b"], [1, -100]), "one scored after the first"),
         (lambda: figures.scored_example(["a", "b"], [1, 1], probabilities=[1, 2]), "must be probabilities"),
         (lambda: figures.shaded_tokens(["a"], {}), "a token and a model, got 1 and 0"),

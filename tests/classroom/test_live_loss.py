@@ -112,6 +112,16 @@ def test_a_drawing_waits_for_its_time_and_takes_the_place_of_the_last(tokenizer,
     assert 3 <= len(shown) <= 6 and all(set(data) == {"image/png"} for _, data in shown)
 
 
+def test_a_loss_that_is_no_number_is_not_drawn_and_stops_nothing_here(tokenizer, monkeypatch):
+    monkeypatch.setattr(live_loss, "_in_a_kernel", lambda: True)
+    monkeypatch.setattr(live_loss, "display", None)  # nothing can be shown
+    live, state = LiveLoss(tokenizer), SimpleNamespace(max_steps=9, global_step=1)
+    live.on_train_begin(None, state, None, model=Echo(torch.zeros(1)))
+    live._sums = torch.tensor([[float("nan"), 3.0], [1.0, 2.0]], dtype=torch.float64)
+    live.on_step_end(None, state, TrainerControl())
+    assert live.copied == [0.5] and live.form[0] != live.form[0]
+
+
 def test_before_a_validation_memory_is_given_back(tokenizer, freed_by):
     control = TrainerControl(should_evaluate=True)
     live, *_ = trained(tokenizer)

@@ -123,6 +123,17 @@ def test_what_does_not_fit_is_left_out_and_said(unmerged, monkeypatch):
     assert gaps["dequant(W4)"] < 1e-5  # made anew, layer by layer: that needs no room
 
 
+def test_a_large_base_is_not_read_again_unasked(unmerged, monkeypatch, capsys):
+    assert merging.is_light(unmerged) and capsys.readouterr().out == ""
+    monkeypatch.setattr(merging, "safe_open", None)  # nothing can be read
+    assert merging.measure_ways(unmerged, type, again=False)["W16"].startswith("left out: ")
+    numbers = sum(p.numel() for p in load_base_model(unmerged.config.name_or_path)[0].parameters())
+    monkeypatch.setattr(merging, "CONSENT_BYTES", 2 * numbers)
+    assert merging.is_light(unmerged)
+    monkeypatch.setattr(merging, "CONSENT_BYTES", 2 * numbers - 1)
+    assert not merging.is_light(unmerged) and "GB in 16 bits" in capsys.readouterr().out
+
+
 def test_weights_that_the_files_do_not_hold_are_left_out_and_said(unmerged, tmp_path, monkeypatch):
     monkeypatch.setattr(unmerged.get_base_model().config, "_name_or_path", str(tmp_path))
     assert "do not hold 14 of its weights" in gaps_of(unmerged)["W16"]

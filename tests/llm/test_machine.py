@@ -56,6 +56,17 @@ def test_preflight_sees_the_limit_less_what_is_held_and_used(monkeypatch):
     assert available_bytes("cuda") == 1 * GIB
 
 
+@pytest.mark.usefixtures("h200")
+@pytest.mark.parametrize(("limit", "left"), [("14.5", 11.5), ("3", 0.001), ("2", 0.001)])
+def test_another_process_gets_the_limit_less_what_is_held(monkeypatch, limit, left):
+    assert machine.left_for_another() == {}
+    monkeypatch.setenv(machine.MEMORY, limit)
+    [(name, text)] = machine.left_for_another().items()
+    assert name == machine.MEMORY and float(text) == left
+    monkeypatch.setenv(name, text)  # the other process reads it
+    assert machine.gpu_limit() == int(left * GIB)
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1e3", "inf"])
 def test_a_limit_that_is_none_is_refused(monkeypatch, text):
     monkeypatch.setenv(machine.MEMORY, text)

@@ -6,6 +6,7 @@ cells run, but those of the learner. What they say is compared with arithmetic o
 
 import ast
 import json
+import os
 import re
 from typing import Any
 
@@ -16,14 +17,19 @@ from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
+from lora_edu.classroom.experiments import merging
 from lora_edu.classroom.predictions import load_predictions
 from lora_edu.classroom.widgets import Prediction
 from lora_edu.llm.base_model import SHAPES, fetch_base_model
 from lora_edu.llm.data.extraction import IGNORE
+from lora_edu.llm.finetune.callbacks import DivergedError
 from tools import build_notebooks
 from tools.reading_time import tags_of
 
@@ -32,16 +38,27 @@ SIZES = {
     "llama": {"hidden_size": 64, "intermediate_size": 192, "layers": 2, "heads": 4, "kv": 2, "more": 7},
     "qwen2": {"hidden_size": 128, "intermediate_size": 256, "layers": 3, "heads": 2, "kv": 1, "more": 40},
 }
+SIZES["qwen3"] = SIZES["llama"]
+MAKERS: Any = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
+COUNTING = """
+from transformers import PreTrainedModel
+load = PreTrainedModel.from_pretrained.__func__
+def counted(cls, name, *arguments, **settings):
+    with open({log!r}, "a") as file:
+        print(name, file=file)
+    return load(cls, name, *arguments, **settings)
+PreTrainedModel.from_pretrained = classmethod(counted)
+"""
 FEW_STEPS = [
     ("recipe.steps", "12"),
     ('"eval_steps": 20', '"eval_steps": 6'),
-    ("[::10]", "[::50]"),
     ('"steps": 32', '"steps": 4'),
-    ("save_every=8", "save_every=2"),
-    (
-        'as_asked.settings["seq"]',
-        "160",
-    ),  # the slider is of recorded shapes alone: counted once for both models
+    ("max(1, report.rows // 10)", "2"),
+    ("explore_fits(longest)", "explore_fits(160)"),  # of recorded shapes alone: counted once for both models
 ]
 TEMPLATE = (
     "{% for m in messages %}<|turn|>{{ m['role'] }}: {{ m['content'] }}<|over|>{% endfor %}"
@@ -58,8 +75,7 @@ def write_model(kind, folder):
     if kind == "qwen2":
         tokenizer.chat_template = TEMPLATE
     torch.manual_seed(0)
-    makers: Any = (LlamaConfig, LlamaForCausalLM) if kind == "llama" else (Qwen2Config, Qwen2ForCausalLM)
-    config, model = makers
+    config, model = MAKERS[kind]
     model(
         config(
             vocab_size=len(tokenizer),
@@ -96,6 +112,7 @@ class Page:
         self.names = {"root": build_notebooks.ROOT, "__name__": "__main__"}
         self.names["ensure_packages"] = lambda *names: None
         self.shown, self.folder, self.replacements = {}, folder, replacements
+        assert [old for old, _ in replacements if old not in SOURCE.read_text("utf-8")] == []
 
     def run(self, until=None):
         """Run the code cells, those before the one that holds `until`, if it is given; return self."""
@@ -128,11 +145,29 @@ def settings(monkeypatch, tmp_path):
     return monkeypatch
 
 
-@pytest.mark.parametrize("kind", SIZES)
-def test_nothing_that_the_page_says_of_another_model_is_false(kind, settings, tmp_path, capsys):
+@pytest.fixture
+def loads(monkeypatch, tmp_path):
+    """The models that are loaded, by their names, in this process and in those that it starts: a function."""
+    log, beside = tmp_path / "loads.txt", tmp_path / "beside"
+    beside.mkdir()
+    (beside / "sitecustomize.py").write_text(COUNTING.format(log=str(log)))
+    monkeypatch.setenv("PYTHONPATH", f"{beside}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    # Restored at the end of the test: the code below puts another in its place.
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", PreTrainedModel.__dict__["from_pretrained"])
+    exec(COUNTING.format(log=str(log)), {})
+    return lambda: log.read_text().splitlines()
+
+
+@pytest.mark.parametrize(("kind", "large"), [("llama", False), ("qwen2", True)])
+def test_nothing_that_the_page_says_of_another_model_is_false(kind, large, settings, loads, tmp_path, capsys):
+    """One of the two counts as large: what asks first above 1 GB then asks."""
     vocabulary = write_model(kind, tmp_path / kind)
     settings.setenv("LORA_EDU_MODEL", str(tmp_path / kind))
+    settings.setattr(merging, "CONSENT_BYTES", 0 if large else merging.CONSENT_BYTES)
     page = Page(tmp_path, FEW_STEPS).run()
+    merged = tmp_path / "runs" / "merged"
+    assert loads() == [str(tmp_path / kind)] * 2 + ([] if large else [str(merged)])
+    assert merged.exists() != large and isinstance(page.names["ways"]["W16"], str) == large
     parameters, trained = numbers_of(kind, vocabulary)
     asked = [shown for shown in page.shown.values() if isinstance(shown, Prediction)]
     first, share, _, whole, *_ = (prediction.question for prediction in asked)
@@ -161,7 +196,7 @@ def test_the_recipe_in_sight_gives_the_losses_of_finetune(settings, tmp_path):
     """The cells themselves, with 4 steps in place of 120, and then the convenience, with the same settings."""
     write_model("llama", tmp_path / "llama")
     settings.setenv("LORA_EDU_MODEL", str(tmp_path / "llama"))
-    short = [("recipe.steps", "4"), ('"eval_steps": 20', '"eval_steps": 2'), ("[::10]", "[::50]")]
+    short = [("recipe.steps", "4"), ('"eval_steps": 20', '"eval_steps": 2')]
     page = Page(tmp_path, short).run(until="_ = trainer.train()")
     page.names["trainer"].train()
     live = page.names["live"]
@@ -182,6 +217,25 @@ def test_the_recipe_in_sight_gives_the_losses_of_finetune(settings, tmp_path):
         map(max, zip(live.form, live.copied, strict=True)),
     )
     assert all(a <= loss <= b for a, loss, b in zip(low, live.losses, high, strict=True))
+
+
+def test_a_run_that_diverges_ends_at_once_and_says_so(settings, tmp_path):
+    write_model("llama", tmp_path / "llama")
+    settings.setenv("LORA_EDU_MODEL", str(tmp_path / "llama"))
+    hot = [("recipe.steps", "20"), ('"learning_rate": recipe.learning_rate', '"learning_rate": 1e38')]
+    page = Page(tmp_path, hot).run(until="_ = trainer.train()")
+    with pytest.raises(DivergedError, match="the loss is nan at step"):
+        page.names["trainer"].train()
+    assert len(page.names["live"].losses) < 20
+
+
+def test_a_model_whose_memory_is_not_predicted_is_told_so_and_goes_on(settings, tmp_path, capsys):
+    write_model("qwen3", tmp_path / "qwen3")
+    settings.setenv("LORA_EDU_MODEL", str(tmp_path / "qwen3"))
+    page = Page(tmp_path).run(until="from transformers import AutoModelForCausalLM")
+    assert page.names["ledger"] is None
+    printed = capsys.readouterr().out
+    assert "Memory is not predicted for qwen3 models" in printed and "2 sentences at once" in printed
 
 
 def test_no_text_gives_a_number_of_the_small_model_as_the_readers():

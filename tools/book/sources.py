@@ -38,6 +38,7 @@ HEAD_LINKS = {
 COLAB = "https://colab.research.google.com/github/{slug}/blob/main/notebooks/{name}.ipynb"
 CODE = re.compile(r"(```.*?```|``.*?``|`[^`\n]*`)", re.DOTALL)
 LINK = re.compile(r"(\]\(|^\[[^]\n]+\]: )([^)\s#]+)", re.MULTILINE)  # up to an address' fragment
+HERE = re.compile(r"\]\(#[^)\s]+\)")  # a link to a heading of the same page
 GLOSSARY_ROW = re.compile(r"^\| (?!word \|)([^|]+?) \| (.+) \| \w+ \|$", re.MULTILINE)
 
 
@@ -72,6 +73,8 @@ def with_book_links(text: str, folder: str, slug: str) -> str:
         return page_of(path) or online + path
 
     def change(part: str) -> str:
+        # JupyterLab finds a heading by its own letters, Sphinx by small ones.
+        part = HERE.sub(lambda found: found[0].lower(), part)
         return LINK.sub(lambda found: found[1] + address(found[2]), part)
 
     return outside_code(text, change)

@@ -13,13 +13,16 @@ from typing import Any
 import torch
 
 from lora_edu.classroom.experiments.live_loss import LiveLoss
-from lora_edu.llm.base_model import return_freed_memory
+from lora_edu.classroom.experiments.merging import free_memory
 from lora_edu.llm.budget import Ledger, count_parameters, preflight
 from lora_edu.llm.budget.preflight import changes
 from lora_edu.llm.data.extraction import evaluate, parse_event
 from lora_edu.llm.files import write_json
 from lora_edu.llm.finetune.backends import PeftBackend
+from lora_edu.llm.finetune.plan import Plan
+from lora_edu.llm.finetune.recipe import WITHOUT_GRAPHS
 from lora_edu.llm.finetune.record import Fingerprint, base_fingerprint, peak_memory_bytes
+from lora_edu.llm.machine import GIB, left_for_another
 from lora_edu.llm.surgery import linear_layers
 
 GROUPS = "base", "base, three\nexamples", "tuned,\nseen patterns", "tuned,\nunseen patterns"
@@ -123,11 +126,25 @@ def wrong_answers(said: Mapping[str, Any], lines: Sequence[dict], most: int = 3)
     return columns
 
 
-def decision(asked: Ledger, times: float) -> str:
-    """What `preflight` decides of a run where there are so many times the bytes that it needs."""
-    device = asked.settings["device"]
+def settled(plan: Plan) -> str:
+    """What a plan has decided, one line each; what it says of threads and of CUDA graphs does not touch the page."""
+    notes = [note for note in plan.notes if not note.startswith(("Computes with", WITHOUT_GRAPHS))]
+    memory = f"{plan.ledger.total / GIB:.2f} GiB, " if plan.ledger else ""
+    return "\n".join([*notes, f"{memory}{plan.recipe.micro_batch_size} sentences at once"])
+
+
+def decisions(ledger: Ledger | None, times: Sequence[float]) -> str:
+    """What `preflight` decides of two sentences at once where there are so many times the bytes that they need."""
+    if ledger is None:
+        return "Memory is not predicted for this kind of model."
+    asked = ledger.but(batch=2, micro_batches=1, gradient_checkpointing=False)
+    size = f"{asked.total / GIB:.2f} GiB"
+    return "\n".join(f"{share} times {size}: {_decision(asked, share)}" for share in times)
+
+
+def _decision(asked: Ledger, times: float) -> str:
     try:
-        fitting = preflight(asked, device, available=int(times * asked.total))
+        fitting = preflight(asked, asked.settings["device"], available=int(times * asked.total))
     except MemoryError as refusal:
         return f"refused: {refusal}"
     return changes(asked, fitting) or "as it is"
@@ -144,14 +161,16 @@ def new_folder(path: str) -> Path:
 def run_elsewhere(program: str, arguments: Sequence[str], folder: Path) -> str:
     """Run a program in a fresh Python, in the course's folder; return the last line that it prints.
 
+    Before that all that is held unused is given back: the program shares memory and GPU with this process.
+
     Raises
     ------
     RuntimeError
         It failed; the message ends as its errors do.
     """
-    return_freed_memory()
+    free_memory()
     command = [sys.executable, "-c", program, *arguments]
-    own = os.environ | FREED_AT_ONCE
+    own = os.environ | FREED_AT_ONCE | left_for_another()
     done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the program failed with status {done.returncode}:\n{done.stderr[-2000:]}")

@@ -8,6 +8,7 @@ the step computes anyway, so the training itself is Trainer's own, to the last b
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -116,7 +117,8 @@ class LiveLoss(GiveBack):
         self.form.append(form)
         self.copied.append(copied)
         self._sums.zero_()
-        if time.perf_counter() >= self._next and _in_a_kernel():
+        finite = math.isfinite(form + copied)  # what is not has no place on an axis
+        if finite and time.perf_counter() >= self._next and _in_a_kernel():
             self._draw(state.max_steps)
         super().on_step_end(args, state, control)
 

@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from lora_edu.llm.base_model import return_freed_memory, weight_files
+from lora_edu.llm.base_model.download import CONSENT_BYTES
 from lora_edu.llm.budget import available_bytes
 from lora_edu.llm.data.extraction import IGNORE, encode_example, exact_match
+from lora_edu.llm.export.model_folder import weights_of
 from lora_edu.llm.machine import GIB
 from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4
 
@@ -222,7 +224,17 @@ def changed_by_peft(model: nn.Module) -> float:
     return changed / numbers
 
 
-def measure_ways(model: Any, measure: Callable[[nn.Module], _Result]) -> dict[str, _Result | str]:
+def is_light(model: Any) -> bool:
+    """Whether a model's base in 16 bits is at most as large as what is fetched unasked; if not, a line says so."""
+    size = BFLOAT16 * sum(weight.numel for weight in weights_of(model.get_base_model()))
+    if size > CONSENT_BYTES:
+        print(f"{size / 1e9:.1f} GB in 16 bits: not read again, and not written merged, until you say so.")
+    return size <= CONSENT_BYTES
+
+
+def measure_ways(
+    model: Any, measure: Callable[[nn.Module], _Result], again: bool = True
+) -> dict[str, _Result | str]:
     """Measure the adapter apart, no adapter, and the adapter merged into three bases; nothing is loaded again.
 
     ``"W16"``: the weights as they are stored, which the adapter has never seen. ``"dequant(W4)"``: the 4-bit weights
@@ -234,6 +246,8 @@ def measure_ways(model: Any, measure: Callable[[nn.Module], _Result]) -> dict[st
         peft's, with LoRA over weights in 4 bits.
     measure
         Called with the model in each of these ways.
+    again
+        Whether the base's files are read once more, for ``"W16"``.
 
     Returns
     -------
@@ -243,7 +257,7 @@ def measure_ways(model: Any, measure: Callable[[nn.Module], _Result]) -> dict[st
     found: dict[str, _Result | str] = {"not merged": measure(model)}
     with model.disable_adapter():
         found["base alone"] = measure(model)
-    found["W16"] = _measure_stored(model, measure)
+    found["W16"] = _measure_stored(model, measure) if again else "left out: not asked for"
     layers = adapted_layers(model)
     hold = _numbers(layers) * FLOAT32 < _free_bytes(model)
     with merged_into(model, lambda name: wide(layers[name]), hold=hold):

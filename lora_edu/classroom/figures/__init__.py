@@ -59,6 +59,7 @@ from lora_edu.classroom.figures.schematic import (
     one_job,
     routes,
     scored_example,
+    scored_rows,
     shaded_tokens,
     stored_bytes,
     transformer_block,

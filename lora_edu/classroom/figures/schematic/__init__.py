@@ -3,7 +3,7 @@
 from lora_edu.classroom.figures.schematic.adapter_files import adapter_files
 from lora_edu.classroom.figures.schematic.adapters import one_base
 from lora_edu.classroom.figures.schematic.block import transformer_block
-from lora_edu.classroom.figures.schematic.example import scored_example
+from lora_edu.classroom.figures.schematic.example import scored_example, scored_rows
 from lora_edu.classroom.figures.schematic.job import one_job
 from lora_edu.classroom.figures.schematic.layer import lora_layer
 from lora_edu.classroom.figures.schematic.life import weight_life

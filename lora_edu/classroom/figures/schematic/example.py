@@ -87,6 +87,79 @@ def scored_example(
     return picture
 
 
+def scored_rows(
+    rows: Mapping[str, tuple[Sequence[str], Sequence[int]]],
+    *,
+    most: int = 40,
+    title: str = "",
+    alt: str | None = None,
+    ax: Picture | None = None,
+) -> Picture:
+    """Draw several training examples, one below the other, as they are read; what is scored is coloured.
+
+    Parameters
+    ----------
+    rows : mapping of str to (tokens, labels)
+        By the name of an example: its tokens as text, and their labels, -100 where it is not scored.
+    most : int
+        Tokens of each that are drawn, from a few before the first scored one on. Dots stand for the others.
+    title, alt, ax
+        As in `lines`; without a title, one that counts the scored tokens of each.
+
+    Raises
+    ------
+    ValueError
+        If there is no example, or one is empty or has not as many labels as tokens.
+    """
+    if not rows or not all(tokens and len(tokens) == len(labels) for tokens, labels in rows.values()):
+        raise ValueError(f"rows must hold an example at least, each of as many labels as tokens, got {rows}")
+    counts = {name: (sum(map(_is_scored, labels)), len(labels)) for name, (_, labels) in rows.items()}
+    drawn = []
+    for name, (tokens, labels) in rows.items():
+        places = _around_the_first_scored(labels, most)
+        shown = ["…" if place is None else readable_token(tokens[place]) for place in places]
+        scored = [place is not None and _is_scored(labels[place]) for place in places]
+        drawn.append((name, shown, scored, in_lines(shown, next_too=False)))
+    height = 1.1 + sum((TILE + 0.08) * len(lines) + 0.25 for *_, lines in drawn)
+    finding = "Scored: " + ", ".join(f"{scored} of {all_} tokens" for scored, all_ in counts.values())
+    with sheet(WIDTH, height, title=title or finding, alt=alt, ax=ax) as picture:
+        y = height - 0.75 - TILE
+        for name, shown, scored, lines in drawn:
+            word(picture, (MARGIN - 0.15, y + TILE / 2), name, ha="right", weight="bold")
+            for line in lines:
+                for index, x, width in line:
+                    fill = mix(ROLES["activations"], 0.5) if scored[index] else mix(GRID, 0.6)
+                    token(
+                        picture,
+                        Block(x, y, width, TILE),
+                        shown[index],
+                        fill,
+                        color=None if scored[index] else SOFT,
+                    )
+                y -= TILE + 0.08
+            y -= 0.25
+        word(picture, (0.3, 0.3), "grey: read, not scored · …: left out here", soft=True, ha="left")
+        picture.alt = sentence(
+            *(f"{name}: {n} of {all_} tokens are scored" for name, (n, all_) in counts.items())
+        )
+    return picture
+
+
+def _is_scored(label: int) -> bool:
+    return label != IGNORED
+
+
+def _around_the_first_scored(labels: Sequence[int], most: int) -> list[int | None]:
+    """Places that are shown of a row: some before its first scored token, what follows, and its end; None for a gap."""
+    first = next((place for place, label in enumerate(labels) if _is_scored(label)), 0)
+    start = max(0, min(first - most // 3, len(labels) - most))
+    shown: list[int | None] = [None] if start else []
+    if len(labels) - start <= most:
+        return [*shown, *range(start, len(labels))]
+    end = most // 8
+    return [*shown, *range(start, start + most - end), None, *range(len(labels) - end, len(labels))]
+
+
 def _place(
     picture: Picture,
     index: int,
@@ -119,11 +192,12 @@ def _place(
         token(picture, block, shown[index + 1], mix(ROLES["activations"], strength), edge=edge)
 
 
-def in_lines(shown: Sequence[str]) -> list[list[tuple[int, float, float]]]:
-    """For each line its tokens: index, left edge and width, each as wide as the longer of what is read and said."""
+def in_lines(shown: Sequence[str], next_too: bool = True) -> list[list[tuple[int, float, float]]]:
+    """For each line its tokens: index, left edge and width; with room for the one that follows, where it is said."""
     lines, x = [[]], MARGIN
     for index, text in enumerate(shown):
-        longest = max(text_width(t, SIZE, family="monospace") for t in (text, *shown[index + 1 : index + 2]))
+        following = shown[index + 1 : index + 2] if next_too else ()
+        longest = max(text_width(t, SIZE, family="monospace") for t in (text, *following))
         width = longest + 0.2
         if x + width > WIDTH - 0.3 and lines[-1]:
             lines.append([])
