@@ -587,9 +587,9 @@ if again and merging.fits_beside(model, folder):  # or a line says why not
     del alone
 
 # %% [markdown]
-# **How sure is this?** Storing in 16 bits rounds each weight by up to 0.4 %, and in float16 the merged model's norms
-# are narrow again. So a close choice of a token may fall otherwise. Count a merged model's answers before you hand it
-# on.
+# **How sure is this?** Storing in 16 bits rounds each weight by up to 0.4 %, and on a GPU the merged model computes its
+# norms from 16 bits, too. So a close choice of a token may fall otherwise. Count a merged model's answers before you
+# hand it on.
 #
 # ## Does it forget what it knew?
 #

@@ -236,6 +236,7 @@ def test_a_model_whose_memory_is_not_predicted_is_told_so_and_goes_on(settings, 
     assert page.names["ledger"] is None
     printed = capsys.readouterr().out
     assert "Memory is not predicted for qwen3 models" in printed and "2 sentences at once" in printed
+    assert "Computes with" not in printed  # of the machine, not of the model
 
 
 def test_no_text_gives_a_number_of_the_small_model_as_the_readers():
