@@ -135,11 +135,13 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     notes += changed + more
     recipe = replace(recipe, steps=config.steps or _steps_of(config, recipe, len(examples)))
     identity = _identity(config, recipe, examples, validation, material.questions)
-    ledger = None
+    ledger, questions = None, material.questions
     if config.preflight:
-        asking = _asking(tokenizer, material.questions)
+        asking = _asking(tokenizer, questions)
         recipe, ledger, changed = fit(recipe, _longest(examples + validation), asking, loaded)
         notes += changed
+        if ledger and ledger.settings["answers"] < asking.answers:
+            questions = _fewer_at_once(tokenizer, questions, ledger)
     recipe, changed = settle_graphs(recipe)
     notes += changed
     folder = Path(config.output).expanduser().absolute()
@@ -150,7 +152,7 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
         examples,
         validation,
         config.patience,
-        material.questions,
+        questions,
         ledger,
         tuple(notes),
         config.report_to,
@@ -158,18 +160,35 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     )
 
 
-def _asking(tokenizer: Any, questions: Questions) -> Asking:
-    """What the run will ask, as far as memory depends on it: the questions that hold most tokens at once."""
+def _kinds(tokenizer: Any, questions: Questions) -> list[tuple[int, Asking]]:
+    """How many worked examples stand before each question of a kind, and what it asks at once."""
     new_tokens = min(NEW_TOKENS, (answers_cut() or (0, NEW_TOKENS))[1])
     kinds = []
     for lines, worked in ((questions.seen + questions.unseen, []), (questions.before, questions.worked)):
         if lines:
             answers = min(len(lines), answers_at_once(questions.batch_size, worked))
             prompt = longest_prompt(tokenizer, [line["sentence"] for line in lines], worked)
-            kinds.append(Asking(answers, prompt, new_tokens))
+            kinds.append((len(worked), Asking(answers, prompt, new_tokens)))
+    return kinds
+
+
+def _asking(tokenizer: Any, questions: Questions) -> Asking:
+    """What the run will ask, as far as memory depends on it: the questions that hold most tokens at once."""
+    kinds = [asking for _, asking in _kinds(tokenizer, questions)]
     return max(
         kinds, key=lambda asking: asking.answers * (asking.prompt + asking.new_tokens), default=Asking()
     )
+
+
+def _fewer_at_once(tokenizer: Any, questions: Questions, ledger: Ledger) -> Questions:
+    """The questions with so many at once that those of no kind hold more tokens than the ledger counts; at least one."""
+    s = ledger.settings
+    tokens = s["answers"] * (s["prompt"] + s["new_tokens"])
+    most = [
+        (1 + worked) * (tokens // (asking.prompt + asking.new_tokens))
+        for worked, asking in _kinds(tokenizer, questions)
+    ]
+    return replace(questions, batch_size=max(1, min(questions.batch_size, *most)))
 
 
 def _steps_of(config: FinetuneConfig, recipe: Recipe, rows: int) -> int:
