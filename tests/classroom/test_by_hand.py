@@ -52,9 +52,15 @@ def test_a_record_is_summed_up_as_those_of_finetune(tmp_path):
 
 def test_decisions_follow_the_memory_that_is_there():
     asked = memory_ledger("SmolLM2-135M", batch=2, seq=160)
-    assert by_hand.decision(asked, 3) == "as it is"
-    assert "refused" in by_hand.decision(asked, 0.2)
-    assert by_hand.decision(asked, 1.0) != "as it is"  # the reserve is missing
+    plenty, scarce, little = by_hand.decisions(asked, (3, 1.0, 0.2))
+    assert plenty == f"3 times {asked.total / 2**30:.2f} GiB: as it is"
+    assert not scarce.endswith("as it is")  # the reserve is missing
+    assert ": refused: " in little
+
+
+def test_where_memory_is_not_predicted_nothing_is_decided():
+    [line] = by_hand.decisions(None, (1.5, 0.5))
+    assert line.startswith("Memory is not predicted")
 
 
 def test_counts_are_of_numbers_not_of_bytes():

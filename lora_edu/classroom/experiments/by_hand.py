@@ -20,6 +20,7 @@ from lora_edu.llm.data.extraction import evaluate, parse_event
 from lora_edu.llm.files import write_json
 from lora_edu.llm.finetune.backends import PeftBackend
 from lora_edu.llm.finetune.record import Fingerprint, base_fingerprint, peak_memory_bytes
+from lora_edu.llm.machine import GIB
 from lora_edu.llm.surgery import linear_layers
 
 GROUPS = "base", "base, three\nexamples", "tuned,\nseen patterns", "tuned,\nunseen patterns"
@@ -33,10 +34,15 @@ _SHARES = "exact_match_before", "exact_match_before_few_shot", "exact_match", "e
 
 
 def ask(
-    model: Any, tokenizer: Any, lines: Sequence[dict], examples: Sequence[dict] = (), title: str = "answers"
+    model: Any,
+    tokenizer: Any,
+    lines: Sequence[dict],
+    examples: Sequence[dict] = (),
+    title: str = "answers",
+    at_once: int = 25,
 ) -> dict[str, Any]:
     """Answer the sentences of these lines and count; `evaluate`'s entries, and ``right``, how many are."""
-    said = evaluate(model, tokenizer, lines, title, examples=examples)
+    said = evaluate(model, tokenizer, lines, title, examples=examples, batch_size=at_once)
     return said | {"right": round(said["exact_match"] * said["n"])}
 
 
@@ -123,8 +129,17 @@ def wrong_answers(said: Mapping[str, Any], lines: Sequence[dict], most: int = 3)
     return columns
 
 
-def decision(asked: Ledger, times: float) -> str:
-    """What `preflight` decides of a run where there are so many times the bytes that it needs."""
+def decisions(asked: Ledger | None, times: Sequence[float]) -> list[str]:
+    """What `preflight` decides of a run where there are so many times the bytes that it needs; a line each.
+
+    Of a model whose memory is not predicted (None) one line says so.
+    """
+    if asked is None:
+        return ["Memory is not predicted for this model's architecture: there is nothing to decide by."]
+    return [f"{share} times {asked.total / GIB:.2f} GiB: {_decision(asked, share)}" for share in times]
+
+
+def _decision(asked: Ledger, times: float) -> str:
     device = asked.settings["device"]
     try:
         fitting = preflight(asked, device, available=int(times * asked.total))

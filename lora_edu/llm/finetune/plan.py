@@ -31,6 +31,7 @@ from lora_edu.llm.finetune.recipe import (
     settle_graphs,
     settle_rate,
 )
+from lora_edu.llm.machine import GIB
 from lora_edu.llm.threads import use_free_cores
 from lora_edu.llm.tiers import LARGE_RATE
 
@@ -84,6 +85,12 @@ class Plan:
     report_to: str
     identity: dict[str, Any]
 
+    def __str__(self) -> str:
+        """What is to be told before anything is loaded: memory, and the notes."""
+        at_once = f"rows at once in memory: {self.recipe.micro_batch_size}"
+        memory = [f"{self.ledger.total / GIB:.2f} GiB predicted; {at_once}"] if self.ledger else []
+        return "\n".join([*memory, *self.notes])
+
 
 def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     """Settle a run; nothing is loaded but the tokenizer, nothing is written.
@@ -122,6 +129,8 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
         recipe = replace(recipe, model=model, learning_rate=settle_rate(config, model))
         tier = TIERS[model]
         notes.append(f"Model: {model} ({tier.download / 1e9:.1f} GB to download once, {tier.licence})")
+        if recipe.dtype == torch.float16:
+            notes.append(f"In float16: {tier.half}")
     if is_hub_id(recipe.model) and not loaded:
         require_consent(recipe.model, config.allow_download, ALLOW_DOWNLOAD)
         require_disk(recipe.model)
