@@ -4,11 +4,15 @@ import json
 import sys
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_edu.classroom.experiments import by_hand
 from lora_edu.classroom.experiments.live_loss import LiveLoss
+from lora_edu.llm.base_model import fetch_base_model
 from lora_edu.llm.budget import memory_ledger
+from lora_edu.llm.export.source import base_name, find_base
 from lora_edu.llm.finetune import summary
 
 EVENT = {"who": "Ada", "what": "rowing", "where": "Ulm", "day": "Monday", "time": "9:00"}
@@ -87,6 +91,27 @@ del blocks[::2]
 print(psutil.Process().memory_info().rss - start)
 """
     assert int(by_hand.run_elsewhere(program, [], tmp_path)) < 30e6
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["the course's model", "a folder"])
+def test_an_adapter_for_others_names_its_base_as_they_find_it(tmp_path, own):
+    shape = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 16}
+    base = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=2))
+    kept = tmp_path / "theirs" / "my-model" if own else fetch_base_model()
+    if own:
+        base.save_pretrained(kept)
+    base.name_or_path = base.config.name_or_path = str(kept)  # as from_pretrained does
+    get_peft_model(base, LoraConfig(r=1, target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    card = tmp_path / "adapter" / "README.md"
+    assert str(kept) in card.read_text(encoding="utf-8")  # peft's own
+
+    by_hand.name_base(tmp_path / "adapter", str(kept) if own else "smollm2-135m")
+    named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == (str(kept) if own else "smollm2-135m")
+    text = card.read_text(encoding="utf-8")
+    assert str(kept.parent) not in text
+    assert f"base_model: {'my-model' if own else 'HuggingFaceTB/SmolLM2-135M-Instruct'}\n" in text
+    assert find_base(base_name(tmp_path / "adapter")).name == named
 
 
 def test_a_new_folder_is_empty(tmp_path):

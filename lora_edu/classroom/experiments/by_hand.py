@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,8 +17,10 @@ from lora_edu.classroom.experiments.live_loss import LiveLoss
 from lora_edu.llm.base_model import return_freed_memory
 from lora_edu.llm.budget import Ledger, count_parameters, preflight
 from lora_edu.llm.budget.preflight import changes
+from lora_edu.llm.checkpoint import CONFIG_FILE
 from lora_edu.llm.data.extraction import evaluate, parse_event
-from lora_edu.llm.files import write_json
+from lora_edu.llm.export.source import find_base
+from lora_edu.llm.files import write_json, write_text
 from lora_edu.llm.finetune.backends import PeftBackend
 from lora_edu.llm.finetune.record import Fingerprint, base_fingerprint, peak_memory_bytes
 from lora_edu.llm.machine import GIB
@@ -154,6 +157,26 @@ def new_folder(path: str) -> Path:
     folder = Path(path)
     folder.mkdir(parents=True)
     return folder
+
+
+def name_base(adapter: Path, model: str) -> None:
+    """Name the base of an adapter for others, where peft has named the folder in which this machine keeps it.
+
+    In ``adapter_config.json`` the base is called as `load_base_model` takes it, so that it is found again: of a folder
+    of one's own that is its path. The card, README.md, has the name on a model hub, or the last part of that path.
+
+    Parameters
+    ----------
+    adapter
+        The folder that ``save_pretrained`` wrote.
+    model
+        As `load_base_model` took it.
+    """
+    file, card, base = adapter / CONFIG_FILE, adapter / "README.md", find_base(model)
+    config = json.loads(file.read_text(encoding="utf-8"))
+    text = card.read_text(encoding="utf-8").replace(config["base_model_name_or_path"], base.title)
+    write_text(card, text)
+    write_json(file, config | {"base_model_name_or_path": base.name})
 
 
 def run_elsewhere(program: str, arguments: Sequence[str], folder: Path) -> str:

@@ -190,7 +190,7 @@ def _asking(tokenizer: Any, questions: Questions) -> Asking:
 
 
 def _fewer_at_once(tokenizer: Any, questions: Questions, ledger: Ledger) -> Questions:
-    """The questions with so many at once that those of no kind hold more tokens than the ledger counts; at least one."""
+    """The questions, with so many at once that no kind holds more tokens than the ledger counts; at least one."""
     s = ledger.settings
     tokens = s["answers"] * (s["prompt"] + s["new_tokens"])
     most = [
