@@ -139,10 +139,11 @@ def decisions(asked: Ledger | None, times: Sequence[float]) -> list[str]:
     """
     if asked is None:
         return ["Memory is not predicted for this model's architecture: there is nothing to decide by."]
-    return [f"{share} times {asked.total / GIB:.2f} GiB: {_decision(asked, share)}" for share in times]
+    return [f"{share} times {asked.total / GIB:.2f} GiB: {decision(asked, share)}" for share in times]
 
 
-def _decision(asked: Ledger, times: float) -> str:
+def decision(asked: Ledger, times: float) -> str:
+    """What `preflight` decides where there are so many times the bytes that are needed."""
     device = asked.settings["device"]
     try:
         fitting = preflight(asked, device, available=int(times * asked.total))
