@@ -25,10 +25,11 @@ GIB = 1024**3
 
 _TOLD = to_translate(
     "SmolLM2-135M is fine-tuned with QLoRA on the CPU in a few minutes. Every notebook runs.",
-    "T4-class: a model of 1.7 billion weights. In NF4 a 7B would fit too, but float16 is risky for it.",
-    "Larger than a T4: a 7B model with longer sequences and larger batches.",
+    "T4-class: a model of 1.7 billion weights. A 7B is too large here, or risky in float16.",
+    "Newer than a T4: a 7B model, in bfloat16.",
 )
 TIERS = dict(zip(("cpu", "t4", "large"), _TOLD, strict=True))
+"""By the model that `lora_edu.llm.tiers.propose` proposes, the smallest first."""
 to_translate(  # what `lora_edu.llm.threads` says
     "1 thread, as OMP_NUM_THREADS says",
     "{count} threads, as OMP_NUM_THREADS says",
@@ -134,11 +135,11 @@ def _gpu() -> dict | None:
     }
 
 
-def tier(gpu: dict | None) -> str:
-    """``"cpu"``, ``"t4"`` or ``"large"``: what the capstone can do, by the GPU's memory."""
-    if gpu is None or gpu["memory_bytes"] < 8 * GIB:
-        return "cpu"
-    return "t4" if gpu["memory_bytes"] < 20 * GIB else "large"
+def tier(model: str) -> str:
+    """``"cpu"``, ``"t4"`` or ``"large"``, by the model that `lora_edu.llm.tiers.propose` proposes for the capstone."""
+    from lora_edu.llm.base_model import TIERS as MODELS
+
+    return dict(zip(MODELS, TIERS, strict=True))[model]
 
 
 def _describe_gpu(gpu: dict | None) -> str:
@@ -158,13 +159,15 @@ def doctor() -> dict:
     dict
         ``python``, ``torch``, ``bitsandbytes`` (versions; None if not installed), ``cpus``, ``threads`` (the number
         that PyTorch now computes with, one for each free core: `lora_edu.llm.threads`), ``memory_bytes``,
-        ``gpu`` (None, or name, memory_bytes and capability) and ``tier`` (see `tier`).
+        ``gpu`` (None, or name, memory_bytes and capability), ``model`` (what notebook 10 proposes here) and ``tier``
+        (see `tier`).
     """
     import torch
 
     from lora_edu.llm.threads import use_free_cores
+    from lora_edu.llm.tiers import propose
 
-    gpu, sharing = _gpu(), use_free_cores()
+    gpu, sharing, model = _gpu(), use_free_cores(), propose().name
     report = {
         "python": platform.python_version(),
         "torch": _version("torch"),
@@ -173,7 +176,8 @@ def doctor() -> dict:
         "threads": torch.get_num_threads(),
         "memory_bytes": _memory_bytes(),
         "gpu": gpu,
-        "tier": tier(gpu),
+        "model": model,
+        "tier": tier(model),
     }
     lacking = say("not installed; the notebooks that need it install it")
     lines = {

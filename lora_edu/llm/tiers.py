@@ -196,8 +196,9 @@ def _machine() -> str:
 
 
 def _words(row: Row) -> str:
+    """The dtype; on a GPU without bfloat16 also what is known of the model in it."""
     name = str(row.dtype).removeprefix("torch.")
-    return f"{name}: risky" if row.risky else name
+    return f"{name}. {row.tier.half}" if row.dtype == torch.float16 else name
 
 
 def _count(parameters: int) -> str:

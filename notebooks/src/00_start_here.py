@@ -228,8 +228,8 @@ assert full > 100 and 16 < lora < 24 and qlora < 12
 # | tier | what you have | model |
 # |---|---|---|
 # | `cpu` | a laptop, or a free Binder | 135 million weights |
-# | `t4` | a GPU of 8 to 20 GiB, such as Colab's free T4 | 1.7 billion |
-# | `large` | a larger GPU | 7 billion, where it computes in bfloat16 |
+# | `t4` | a GPU, such as Colab's free T4 | 1.7 billion |
+# | `large` | a newer GPU with room for more | 7 billion, in bfloat16 |
 
 # %% [markdown]
 # ## 7. Which way through the course?

@@ -133,8 +133,9 @@ print(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation
 # each prompt:
 
 # %% tags=["measured"]
-said = {"before": by_hand.ask(base, tokenizer, questions.before)}
-said["few_shot"] = by_hand.ask(base, tokenizer, questions.before, questions.worked)
+most = {"at_once": questions.batch_size}  # fewer answers at once where memory is short
+said = {"before": by_hand.ask(base, tokenizer, questions.before, **most)}
+said["few_shot"] = by_hand.ask(base, tokenizer, questions.before, questions.worked, **most)
 
 # %% tags=["claim"]
 assert MODEL != SMALL or (said["before"]["right"] == 0 and 0 < said["few_shot"]["right"] < 13)
@@ -265,8 +266,8 @@ assert MODEL != SMALL or (live.losses[0] > 1 and sum(live.losses[-10:]) / 10 < 0
 
 # %% tags=["measured"]
 model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # as it was before
-said["seen"] = by_hand.ask(model, tokenizer, questions.seen)
-said["unseen"] = by_hand.ask(model, tokenizer, questions.unseen, title="unseen patterns")
+said["seen"] = by_hand.ask(model, tokenizer, questions.seen, **most)
+said["unseen"] = by_hand.ask(model, tokenizer, questions.unseen, title="unseen patterns", **most)
 record = by_hand.record(plan.folder, said, live, ledger)
 print(summary(record))
 print(live.picture().alt)
@@ -314,6 +315,7 @@ trained.weights_sha256 == untrained.weights_sha256, (trained.logits - untrained.
 # %%
 adapter = by_hand.new_folder(f"{runs}/qlora/adapter")
 model.save_pretrained(adapter)
+by_hand.name_base(adapter, MODEL)  # not this machine's folder, which peft has written
 {file.name: f"{file.stat().st_size / 1e3:,.0f} kB" for file in sorted(adapter.iterdir())}
 
 # %% [markdown]
@@ -442,12 +444,12 @@ weight.numel(), weight.dtype, weight.quant_state.shape
 # is needed, just as much, and half:
 
 # %%
-print(by_hand.decisions(ledger, times=(1.5, 1.0, 0.5)))
+print(*by_hand.decisions(ledger, (1.5, 1.0, 0.5)), sep="\n")
 
 # %% [markdown]
 # Where memory is short, *gradient checkpointing* keeps only each block's input and computes the rest twice. Then fewer
-# sentences are in memory at once. Both cost only time. Where neither helps enough, it refuses and says what is
-# missing.
+# sentences are in memory at once, trained on or answered. Both cost only time. Where they do not help enough it
+# refuses, and says what is missing.
 #
 # Choose a model, a method and a GPU. The bars are our run in a T4's 16 bits (full fine-tuning: 32), as asked and as
 # `preflight` changes it.

@@ -5,12 +5,16 @@ import sys
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_edu.classroom.experiments import by_hand
 from lora_edu.classroom.experiments.live_loss import LiveLoss
 from lora_edu.llm import machine
+from lora_edu.llm.base_model import fetch_base_model
 from lora_edu.llm.budget import memory_ledger
+from lora_edu.llm.export.source import base_name, find_base
 from lora_edu.llm.finetune import summary
 
 EVENT = {"who": "Ada", "what": "rowing", "where": "Ulm", "day": "Monday", "time": "9:00"}
@@ -54,11 +58,15 @@ def test_a_record_is_summed_up_as_those_of_finetune(tmp_path):
 
 def test_decisions_follow_the_memory_that_is_there():
     asked = memory_ledger("SmolLM2-135M", batch=2, seq=160)
-    plenty, little, no_reserve = by_hand.decisions(asked, (3, 1.0, 0.2)).split(" times ")[1:]
-    size = f"{asked.total / 2**30:.2f} GiB"
-    assert plenty.startswith(f"{size}: as it is\n") and no_reserve.startswith(f"{size}: refused")
-    assert not little.startswith(f"{size}: as it is")  # the reserve is missing
-    assert by_hand.decisions(None, (3, 1.0)) == "Memory is not predicted for this kind of model."
+    plenty, scarce, little = by_hand.decisions(asked, (3, 1.0, 0.2))
+    assert plenty == f"3 times {asked.total / 2**30:.2f} GiB: as it is"
+    assert not scarce.endswith("as it is")  # the reserve is missing
+    assert ": refused: " in little
+
+
+def test_where_memory_is_not_predicted_nothing_is_decided():
+    [line] = by_hand.decisions(None, (1.5, 0.5))
+    assert line.startswith("Memory is not predicted")
 
 
 def test_counts_are_of_numbers_not_of_bytes():
@@ -96,6 +104,27 @@ del blocks[::2]
 print(psutil.Process().memory_info().rss - start)
 """
     assert int(by_hand.run_elsewhere(program, [], tmp_path)) < 30e6
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["the course's model", "a folder"])
+def test_an_adapter_for_others_names_its_base_as_they_find_it(tmp_path, own):
+    shape = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 16}
+    base = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=2))
+    kept = tmp_path / "theirs" / "my-model" if own else fetch_base_model()
+    if own:
+        base.save_pretrained(kept)
+    base.name_or_path = base.config.name_or_path = str(kept)  # as from_pretrained does
+    get_peft_model(base, LoraConfig(r=1, target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    card = tmp_path / "adapter" / "README.md"
+    assert str(kept) in card.read_text(encoding="utf-8")  # peft's own
+
+    by_hand.name_base(tmp_path / "adapter", str(kept) if own else "smollm2-135m")
+    named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == (str(kept) if own else "smollm2-135m")
+    text = card.read_text(encoding="utf-8")
+    assert str(kept.parent) not in text
+    assert f"base_model: {'my-model' if own else 'HuggingFaceTB/SmolLM2-135M-Instruct'}\n" in text
+    assert find_base(base_name(tmp_path / "adapter")).name == named
 
 
 def test_a_new_folder_is_empty(tmp_path):

@@ -6,21 +6,41 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from lora_edu.classroom.doctor import GIB, doctor, ensure_packages, tier
+from lora_edu.llm import tiers
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def gpu(gib, capability=(7, 5)):
-    return {"name": "GPU", "memory_bytes": int(gib * GIB), "capability": capability}
-
-
 @pytest.mark.parametrize(
-    ("device", "expected"), [(None, "cpu"), (gpu(4), "cpu"), (gpu(14.56), "t4"), (gpu(39.4, (8, 0)), "large")]
+    ("capability", "gib", "expected"),
+    [
+        (None, 0, "cpu"),
+        ((7, 5), 1, "cpu"),
+        ((7, 5), 6, "t4"),
+        ((7, 5), 14.56, "t4"),
+        ((8, 9), 12, "large"),
+        ((9, 0), 80, "large"),
+    ],
 )
-def test_tier(device, expected):
-    assert tier(device) == expected
+def test_the_tier_is_that_of_the_model_that_is_proposed(monkeypatch, capability, gib, expected):
+    """A pretended GPU, by its compute capability and its free memory; the disk has room."""
+    properties = type("Properties", (), {"total_memory": int(gib * GIB), "name": "pretended"})
+    for name, answer in {
+        "is_available": capability is not None,
+        "get_device_capability": capability,
+        "get_device_name": "pretended",
+        "get_device_properties": properties,
+        "mem_get_info": (int(gib * GIB), int(gib * GIB)),
+        "memory_reserved": 0,
+        "memory_allocated": 0,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(tiers, "free_disk_bytes", lambda _: 10**12)
+    report = doctor()
+    assert report["tier"] == expected and report["model"] == tiers.propose().name
 
 
 def test_doctor_prints_what_it_returns(capsys):
@@ -31,7 +51,7 @@ def test_doctor_prints_what_it_returns(capsys):
     assert f"computes with {report['threads']} thread" in printed
     assert 1 <= report["threads"] <= report["cpus"]
     assert 0 < report["memory_bytes"] < 1024 * GIB
-    assert tier(report["gpu"]) == report["tier"]
+    assert tier(report["model"]) == report["tier"]
 
 
 def test_nothing_is_installed_or_printed_when_nothing_is_missing(capsys):

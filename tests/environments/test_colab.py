@@ -11,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tests.notebooks import test_other_models
 from tools import build_notebooks, colab_environment
 from tools.set_repo import present_slug
 
@@ -117,16 +118,41 @@ def test_the_first_cell_does_nothing_the_second_time(quantizing, preinstalled):
 # ---------------------------------------------------------------- the course
 
 
+def opened(number):
+    """A notebook as a learner gets it."""
+    [source] = build_notebooks.selected_sources([number], ROOT)
+    return build_notebooks.compose(source, f"notebooks/{source.stem}.ipynb", SLUG)
+
+
+def executed(colab, notebook, **variables):
+    """What the cells of a notebook put out, run from top to bottom in Colab's kernel."""
+    nbformat.write(notebook, colab.folder / "opened.ipynb")
+    command = "nbconvert --execute --to=notebook --output=executed opened.ipynb"
+    colab.run("-m", *command.split(), **variables)
+    cells = nbformat.read(colab.folder / "executed.ipynb", as_version=4).cells
+    return [output for cell in cells for output in cell.get("outputs", [])]
+
+
 @pytest.mark.parametrize("number", ["00", "01"])
 def test_a_notebook_runs_in_colabs_kernel(colab, number):
     """ipykernel 6, IPython 7 and ipywidgets 7 show the live widget and its static picture."""
-    [source] = build_notebooks.selected_sources([number], ROOT)
-    path = f"notebooks/{source.stem}.ipynb"
-    nbformat.write(build_notebooks.compose(source, path, SLUG), colab.folder / "opened.ipynb")
-    colab.run("-m", "nbconvert", "--execute", "--to=notebook", "--output=executed", "opened.ipynb")
-    cells = nbformat.read(colab.folder / "executed.ipynb", as_version=4).cells
-    shown = [set(output.data) for cell in cells for output in cell.get("outputs", []) if "data" in output]
+    shown = [set(output.data) for output in executed(colab, opened(number)) if "data" in output]
     assert {build_notebooks.WIDGET_VIEW} in shown and {"image/png"} in shown
+
+
+def test_the_fine_tune_runs_in_colabs_kernel(quantizing, tmp_path):
+    """Notebook 10, every cell, with few steps of a tiny model in place of the course's."""
+    vocabulary = test_other_models.write_model("llama", tmp_path / "model")
+    notebook = opened("10")
+    for old, new in test_other_models.FEW_STEPS:
+        for cell in notebook.cells:
+            cell.source = cell.source.replace(old, new) if cell.cell_type == "code" else cell.source
+    tiny = {"LORA_EDU_MODEL": str(tmp_path / "model"), "LORA_EDU_RUNS": str(tmp_path / "runs")}
+    outputs = executed(quantizing, notebook, **tiny, LORA_EDU_ANSWERS="4x12", TQDM_DISABLE="1")
+    printed = "".join(output.text for output in outputs if "text" in output)
+    _, trained = test_other_models.numbers_of("llama", vocabulary)
+    assert f"trainable params: {trained:,} " in printed
+    assert (tmp_path / "runs" / "mine" / "adapter" / "adapter_config.json").is_file()
 
 
 # What answers are told, and what the ledger adds up, needs no library's other version; stored pictures are of one

@@ -1,6 +1,7 @@
 """Counts against real models, the ledger against tensors that PyTorch holds and against measured peaks."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -357,10 +358,55 @@ def test_a_refusal_says_what_to_change_with_numbers(mistral):
     message = str(refused.value)
     lightest = mistral.but(gradient_checkpointing=True, batch=1, micro_batches=4)
     assert f"needs {mistral.total / GIB:.2f} GiB and {14 / 1.1:.2f} GiB can be used on cuda" in message
-    assert f"1 sequence at once it needs {lightest.total / GIB:.2f} GiB" in message
+    changed = "gradient checkpointing on, 1 sequence at once instead of 4"
+    assert f"It needs {lightest.total / GIB:.2f} GiB with this: {changed}." in message
     assert f"method qlora: {lightest.but(method='qlora').total / GIB:.2f} GiB" in message
     assert f"SmolLM2-1.7B: {lightest.but(config='SmolLM2-1.7B').total / GIB:.2f} GiB" in message
     assert "sequences of 256 tokens (max_length):" in message
+
+
+@pytest.fixture
+def answering():
+    """SmolLM2-1.7B in 4 bits on a T4: 25 answers at once take more than training does."""
+    at_once = {"batch": 2, "seq": 124, "answers": 25, "prompt": 78}
+    half = {"dtype": torch.float16, "device": "cuda", "flash_attention": False}
+    return memory_ledger("SmolLM2-1.7B", optimizer="paged_adamw_8bit", **at_once, **half)
+
+
+def test_fewer_answers_at_once_before_training_changes(answering):
+    def changed(gib):
+        return changes(answering, preflight(answering, "cuda", available=int(1.1 * gib * GIB) + 1))
+
+    training = answering.but(answers=0)
+    assert answering["key-value cache"] and answering.total > training.total
+    assert changed(answering.total / GIB) == ""
+    assert changed(training.total / GIB) == "12 answers at once instead of 25"
+    checkpointed = answering.but(gradient_checkpointing=True, answers=6)
+    assert changed(checkpointed.total / GIB) == "gradient checkpointing on, 6 answers at once instead of 25"
+    # What is accepted is the training that changes least, and the most answers that fit beside it.
+    assert checkpointed.total < training.total < answering.but(gradient_checkpointing=True).total
+
+
+def test_a_refusal_names_nothing_that_does_not_help(answering):
+    with pytest.raises(MemoryError) as refused:
+        preflight(answering, "cuda", available=GIB, smaller=("SmolLM2-1.7B", "SmolLM2-135M"))
+    lines = str(refused.value).splitlines()
+    changed = "gradient checkpointing on, 1 sequence at once instead of 2, 1 answer at once instead of 25"
+    assert lines[1].endswith(f"GiB with this: {changed}.")
+    # The same model is no smaller one.
+    assert [line.strip().partition(":")[0] for line in lines[3:]] == [
+        "sequences of 62 tokens (max_length)",
+        "a smaller model, such as SmolLM2-135M",
+    ]
+    totals = [float(re.search(r"([\d.]+) GiB", line)[1]) for line in lines if "GiB" in line]
+    assert totals[0] > totals[1] > max(totals[2:])
+
+
+def test_where_loading_takes_most_less_at_once_is_not_offered():
+    ledger = memory_ledger("SmolLM2-1.7B", batch=4, seq=32, answers=25, prompt=16)
+    assert ledger["process"] and not ledger["logits"]  # the moment of loading
+    with pytest.raises(MemoryError, match=r"does not lower that\.\nA smaller model would, or more memory\.$"):
+        preflight(ledger, "cpu", available=GIB)
 
 
 def test_this_machine_has_memory_for_a_small_model_and_none_for_a_large_one():

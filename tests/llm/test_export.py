@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,14 @@ from transformers import (
 )
 
 from lora_edu.llm import surgery
-from lora_edu.llm.base_model import DEFAULT_NAME, TIERS, fetch_gguf, load_tokenizer
+from lora_edu.llm.base_model import (
+    DEFAULT_NAME,
+    TIERS,
+    cache_root,
+    fetch_gguf,
+    load_base_model,
+    load_tokenizer,
+)
 from lora_edu.llm.checkpoint import load_adapter, save_adapter, write_adapter_files
 from lora_edu.llm.export import (
     QUANTIZATIONS,
@@ -35,6 +43,7 @@ from lora_edu.llm.export.__main__ import main
 from lora_edu.llm.export.model import require_plain_llama, tokenizer_fields
 from lora_edu.llm.export.modelfile import ollama_template
 from lora_edu.llm.export.source import find_base
+from lora_edu.llm.finetune.backends import PeftBackend
 from lora_edu.llm.gguf_layout import (
     ARCHITECTURES,
     architecture,
@@ -250,6 +259,33 @@ def test_what_gguf_cannot_hold_is_refused_by_name_and_leaves_nothing(base, tiny_
     with pytest.raises(ValueError, match=message):
         export_gguf_adapter(tmp_path / "adapter", tmp_path / "out" / "a.gguf", base=str(tiny_folder))
     assert not (tmp_path / "out").exists()
+
+
+def over_peft(model, folder):
+    PeftBackend().save(get_peft_model(model, LoraConfig(r=1, target_modules=["q_proj"])), folder)
+
+
+def by_scratch(model, folder):
+    save_adapter(surgery.add_lora(model, ["q_proj"], r=1, lora_alpha=1), folder)
+
+
+@pytest.mark.parametrize("save", [over_peft, by_scratch])
+def test_an_adapter_names_the_courses_model_and_no_folder_and_is_read_again(tmp_path, save):
+    model, _ = load_base_model()
+    assert Path(model.config.name_or_path).is_absolute()  # in this machine's cache
+    save(model, tmp_path / "adapter")
+    text = (tmp_path / "adapter" / "adapter_config.json").read_text(encoding="utf-8")
+    assert json.loads(text)["base_model_name_or_path"] == "smollm2-135m"
+    assert str(cache_root()) not in text
+    read = read_adapter(tmp_path / "adapter")
+    assert read.base.title == "HuggingFaceTB/SmolLM2-135M-Instruct" and len(read.layers) == 30
+
+
+@pytest.mark.parametrize("save", [over_peft, by_scratch])
+def test_an_adapter_over_a_folder_of_ones_own_names_it_as_it_was_given(tmp_path, tiny_folder, save):
+    model, _ = load_base_model(str(tiny_folder))
+    save(model, tmp_path / "adapter")
+    assert read_adapter(tmp_path / "adapter").base.name == str(tiny_folder)
 
 
 def test_an_adapter_of_another_base_is_refused(make_adapter, tmp_path):

@@ -6,13 +6,17 @@ A GPU that this machine lacks is pretended: `recipe` asks PyTorch for its comput
 import itertools
 import math
 
+import psutil
 import pytest
 import torch
 from transformers import AutoConfig, GPT2Config, LlamaConfig
 
-from lora_edu.llm.base_model import DEFAULT_NAME, SHAPES, TIERS
+from lora_edu.llm.base_model import DEFAULT_NAME, SHAPES, TIERS, load_tokenizer
 from lora_edu.llm.budget import count_parameters
+from lora_edu.llm.data.asking import NEW_TOKENS, answers_at_once
+from lora_edu.llm.data.extraction import longest_prompt
 from lora_edu.llm.finetune import FinetuneConfig
+from lora_edu.llm.finetune.plan import make_plan
 from lora_edu.llm.finetune.recipe import (
     Asking,
     choose_model,
@@ -296,7 +300,7 @@ def test_a_base_that_is_loaded_does_not_count_as_used_by_another(gpu, folder):
     assert fit(asked, SEQ, loaded=True)[1] is not None
 
 
-def test_many_answers_at_once_are_refused_where_few_fit(gpu, folder):
+def test_where_many_answers_do_not_fit_fewer_are_given_at_once(gpu, folder):
     gpu((7, 5))
     asked = recipe(model=folder(AutoConfig.for_model(**SHAPES["SmolLM2-1.7B"])))
     many = Asking(25, 100, 264)
@@ -304,9 +308,59 @@ def test_many_answers_at_once_are_refused_where_few_fit(gpu, folder):
     gpu((7, 5), least + 8)
     assert fit(asked, 64, many)[1]["key-value cache"] == 2 * 24 * 2048 * 4 * 25 * 364
     gpu((7, 5), least - GIB)
-    with pytest.raises(MemoryError, match=r"12 answers at once \(eval_batch_size\)"):
-        fit(asked, 64, many)
-    assert fit(asked, 64, Asking(8, 100, 264))[1] is not None
+    same, ledger, [note] = fit(asked, 64, many)
+    assert same == asked and ledger.settings["answers"] == 12
+    assert "12 answers at once instead of 25" in note
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("before", [0, 50], ids=["plain", "with worked examples"])
+def test_a_plan_asks_at_once_what_was_predicted(folder, monkeypatch, tmp_path, before):
+    """A model of wide keys on a CPU: where memory is short, no kind of question holds more tokens than fit."""
+    wide = SHAPES["SmolLM2-135M"] | {"hidden_size": 64, "intermediate_size": 64, "num_key_value_heads": 4}
+    config = AutoConfig.for_model(**wide | {"num_attention_heads": 4}, head_dim=256)
+    load_tokenizer().save_pretrained(folder(config))
+    asked = FinetuneConfig(str(tmp_path / "run"), str(tmp_path), before_events=before, test_events=50)
+
+    plan = make_plan(asked)
+    assert plan.ledger is not None and plan.ledger["key-value cache"]  # answering takes most
+    assert plan.questions.batch_size == 25 and not any("To fit memory" in note for note in plan.notes)
+    least = int(1.15 * plan.ledger.total) - psutil.Process().memory_info().rss
+    memory = psutil.virtual_memory()._replace(available=least - GIB // 8)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+
+    short = make_plan(asked)
+    assert short.ledger is not None and short.recipe == plan.recipe and short.identity == plan.identity
+    s = short.ledger.settings
+    assert s["answers"] == plan.ledger.settings["answers"] // 2
+    assert any(f"{s['answers']} answers at once instead of" in note for note in short.notes)
+    for lines, worked in ((short.questions.seen, []), (short.questions.before, short.questions.worked)):
+        if lines:
+            prompt = longest_prompt(load_tokenizer(), [line["sentence"] for line in lines], worked)
+            held = answers_at_once(short.questions.batch_size, worked) * (prompt + NEW_TOKENS)
+            assert held <= s["answers"] * (s["prompt"] + s["new_tokens"])
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("family", ["gemma2", "phi3", "qwen3"])
+def test_a_plan_says_of_another_family_that_memory_is_not_predicted(folder, tmp_path, family):
+    shape = SHAPES["SmolLM2-135M"] | {"model_type": family, "head_dim": 64}
+    load_tokenizer().save_pretrained(folder(AutoConfig.for_model(**shape)))
+    plan = make_plan(FinetuneConfig(str(tmp_path / "run"), str(tmp_path), before_events=0))
+    assert plan.ledger is None
+    assert f"Memory is not predicted for {family} models, only for llama, mistral, qwen2." in str(plan)
+    assert "GiB" not in str(plan)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_plan_tells_memory_and_what_is_known_of_float16(tmp_path):
+    plan = make_plan(FinetuneConfig(str(tmp_path / "run"), "auto", before_events=0))
+    assert plan.ledger is not None
+    first, *notes = str(plan).splitlines()
+    assert first == f"{plan.ledger.total / GIB:.2f} GiB predicted; rows at once in memory: 2"
+    assert notes == list(plan.notes) and not any("float16" in note for note in notes)
+    half = make_plan(FinetuneConfig(str(tmp_path / "run"), "auto", dtype="float16", before_events=0))
+    assert f"In float16: {TIERS[SMOL_135M].half}" in str(half)
 
 
 @pytest.mark.parametrize(

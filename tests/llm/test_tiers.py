@@ -90,6 +90,12 @@ def test_a_gpu_is_proposed_what_fits_and_is_safe_in_its_16_bits(gpu, monkeypatch
     assert proposal.name == name and f"compute capability {capability[0]}.{capability[1]}" in proposal.machine
     risky = [row.tier.name for row in proposal.rows if row.risky]
     assert risky == ([LARGE] if capability < (8, 0) else [])
+    computes = proposal.columns()["computes_in"]
+    if capability < (8, 0):  # without bfloat16 it is said what is known of each in float16
+        assert computes == [f"float16. {tier.half}" for tier in TIERS.values()]
+        assert computes[-1].startswith("float16. Risky: ")
+    else:
+        assert computes == ["bfloat16"] * 3
 
 
 def test_what_the_disk_cannot_hold_is_not_proposed(gpu, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,8 +17,10 @@ from lora_edu.classroom.experiments.live_loss import LiveLoss
 from lora_edu.classroom.experiments.merging import free_memory
 from lora_edu.llm.budget import Ledger, count_parameters, preflight
 from lora_edu.llm.budget.preflight import changes
+from lora_edu.llm.checkpoint import CONFIG_FILE
 from lora_edu.llm.data.extraction import evaluate, parse_event
-from lora_edu.llm.files import write_json
+from lora_edu.llm.export.source import find_base
+from lora_edu.llm.files import write_json, write_text
 from lora_edu.llm.finetune.backends import PeftBackend
 from lora_edu.llm.finetune.plan import Plan
 from lora_edu.llm.finetune.recipe import WITHOUT_GRAPHS
@@ -36,10 +39,15 @@ _SHARES = "exact_match_before", "exact_match_before_few_shot", "exact_match", "e
 
 
 def ask(
-    model: Any, tokenizer: Any, lines: Sequence[dict], examples: Sequence[dict] = (), title: str = "answers"
+    model: Any,
+    tokenizer: Any,
+    lines: Sequence[dict],
+    examples: Sequence[dict] = (),
+    title: str = "answers",
+    at_once: int = 25,
 ) -> dict[str, Any]:
     """Answer the sentences of these lines and count; `evaluate`'s entries, and ``right``, how many are."""
-    said = evaluate(model, tokenizer, lines, title, examples=examples)
+    said = evaluate(model, tokenizer, lines, title, examples=examples, batch_size=at_once)
     return said | {"right": round(said["exact_match"] * said["n"])}
 
 
@@ -128,23 +136,25 @@ def wrong_answers(said: Mapping[str, Any], lines: Sequence[dict], most: int = 3)
 
 def settled(plan: Plan) -> str:
     """What a plan has decided, one line each; what it says of threads and of CUDA graphs does not touch the page."""
-    notes = [note for note in plan.notes if not note.startswith(("Computes with", WITHOUT_GRAPHS))]
-    memory = f"{plan.ledger.total / GIB:.2f} GiB, " if plan.ledger else ""
-    return "\n".join([*notes, f"{memory}{plan.recipe.micro_batch_size} sentences at once"])
+    lines = str(plan).splitlines()
+    return "\n".join(line for line in lines if not line.startswith(("Computes with", WITHOUT_GRAPHS)))
 
 
-def decisions(ledger: Ledger | None, times: Sequence[float]) -> str:
-    """What `preflight` decides of two sentences at once where there are so many times the bytes that they need."""
-    if ledger is None:
-        return "Memory is not predicted for this kind of model."
-    asked = ledger.but(batch=2, micro_batches=1, gradient_checkpointing=False)
-    size = f"{asked.total / GIB:.2f} GiB"
-    return "\n".join(f"{share} times {size}: {_decision(asked, share)}" for share in times)
+def decisions(asked: Ledger | None, times: Sequence[float]) -> list[str]:
+    """What `preflight` decides of a run where there are so many times the bytes that it needs; a line each.
+
+    Of a model whose memory is not predicted (None) one line says so.
+    """
+    if asked is None:
+        return ["Memory is not predicted for this model's architecture: there is nothing to decide by."]
+    return [f"{share} times {asked.total / GIB:.2f} GiB: {decision(asked, share)}" for share in times]
 
 
-def _decision(asked: Ledger, times: float) -> str:
+def decision(asked: Ledger, times: float) -> str:
+    """What `preflight` decides where there are so many times the bytes that are needed."""
+    device = asked.settings["device"]
     try:
-        fitting = preflight(asked, asked.settings["device"], available=int(times * asked.total))
+        fitting = preflight(asked, device, available=int(times * asked.total))
     except MemoryError as refusal:
         return f"refused: {refusal}"
     return changes(asked, fitting) or "as it is"
@@ -156,6 +166,26 @@ def new_folder(path: str) -> Path:
     folder = Path(path)
     folder.mkdir(parents=True)
     return folder
+
+
+def name_base(adapter: Path, model: str) -> None:
+    """Name the base of an adapter for others, where peft has named the folder in which this machine keeps it.
+
+    In ``adapter_config.json`` the base is called as `load_base_model` takes it, so that it is found again: of a folder
+    of one's own that is its path. The card, README.md, has the name on a model hub, or the last part of that path.
+
+    Parameters
+    ----------
+    adapter
+        The folder that ``save_pretrained`` wrote.
+    model
+        As `load_base_model` took it.
+    """
+    file, card, base = adapter / CONFIG_FILE, adapter / "README.md", find_base(model)
+    config = json.loads(file.read_text(encoding="utf-8"))
+    text = card.read_text(encoding="utf-8").replace(config["base_model_name_or_path"], base.title)
+    write_text(card, text)
+    write_json(file, config | {"base_model_name_or_path": base.name})
 
 
 def run_elsewhere(program: str, arguments: Sequence[str], folder: Path) -> str:

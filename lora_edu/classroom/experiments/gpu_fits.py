@@ -11,6 +11,7 @@ from lora_edu.classroom.language import label, say, to_translate
 from lora_edu.classroom.widgets import Explorer, explore
 from lora_edu.llm.budget import Ledger, memory_ledger, preflight
 from lora_edu.llm.budget.preflight import GIB, changes
+from lora_edu.llm.tiers import LONGEST_EXAMPLE
 
 MODELS = ("SmolLM2-135M", "SmolLM2-1.7B", "Qwen2.5-7B")
 METHODS = ("full", "lora", "qlora")
@@ -62,13 +63,13 @@ def verdict(model: str, method: str, gib: float, seq: int) -> tuple[Ledger, str]
     return fitting, f"fits, {changed}, with {_gib(fitting.total)} GiB"
 
 
-def explore_fits(seq: int) -> Explorer:
+def explore_fits(seq: int = LONGEST_EXAMPLE) -> Explorer:
     """Sliders over model, method and GPU; one bar is what is asked, the other what `preflight` decides.
 
     Parameters
     ----------
     seq
-        Tokens of the longest training example.
+        Tokens of the longest training example; that of the capstone by the course's tokenizer.
     """
     for model in MODELS:  # ahead of the first move of a slider
         for method in METHODS:

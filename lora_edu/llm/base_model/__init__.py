@@ -13,7 +13,7 @@ On the command line, ``python -m lora_edu.llm.base_model`` fetches the model and
 
 from lora_edu.llm.base_model.catalog import SHAPES, TIERS, Tier
 from lora_edu.llm.base_model.download import require_consent
-from lora_edu.llm.base_model.fetch import DEFAULT_NAME, cache_root, fetch_base_model, fetch_gguf
+from lora_edu.llm.base_model.fetch import DEFAULT_NAME, cache_root, fetch_base_model, fetch_gguf, known_as
 from lora_edu.llm.base_model.load import (
     load_base_model,
     load_config,
@@ -33,6 +33,7 @@ __all__ = [
     "cache_root",
     "fetch_base_model",
     "fetch_gguf",
+    "known_as",
     "load_base_model",
     "load_config",
     "load_tokenizer",

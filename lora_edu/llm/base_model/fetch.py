@@ -48,6 +48,11 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lora_edu"
 
 
+def known_as(name: str) -> str:
+    """Return a model's name; that of the course's own for the folder in which this machine keeps it."""
+    return DEFAULT_NAME if Path(name) == cache_root() / DEFAULT_NAME else name
+
+
 def fetch_base_model(name: str = DEFAULT_NAME) -> Path:
     """Make sure that the base model is on this machine, and say where.
 

@@ -25,8 +25,9 @@ def preflight(
 ) -> Ledger:
     """Accept a fine-tune as it is, or with less at once in memory, or refuse it.
 
-    What may be changed changes no result but rounding: first gradient checkpointing is switched on, then fewer
-    sequences are put into memory at once.
+    What may be changed changes no result but rounding: fewer questions are answered at once, gradient checkpointing is
+    switched on, then fewer sequences are put into memory at once. Of all that fits, the training that is changed least
+    is taken, with the most answers at once.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def preflight(
     """
     _validate.require(device in DEVICES, "device", f"one of {', '.join(DEVICES)}", repr(device))
     limit = (available_bytes(device) if available is None else available) / MARGIN[device]
-    for candidate in (ledger, *_lighter(ledger)):
+    for candidate in _candidates(ledger):
         if candidate.total <= limit:
             return candidate
     raise MemoryError(_refusal(ledger, device, limit, smaller))
@@ -76,9 +77,20 @@ def changes(before: Ledger, after: Ledger) -> str:
     parts = []
     if after.settings["gradient_checkpointing"] and not before.settings["gradient_checkpointing"]:
         parts.append("gradient checkpointing on")
-    if after.settings["batch"] != before.settings["batch"]:
-        parts.append(f"{after.settings['batch']} sequences at once instead of {before.settings['batch']}")
+    for setting, thing in (("batch", "sequence"), ("answers", "answer")):
+        was, now = before.settings[setting], after.settings[setting]
+        if now != was:
+            parts.append(f"{now} {thing}{'' if now == 1 else 's'} at once instead of {was}")
     return ", ".join(parts)
+
+
+def _candidates(ledger: Ledger) -> Iterator[Ledger]:
+    """The fine-tune as it is, then with more and more changed; fewer answers where answering takes most."""
+    for candidate in (ledger, *_lighter(ledger)):
+        yield candidate
+        while candidate["key-value cache"] and (answers := candidate.settings["answers"]) > 1:
+            candidate = candidate.but(answers=answers // 2)
+            yield candidate
 
 
 def _lighter(ledger: Ledger) -> Iterator[Ledger]:
@@ -91,26 +103,37 @@ def _lighter(ledger: Ledger) -> Iterator[Ledger]:
 
 
 def _refusal(ledger: Ledger, device: str, limit: float, smaller: tuple[str, ...]) -> str:
-    *_, lightest = ledger, *_lighter(ledger)
+    """What is needed, and what lowers that in the numbers that are shown."""
     terms = ", ".join(f"{name} {size / GIB:.2f}" for name, size in ledger.items() if size >= GIB / 100)
     lines = [
-        f"this fine-tune needs {ledger.total / GIB:.2f} GiB and {limit / GIB:.2f} GiB can be used on {device}. "
-        f"Its terms: {terms}.",
-        f"With gradient checkpointing and {lightest.settings['batch']} sequence at once it needs "
-        f"{lightest.total / GIB:.2f} GiB. What else could change, with both:",
+        f"this fine-tune needs {_gib(ledger)} GiB and {limit / GIB:.2f} GiB can be used on {device}. "
+        f"Its terms: {terms}."
     ]
+    lightest = min(_candidates(ledger), key=lambda candidate: float(_gib(candidate)))
+    if _is_lower(lightest, ledger):
+        lines.append(f"It needs {_gib(lightest)} GiB with this: {changes(ledger, lightest)}.")
+    else:
+        lightest = ledger
+        lines.append("Less at once in memory does not lower that.")
     s = lightest.settings
     knobs: dict[str, dict[str, Any]] = {
         f"sequences of {s['seq'] // 2} tokens (max_length)": {"seq": max(1, s["seq"] // 2)}
     }
-    if s["answers"] > 1:
-        half = s["answers"] // 2
-        knobs[f"{half} answers at once (eval_batch_size)"] = {"answers": half}
     if s["method"] != "qlora":
         knobs["method qlora"] = {"method": "qlora"}
     knobs |= {f"a smaller model, such as {name}": {"config": name} for name in smaller}
-    lines += [f"  {knob}: {lightest.but(**change).total / GIB:.2f} GiB" for knob, change in knobs.items()]
+    changed = {knob: lightest.but(**change) for knob, change in knobs.items()}
+    helps = [f"  {knob}: {_gib(after)} GiB" for knob, after in changed.items() if _is_lower(after, lightest)]
+    lines += ["What else would lower it:", *helps] if helps else ["A smaller model would, or more memory."]
     return "\n".join(lines)
+
+
+def _is_lower(one: Ledger, other: Ledger) -> bool:
+    return float(_gib(one)) < float(_gib(other))
+
+
+def _gib(ledger: Ledger) -> str:
+    return f"{ledger.total / GIB:.2f}"
 
 
 def _cgroup_free(root: Path = Path("/sys/fs/cgroup")) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lora_edu.llm.base_model import known_as
 from lora_edu.llm.checkpoint.disk import PREFIX, PROMPT, Files, write_adapter_files
 from lora_edu.llm.checkpoint.fit import adapter_parts
 from lora_edu.llm.surgery import adapter_names, linear_layers
@@ -16,6 +17,9 @@ from lora_edu.methods.prefix import PrefixEncoder
 
 def save_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "default") -> Path:
     """Write one adapter of the model in PEFT's format; return the folder.
+
+    It names its base as `load_base_model` takes it: the course's model by its name, a hub's by its id, and a folder of
+    one's own by the path that was given, since nothing else would find it again.
 
     Parameters
     ----------
@@ -36,9 +40,10 @@ def save_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "defa
         raise ValueError(f"adapter_name must be one of {adapter_names(model)}, got {adapter_name!r}")
     describe = {LoRALinear: _lora_files, PrefixEncoder: _prefix_files, BottleneckAdapter: _bottleneck_files}
     config, tensors = describe[type(next(iter(adapters.values())))](model, adapters)
+    name = getattr(getattr(model, "config", None), "name_or_path", None)
     config |= {
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": getattr(getattr(model, "config", None), "name_or_path", None),
+        "base_model_name_or_path": known_as(name) if name else None,
         "inference_mode": True,
     }
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}

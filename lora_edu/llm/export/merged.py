@@ -7,11 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lora_edu.llm.base_model import load_base_model, resolve_dtype
+from lora_edu.llm.base_model import known_as, load_base_model, resolve_dtype
 from lora_edu.llm.budget import count_parameters
 from lora_edu.llm.export.card import merged_card, merged_into
 from lora_edu.llm.export.model_folder import NOTE, Weight, weights_of, write_model
-from lora_edu.llm.export.source import Adapter, Base, known_as, read_adapter
+from lora_edu.llm.export.source import Adapter, Base, read_adapter
 from lora_edu.llm.files import whole_folder
 from lora_edu.llm.surgery import linear_layers
 from lora_edu.methods.nf4 import dequantize_nf4, quantize_nf4

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lora_edu.llm.base_model import DEFAULT_NAME, TIERS, cache_root, load_config
+from lora_edu.llm.base_model import DEFAULT_NAME, TIERS, known_as, load_config
 from lora_edu.llm.checkpoint import CONFIG_FILE, find_adapter, read_lora
 from lora_edu.llm.export.model_folder import NOTE
 from lora_edu.llm.files import parse_json
@@ -134,11 +134,6 @@ def find_base(name: str) -> Base:
     _validate.require(isinstance(name, str), "base", "a name or a folder", repr(name), TypeError)
     name = known_as(name)
     return Base(name, load_config(name))
-
-
-def known_as(name: str) -> str:
-    """Return a model's name; that of the course's own for the folder in which this machine keeps it."""
-    return DEFAULT_NAME if Path(name) == cache_root() / DEFAULT_NAME else name
 
 
 def base_name(folder: str | Path, base: str | None = None) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lora_edu.llm import surgery
-from lora_edu.llm.base_model import load_base_model
+from lora_edu.llm.base_model import known_as, load_base_model
 from lora_edu.llm.checkpoint import load_adapter, save_adapter, write_adapter_files
 from lora_edu.llm.finetune.recipe import Recipe
 
@@ -74,9 +74,11 @@ class PeftBackend:
         self.write(model, get_peft_model_state_dict(model), folder)
 
     def write(self, model: PeftModel, tensors: dict[str, Tensor], folder: Path) -> None:
-        """Write the adapter's configuration, and these tensors as its weights."""
+        """Write the adapter's configuration, which names its base as `save_adapter` does, and these tensors."""
         # Not model.save_pretrained, which adds a model card to every checkpoint.
         adapter_config = model.peft_config["default"].to_dict() | {"inference_mode": True}
+        if name := adapter_config["base_model_name_or_path"]:
+            adapter_config["base_model_name_or_path"] = known_as(name)
         jsonable = {k: sorted(v) if isinstance(v, set) else v for k, v in adapter_config.items()}
         write_adapter_files(folder, jsonable, {k: v.detach().cpu().contiguous() for k, v in tensors.items()})
 

@@ -31,6 +31,7 @@ from lora_edu.llm.finetune.recipe import (
     settle_graphs,
     settle_rate,
 )
+from lora_edu.llm.machine import GIB
 from lora_edu.llm.threads import use_free_cores
 from lora_edu.llm.tiers import LARGE_RATE
 
@@ -84,6 +85,12 @@ class Plan:
     report_to: str
     identity: dict[str, Any]
 
+    def __str__(self) -> str:
+        """What is to be told before anything is loaded: memory, and the notes."""
+        at_once = f"rows at once in memory: {self.recipe.micro_batch_size}"
+        memory = [f"{self.ledger.total / GIB:.2f} GiB predicted; {at_once}"] if self.ledger else []
+        return "\n".join([*memory, *self.notes])
+
 
 def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     """Settle a run; nothing is loaded but the tokenizer, nothing is written.
@@ -122,6 +129,8 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
         recipe = replace(recipe, model=model, learning_rate=settle_rate(config, model))
         tier = TIERS[model]
         notes.append(f"Model: {model} ({tier.download / 1e9:.1f} GB to download once, {tier.licence})")
+        if recipe.dtype == torch.float16:
+            notes.append(f"In float16: {tier.half}")
     if is_hub_id(recipe.model) and not loaded:
         require_consent(recipe.model, config.allow_download, ALLOW_DOWNLOAD)
         require_disk(recipe.model)
@@ -135,11 +144,13 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     notes += changed + more
     recipe = replace(recipe, steps=config.steps or _steps_of(config, recipe, len(examples)))
     identity = _identity(config, recipe, examples, validation, material.questions)
-    ledger = None
+    ledger, questions = None, material.questions
     if config.preflight:
-        asking = _asking(tokenizer, material.questions)
+        asking = _asking(tokenizer, questions)
         recipe, ledger, changed = fit(recipe, _longest(examples + validation), asking, loaded)
         notes += changed
+        if ledger and ledger.settings["answers"] < asking.answers:
+            questions = _fewer_at_once(tokenizer, questions, ledger)
     recipe, changed = settle_graphs(recipe)
     notes += changed
     folder = Path(config.output).expanduser().absolute()
@@ -150,7 +161,7 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
         examples,
         validation,
         config.patience,
-        material.questions,
+        questions,
         ledger,
         tuple(notes),
         config.report_to,
@@ -158,18 +169,35 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     )
 
 
-def _asking(tokenizer: Any, questions: Questions) -> Asking:
-    """What the run will ask, as far as memory depends on it: the questions that hold most tokens at once."""
+def _kinds(tokenizer: Any, questions: Questions) -> list[tuple[int, Asking]]:
+    """How many worked examples stand before each question of a kind, and what it asks at once."""
     new_tokens = min(NEW_TOKENS, (answers_cut() or (0, NEW_TOKENS))[1])
     kinds = []
     for lines, worked in ((questions.seen + questions.unseen, []), (questions.before, questions.worked)):
         if lines:
             answers = min(len(lines), answers_at_once(questions.batch_size, worked))
             prompt = longest_prompt(tokenizer, [line["sentence"] for line in lines], worked)
-            kinds.append(Asking(answers, prompt, new_tokens))
+            kinds.append((len(worked), Asking(answers, prompt, new_tokens)))
+    return kinds
+
+
+def _asking(tokenizer: Any, questions: Questions) -> Asking:
+    """What the run will ask, as far as memory depends on it: the questions that hold most tokens at once."""
+    kinds = [asking for _, asking in _kinds(tokenizer, questions)]
     return max(
         kinds, key=lambda asking: asking.answers * (asking.prompt + asking.new_tokens), default=Asking()
     )
+
+
+def _fewer_at_once(tokenizer: Any, questions: Questions, ledger: Ledger) -> Questions:
+    """The questions, with so many at once that no kind holds more tokens than the ledger counts; at least one."""
+    s = ledger.settings
+    tokens = s["answers"] * (s["prompt"] + s["new_tokens"])
+    most = [
+        (1 + worked) * (tokens // (asking.prompt + asking.new_tokens))
+        for worked, asking in _kinds(tokenizer, questions)
+    ]
+    return replace(questions, batch_size=max(1, min(questions.batch_size, *most)))
 
 
 def _steps_of(config: FinetuneConfig, recipe: Recipe, rows: int) -> int:
