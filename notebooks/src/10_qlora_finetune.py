@@ -589,9 +589,8 @@ if again and merging.fits_beside(model, folder):  # or a line says why not
     del alone
 
 # %% [markdown]
-# **How sure is this?** Storing in 16 bits rounds each weight by up to 0.4 %, and on a GPU the merged model computes its
-# norms from 16 bits, too. So a close choice of a token may fall otherwise. Count a merged model's answers before you
-# hand it on.
+# **How sure is this?** Storing in 16 bits rounds each weight by up to 0.4 %, and on a GPU the norms stay in 16 bits. So
+# a close choice of a token may fall otherwise. Count a merged model's answers before you hand it on.
 #
 # ## Does it forget what it knew?
 #
@@ -685,7 +684,7 @@ figures.scored_rows(dict(zip(["shortest", "middle", "longest"], report.examples,
 # %% [markdown]
 # `finetune` does in one call what sections 1 to 4 did, with checkpoints and a record. A tenth of the questions is kept
 # back. Their loss is measured at each checkpoint, four or five times an epoch, and the best one is kept. After two
-# without a new best it stops. (`loaded` hands over the base that is in memory. Leave it out, and it is loaded.)
+# without a new best it stops. (`loaded` hands over the base in memory; without it one is loaded.)
 
 # %%
 mine = {"dataset": file, "columns": columns, "validation_fraction": 0.1, "patience": 2}
