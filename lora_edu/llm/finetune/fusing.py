@@ -1,0 +1,84 @@
+"""Fused steps: what they ask of a run, and the one way from here into `lora_edu.accel`."""
+
+import importlib.util
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from lora_edu.llm.finetune.config import FinetuneConfig
+
+
+def require_fusable(config: FinetuneConfig, compute: torch.dtype, on_gpu: bool) -> None:
+    """Refuse settings and machines that forbid fused steps, before anything is loaded.
+
+    Parameters
+    ----------
+    compute
+        The dtype of the run's products.
+    on_gpu
+        Whether the run has a CUDA GPU.
+
+    Raises
+    ------
+    ValueError
+        The method, the backend, dropout, gradient checkpointing, the dtype or the machine forbids them.
+    """
+    triton = importlib.util.find_spec("triton") and "dtype" in torch.ops.aten.mm.overloads()
+    _refuse(
+        (config.method != "qlora", f"method is {config.method}: it must be qlora"),
+        (config.backend != "scratch", f"backend is {config.backend}: it must be scratch"),
+        (config.lora_dropout > 0, f"lora_dropout is {config.lora_dropout}: it must be 0"),
+        (config.gradient_checkpointing, "gradient_checkpointing is on: together they save little memory"),
+        (not on_gpu, "there is no CUDA GPU"),
+        (
+            compute not in (torch.bfloat16, torch.float16),
+            f"dtype is {str(compute).removeprefix('torch.')}: it must be bfloat16 or float16",
+        ),
+        (not triton, "Triton or PyTorch 2.8 is missing: both are needed"),
+    )
+
+
+def require_fusable_model(model_type: str, gradient_checkpointing: bool) -> None:
+    """Refuse what is known once the model is chosen and memory has been asked.
+
+    Parameters
+    ----------
+    model_type
+        The model's family, as transformers names it.
+    gradient_checkpointing
+        Whether the run needs it to fit memory.
+
+    Raises
+    ------
+    ValueError
+        The family's layers are not known, or the run needs gradient checkpointing.
+    """
+    families = _fused().FAMILIES
+    _refuse(
+        (
+            model_type not in families,
+            f"the model is of the family {model_type}: it must be one of {', '.join(families)}",
+        ),
+        (
+            gradient_checkpointing,
+            "gradient checkpointing is needed to fit memory: take a smaller micro_batch_size or model",
+        ),
+    )
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """Give the model fused forwards, in place, and return it (`lora_edu.accel.fuse`)."""
+    return _fused().fuse(model)
+
+
+def _refuse(*reasons: tuple[bool, str]) -> None:
+    for holds, reason in reasons:
+        if holds:
+            raise ValueError(f"fused must be off where {reason}; got 'on'")
+
+
+def _fused() -> ModuleType:
+    from lora_edu.accel import fused  # compiled code is for those who ask for it
+
+    return fused
