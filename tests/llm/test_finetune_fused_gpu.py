@@ -5,7 +5,6 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.models.llama import modeling_llama
 
-from lora_edu.accel.fused import FusedLoRALinear
 from lora_edu.llm.budget.preflight import MARGIN
 from lora_edu.llm.checkpoint import load_adapter
 from lora_edu.llm.data.extraction import parse_event
@@ -13,6 +12,7 @@ from lora_edu.llm.finetune import FinetuneConfig, finetune
 from lora_edu.llm.finetune.backends import backend_of
 from lora_edu.llm.finetune.plan import make_plan
 from lora_edu.llm.finetune.trainer import CourseTrainer
+from lora_edu.methods.lora import LoRALinear
 
 pytestmark = [
     pytest.mark.gpu,
@@ -100,7 +100,8 @@ def test_the_adapter_is_one_like_any_other(settings, tmp_path):
     config = FinetuneConfig(**settings, fused="on", validation_fraction=0.01)
     examples = make_plan(config).examples[:8]
     run = finetune(config)
-    assert any(type(module) is FusedLoRALinear for module in run.model.modules())
+    layers = [module for module in run.model.modules() if isinstance(module, LoRALinear)]
+    assert layers and all(type(layer) is not LoRALinear for layer in layers)
     trained = loss_of(run.model, examples)
     finished = train(settings, fused="on", validation_fraction=0.01, resume=True)
     assert loss_of(finished.model, examples) == trained

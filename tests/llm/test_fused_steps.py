@@ -23,14 +23,16 @@ def config(**settings):
 
 
 @pytest.fixture
-def triton(monkeypatch):
-    """Whether it is installed is asked of the import system: call it with what that should say."""
+def installed(monkeypatch):
+    """What is installed is asked of the import system: call it with what that should find."""
 
-    def pretend(installed):
+    def pretend(*names):
         find = importlib.util.find_spec
-        found = find("torch") if installed else None
+        asked = {name: find("torch") if name in names else None for name in ("triton", "liger_kernel")}
         monkeypatch.setattr(
-            importlib.util, "find_spec", lambda name, *more: found if name == "triton" else find(name, *more)
+            importlib.util,
+            "find_spec",
+            lambda name, *more: asked[name] if name in asked else find(name, *more),
         )
 
     return pretend
@@ -47,18 +49,23 @@ def triton(monkeypatch):
         ({}, torch.float32, "dtype is float32: it must be bfloat16 or float16"),
     ],
 )
-def test_settings_that_cannot_be_fused_are_named(triton, settings, compute, reason):
-    triton(True)
+def test_settings_that_cannot_be_fused_are_named(installed, settings, compute, reason):
+    installed("triton", "liger_kernel")
     with pytest.raises(ValueError, match=rf"^fused must be off where {reason}.*; got 'on'$"):
         require_fusable(config(**settings), compute, on_gpu=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_what_can_be_fused_is_if_triton_is_there(triton, dtype):
-    triton(True)
+def test_what_can_be_fused_is_if_the_kernels_are_there(installed, dtype):
+    installed("triton", "liger_kernel")
     require_fusable(config(), dtype, on_gpu=True)
-    triton(False)
-    with pytest.raises(ValueError, match=r"fused must be off where Triton or PyTorch 2\.8 is missing"):
+    installed("triton")
+    with pytest.raises(
+        ValueError, match=r"fused must be off where liger_kernel is missing: run `pip install"
+    ):
+        require_fusable(config(), dtype, on_gpu=True)
+    installed()
+    with pytest.raises(ValueError, match="fused must be off where triton, liger_kernel is missing"):
         require_fusable(config(), dtype, on_gpu=True)
 
 

@@ -8,6 +8,9 @@ from torch import nn
 
 from lora_edu.llm.finetune.config import FinetuneConfig
 
+# Without liger-kernel's rotation keys are float32 and values are not, and attention outside autocast refuses both.
+_PACKAGES = ("triton", "liger_kernel")
+
 
 def require_fusable(config: FinetuneConfig, compute: torch.dtype, on_gpu: bool) -> None:
     """Refuse settings and machines that forbid fused steps, before anything is loaded.
@@ -24,7 +27,9 @@ def require_fusable(config: FinetuneConfig, compute: torch.dtype, on_gpu: bool) 
     ValueError
         The method, the backend, dropout, gradient checkpointing, the dtype or the machine forbids them.
     """
-    triton = importlib.util.find_spec("triton") and "dtype" in torch.ops.aten.mm.overloads()
+    missing = [name for name in _PACKAGES if not importlib.util.find_spec(name)]
+    if "dtype" not in torch.ops.aten.mm.overloads():
+        missing.append("PyTorch 2.8")
     _refuse(
         (config.method != "qlora", f"method is {config.method}: it must be qlora"),
         (config.backend != "scratch", f"backend is {config.backend}: it must be scratch"),
@@ -35,7 +40,7 @@ def require_fusable(config: FinetuneConfig, compute: torch.dtype, on_gpu: bool) 
             compute not in (torch.bfloat16, torch.float16),
             f"dtype is {str(compute).removeprefix('torch.')}: it must be bfloat16 or float16",
         ),
-        (not triton, "Triton or PyTorch 2.8 is missing: both are needed"),
+        (bool(missing), f'{", ".join(missing)} is missing: run `pip install -e ".[fused]"`'),
     )
 
 
