@@ -115,10 +115,14 @@ def test_auto_picks_a_model_of_the_course_that_fits(settings):
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-@pytest.mark.parametrize(("way", "backend"), [("ddp", "peft"), ("ddp", "scratch"), ("fsdp", "peft")])
-def test_two_gpus_train_as_one(settings, tmp_path, way, backend):
+@pytest.mark.parametrize(
+    ("way", "backend", "fused"),
+    [("ddp", "peft", "off"), ("ddp", "scratch", "off"), ("ddp", "scratch", "on"), ("fsdp", "peft", "off")],
+)
+def test_two_gpus_train_as_one(settings, tmp_path, way, backend, fused):
     settings |= {
         "backend": backend,
+        "fused": fused,
         "dtype": "bfloat16",
         "optimizer": "adamw",
         "micro_batch_size": 2,

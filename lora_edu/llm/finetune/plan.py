@@ -21,6 +21,7 @@ from lora_edu.llm.budget import Ledger
 from lora_edu.llm.data.asking import NEW_TOKENS, answers_at_once, answers_cut
 from lora_edu.llm.data.extraction import longest_prompt
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
+from lora_edu.llm.finetune.fusing import require_fusable_model
 from lora_edu.llm.finetune.reading import Questions, encode_material, read_material
 from lora_edu.llm.finetune.recipe import (
     Asking,
@@ -140,6 +141,8 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
         asking = _asking(tokenizer, material.questions)
         recipe, ledger, changed = fit(recipe, _longest(examples + validation), asking, loaded)
         notes += changed
+    if recipe.fused:
+        require_fusable_model(model_config.model_type, recipe.gradient_checkpointing)
     recipe, changed = settle_graphs(recipe)
     notes += changed
     folder = Path(config.output).expanduser().absolute()

@@ -19,6 +19,7 @@ from lora_edu.llm.budget import (
 )
 from lora_edu.llm.budget.preflight import GIB, changes
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
+from lora_edu.llm.finetune.fusing import require_fusable
 from lora_edu.llm.finetune.sharding import is_sharded, require_shardable
 from lora_edu.llm.machine import has_bfloat16
 from lora_edu.llm.surgery import ALL_LINEAR
@@ -90,6 +91,8 @@ class Recipe:
         Whether attention keeps no matrix of scores (on a GPU: from compute capability 8.0 on).
     cuda_graphs
         Whether steps are replayed from CUDA graphs: ``"on"``, ``"off"``, or ``"auto"``, if capturing them succeeds.
+    fused
+        Whether the model gets fused forwards (`lora_edu.accel.fuse`).
     """
 
     model: str
@@ -111,6 +114,7 @@ class Recipe:
     device: str
     fused_attention: bool
     cuda_graphs: str
+    fused: bool
 
     @property
     def micro_batches(self) -> int:
@@ -137,7 +141,7 @@ def make_recipe(config: FinetuneConfig, processes: int = 1) -> Recipe:
     ------
     ValueError
         The batch does not divide over the processes, the optimizer needs a GPU that is not there, or the settings
-        cannot be sharded and accelerate was asked to.
+        cannot be sharded or fused as was asked.
     """
     at_once = config.micro_batch_size * processes
     if config.batch_size % at_once:
@@ -150,6 +154,8 @@ def make_recipe(config: FinetuneConfig, processes: int = 1) -> Recipe:
     dtype, sharded = compute_dtype(config), is_sharded()
     if sharded:
         require_shardable(config, dtype)
+    if config.fused == "on":
+        require_fusable(config, dtype, on_gpu)
     return Recipe(
         model=config.model,
         method=config.method,
@@ -176,6 +182,7 @@ def make_recipe(config: FinetuneConfig, processes: int = 1) -> Recipe:
         device="cuda" if on_gpu else "cpu",
         fused_attention=not on_gpu or has_bfloat16(),
         cuda_graphs=config.cuda_graphs,
+        fused=config.fused == "on",
     )
 
 
