@@ -1,4 +1,4 @@
-"""Fused steps: what they ask of a run, and the one way from here into `lora_edu.accel`."""
+"""Fused steps: what they ask of a run, and the way from here into `lora_edu.accel`."""
 
 import importlib.util
 from types import ModuleType
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lora_edu.llm.finetune.config import FinetuneConfig
+from lora_edu.llm.finetune.scored_loss import Part, part
 
 # Without liger-kernel's rotation keys are float32 and values are not, and attention outside autocast refuses both.
 _PACKAGES = ("triton", "liger_kernel")
@@ -75,6 +76,15 @@ def require_fusable_model(model_type: str, gradient_checkpointing: bool) -> None
 def fuse(model: nn.Module) -> nn.Module:
     """Give the model fused forwards, in place, and return it (`lora_edu.accel.fuse`)."""
     return _fused().fuse(model)
+
+
+def loss_part(fused: bool) -> Part:
+    """What computes the loss of a part of the scored tokens (`scored_loss`): for fused steps one kernel."""
+    if not fused:
+        return part
+    from lora_edu.accel.loss import fused_part
+
+    return fused_part
 
 
 def _refuse(*reasons: tuple[bool, str]) -> None:
