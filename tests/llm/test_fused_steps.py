@@ -109,6 +109,9 @@ def test_a_run_goes_on_as_it_began(tiny_folder, few_to_learn, tmp_path):
         ValueError, match=r"resume needs the settings of the run in .*, which has fused = 'on'"
     ):
         finetune(FinetuneConfig(**settings, resume=True))
+    del identity["fused"]  # a run of before the setting
+    (tmp_path / "config.json").write_text(json.dumps(identity))
+    assert finetune(FinetuneConfig(**settings, resume=True)).record["losses"] == record["losses"]
 
 
 def test_adapters_of_a_class_derived_from_ours_are_saved_as_ours(tiny, tmp_path):
