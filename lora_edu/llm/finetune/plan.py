@@ -21,6 +21,7 @@ from lora_edu.llm.budget import Ledger
 from lora_edu.llm.data.asking import NEW_TOKENS, answers_at_once, answers_cut
 from lora_edu.llm.data.extraction import longest_prompt
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
+from lora_edu.llm.finetune.graph_shapes import scored_tokens
 from lora_edu.llm.finetune.reading import Questions, encode_material, read_material
 from lora_edu.llm.finetune.recipe import (
     Asking,
@@ -117,7 +118,7 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
         # The course's tokenizer needs no hub, and one tokenizer counts about as many tokens as another.
         counted = load_tokenizer(DEFAULT_NAME), load_config(DEFAULT_NAME)
         examples, _ = encode_material(config, material.train, *counted, "training")
-        asking = _asking(counted[0], material.questions)
+        asking = _asking(counted[0], material.questions, examples)
         model = choose_model(recipe, _longest(examples), asking)
         recipe = replace(recipe, model=model, learning_rate=settle_rate(config, model))
         tier = TIERS[model]
@@ -137,7 +138,7 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     identity = _identity(config, recipe, examples, validation, material.questions)
     ledger = None
     if config.preflight:
-        asking = _asking(tokenizer, material.questions)
+        asking = _asking(tokenizer, material.questions, examples, validation)
         recipe, ledger, changed = fit(recipe, _longest(examples + validation), asking, loaded)
         notes += changed
     recipe, changed = settle_graphs(recipe)
@@ -158,7 +159,9 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     )
 
 
-def _asking(tokenizer: Any, questions: Questions) -> Asking:
+def _asking(
+    tokenizer: Any, questions: Questions, examples: Sequence[dict], validation: Sequence[dict] = ()
+) -> Asking:
     """What the run will ask, as far as memory depends on it: the questions that hold most tokens at once."""
     new_tokens = min(NEW_TOKENS, (answers_cut() or (0, NEW_TOKENS))[1])
     kinds = []
@@ -167,9 +170,11 @@ def _asking(tokenizer: Any, questions: Questions) -> Asking:
             answers = min(len(lines), answers_at_once(questions.batch_size, worked))
             prompt = longest_prompt(tokenizer, [line["sentence"] for line in lines], worked)
             kinds.append(Asking(answers, prompt, new_tokens))
-    return max(
+    most = max(
         kinds, key=lambda asking: asking.answers * (asking.prompt + asking.new_tokens), default=Asking()
     )
+    scored = max(1, *map(scored_tokens, examples))
+    return replace(most, scored=scored, validation=_longest(validation))
 
 
 def _steps_of(config: FinetuneConfig, recipe: Recipe, rows: int) -> int:
@@ -178,7 +183,7 @@ def _steps_of(config: FinetuneConfig, recipe: Recipe, rows: int) -> int:
 
 
 def _longest(examples: Sequence[dict[str, list[int]]]) -> int:
-    return max(len(example["input_ids"]) for example in examples)
+    return max((len(example["input_ids"]) for example in examples), default=0)
 
 
 def _identity(

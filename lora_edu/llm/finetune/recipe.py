@@ -19,6 +19,7 @@ from lora_edu.llm.budget import (
 )
 from lora_edu.llm.budget.preflight import GIB, changes
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
+from lora_edu.llm.finetune.graph_shapes import padded_length
 from lora_edu.llm.finetune.sharding import is_sharded, require_shardable
 from lora_edu.llm.machine import has_bfloat16
 from lora_edu.llm.surgery import ALL_LINEAR
@@ -35,21 +36,27 @@ FULL_RATE = 2e-5
 
 @dataclass(frozen=True)
 class Asking:
-    """What is asked before and after training, as far as memory depends on it.
+    """What is asked of the model, beside reading the rows, as far as memory depends on it.
 
     Attributes
     ----------
     answers
-        Conversations answered at once; 0: nothing is asked.
+        Conversations answered at once before and after training; 0: none is.
     prompt
         Tokens of the longest.
     new_tokens
         The most that an answer adds.
+    scored
+        The most tokens of a training row that a loss is computed of; None: all.
+    validation
+        Tokens of the longest row whose loss is asked at checkpoints; 0: none is.
     """
 
     answers: int = 0
     prompt: int = 0
     new_tokens: int = 64
+    scored: int | None = None
+    validation: int = 0
 
 
 NOTHING_ASKED = Asking()
@@ -283,23 +290,25 @@ def fit(
     """
     model_config = load_config(recipe.model)
     if model_config.model_type not in ARCHITECTURES:
-        kinds = ", ".join(ARCHITECTURES)
-        unknown = f"Memory is not predicted for {model_config.model_type} models, only for {kinds}."
-        return recipe, None, [unknown]
+        known = f"only for {', '.join(ARCHITECTURES)}"
+        return recipe, None, [f"Memory is not predicted for {model_config.model_type} models, {known}."]
     asked = predict_memory(recipe, model_config, seq, asking)
     parameters = count_parameters(model_config)
     smaller = tuple(tier.shape for tier in reversed(TIERS.values()) if tier.parameters < parameters)
     fitting = preflight(asked, recipe.device, _available(asked, loaded), smaller)
+    if fitting.settings["cuda_graphs"] and objection(_as_predicted(recipe, fitting)):  # checkpointed dropout
+        fitting = preflight(asked.but(cuda_graphs=False), recipe.device, _available(asked, loaded), smaller)
     notes = []
     if changed := changes(asked, fitting):
         notes.append(
             f"To fit memory: {changed} ({fitting.total / GIB:.1f} GiB predicted, not {asked.total / GIB:.1f})."
         )
-    s = fitting.settings
-    adjusted = replace(
-        recipe, micro_batch_size=s["batch"], gradient_checkpointing=s["gradient_checkpointing"]
-    )
-    return adjusted, fitting, notes
+    return _as_predicted(recipe, fitting), fitting, notes
+
+
+def _as_predicted(recipe: Recipe, ledger: Ledger) -> Recipe:
+    s = ledger.settings
+    return replace(recipe, micro_batch_size=s["batch"], gradient_checkpointing=s["gradient_checkpointing"])
 
 
 def _available(asked: Ledger, loaded: bool) -> int:
@@ -312,12 +321,17 @@ def _available(asked: Ledger, loaded: bool) -> int:
 def predict_memory(
     recipe: Recipe, model_config: "PretrainedConfig | str", seq: int, asking: Asking = NOTHING_ASKED
 ) -> Ledger:
-    """Return the memory ledger of a run on this machine, for sequences of `seq` tokens and what is asked."""
+    """Return the memory ledger of a run on this machine, for sequences of `seq` tokens and what is asked.
+
+    Where nothing speaks against CUDA graphs they are counted on. Should capturing them fail, steps with whole logits
+    take more than is predicted; ``cuda_graphs="off"`` predicts that.
+    """
+    graphs = recipe.cuda_graphs != "off" and objection(recipe) is None
     return memory_ledger(
         model_config,
         recipe.method,
         recipe.micro_batch_size,
-        seq,
+        padded_length(seq) if graphs else seq,
         recipe.lora.r,
         recipe.lora.target_modules,
         recipe.dtype,
@@ -330,4 +344,7 @@ def predict_memory(
         asking.answers,
         asking.prompt,
         asking.new_tokens,
+        graphs,
+        asking.scored,
+        asking.validation,
     )
