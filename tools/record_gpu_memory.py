@@ -34,7 +34,8 @@ from lora_edu.llm.budget import resolve_config
 from lora_edu.llm.files import write_json
 from lora_edu.llm.finetune import FinetuneConfig
 from lora_edu.llm.finetune.backends import backend_of
-from lora_edu.llm.finetune.recipe import Recipe, make_recipe, predict_memory
+from lora_edu.llm.finetune.memory import predict_memory
+from lora_edu.llm.finetune.recipe import Recipe, make_recipe
 from lora_edu.llm.finetune.trainer import make_trainer
 from lora_edu.llm.machine import limit_gpu_memory, without_flash_attention
 from lora_edu.llm.provenance import provenance

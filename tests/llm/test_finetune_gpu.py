@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from lora_edu.llm.finetune import FinetuneConfig, finetune
-from lora_edu.llm.finetune.recipe import choose_model, make_recipe
+from lora_edu.llm.finetune.memory import choose_model
+from lora_edu.llm.finetune.recipe import make_recipe
 from tools.record_gpu_memory import measure_apart
 
 pytestmark = [

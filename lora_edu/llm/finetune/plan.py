@@ -22,16 +22,9 @@ from lora_edu.llm.data.asking import NEW_TOKENS, answers_at_once, answers_cut
 from lora_edu.llm.data.extraction import longest_prompt
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
 from lora_edu.llm.finetune.graph_shapes import scored_tokens
+from lora_edu.llm.finetune.memory import Asking, choose_model, fit
 from lora_edu.llm.finetune.reading import Questions, encode_material, read_material
-from lora_edu.llm.finetune.recipe import (
-    Asking,
-    Recipe,
-    choose_model,
-    fit,
-    make_recipe,
-    settle_graphs,
-    settle_rate,
-)
+from lora_edu.llm.finetune.recipe import Recipe, make_recipe, settle_graphs, settle_rate
 from lora_edu.llm.threads import use_free_cores
 from lora_edu.llm.tiers import LARGE_RATE
 
