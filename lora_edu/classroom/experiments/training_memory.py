@@ -132,8 +132,8 @@ _HELD = "none of the three fits", "only {} fits", "two of three fit", "all three
 def errors_of_the_ledger() -> dict[str, list[float]]:
     """Predicted over measured memory, less 1, for SmolLM2: of single steps and whole fine-tunes on a GPU, and on a CPU.
 
-    The backend is peft's, without CUDA graphs. The records are gpu_memory.json, events_gpu_alone.json (batches of 8, as long as the longest
-    event) and cpu_memory.json.
+    The backend is peft's, without CUDA graphs. The records are gpu_memory.json, events_gpu_alone.json (batches of 8, as
+    long as the longest event) and cpu_memory.json.
     """
     found: dict[str, list[float]] = {}
     for name, record, device in (("GPU", "gpu_memory", "cuda"), ("CPU", "cpu_memory", "cpu")):
