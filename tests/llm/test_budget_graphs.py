@@ -7,6 +7,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from lora_edu.classroom.experiments.in_memory import checkpoint_blocks
+from lora_edu.classroom.live_tensors import LiveTensors
+from lora_edu.llm import surgery
 from lora_edu.llm.budget import memory_ledger
 from lora_edu.llm.budget.moments import CUBLAS_BYTES, TOKENS_AT_ONCE, FineTune
 from lora_edu.llm.data import DATA
@@ -84,6 +87,24 @@ def test_gradients_stay_and_what_ran_before_keeps_a_workspace():
     loss = FineTune(**graphs.settings).loss_by_parts()["workspace"]
     casts = graphs["adapters"] // 2
     assert graphs["workspace"] == loss + casts + 3 * CUBLAS_BYTES
+
+
+def test_autocast_holds_its_copies_of_checkpointed_adapters_until_the_loss():
+    config = llama(hidden_size=128, num_hidden_layers=4)
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).bfloat16().train()
+    surgery.add_lora(model, "all-linear", r=32, lora_alpha=8)
+    checkpoint_blocks(model)
+    with LiveTensors() as live:
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = model.model(input_ids=torch.tensor([[1, 2, 3, 4]]), use_cache=False).last_hidden_state
+            inside = live.now
+        assert hidden.requires_grad
+        held = inside - live.now
+    checkpointed = replayed(config, "lora", seq=4, r=32, gradient_checkpointing=True)
+    _, at_the_loss, *_ = FineTune(**checkpointed.settings).moments()
+    states = FineTune(**checkpointed.settings).loss_by_parts()["workspace"]
+    assert at_the_loss["workspace"] - states - 3 * CUBLAS_BYTES == pytest.approx(held, rel=0.01)
 
 
 def test_a_head_that_trains_has_whole_logits():

@@ -10,7 +10,8 @@ loss
     by parts of at most `TOKENS_AT_ONCE`, and its gradient at once (`lora_edu.llm.finetune.scored_loss`): two float32
     numbers of each logit of a part, the logit and what ``logsumexp`` makes of it. Beside them lie the last hidden
     states of all tokens (``sh``), and of each scored token a copy (``sh``), that copy in the head's dtype (``eh``, if
-    it is another) and the gradient (``eh``). A head that trains has whole logits even so.
+    it is another) and the gradient (``eh``). Autocast still holds its copies of the adapters. A head that trains has
+    whole logits even so.
 a layer's backward
     All that the forward kept (with gradient checkpointing: that layer's share, computed again), the gradients that
     travel through its MLP, and the widest 4-bit weight made wide. Or the same in its attention, where a GPU without
@@ -19,13 +20,13 @@ the end of backward
     All gradients. Of a head that shares the embedding's weight there are three: its own, the embedding's, their sum.
 validating
     The whole logits of one row without gradients: as the head gives them, in float32, and their log-probabilities.
-    Where the loss of training has whole logits too, that is never more. (Should this not fit beside what the graphs
-    keep reserved, they are given up: `lora_edu.llm.finetune.trainer`.)
+    Where the loss of training has whole logits too, that is never more. (Should this not fit beside what graphs keep
+    reserved, the trainer gives them up, unless they were asked for.)
 answering
     No gradients, but the keys and values of every token so far, for each conversation that is answered at once. The
     fine-tune asks before and after it trains, and its optimizer is still there.
 
-Graphs add gradients up in memory that stays theirs, so with them all gradients are there at every moment.
+Graphs add gradients up in memory that stays theirs, so with them all gradients are there from first step to last.
 
 Let ``h, q, k, m`` be the features of the residual stream, the queries, the keys, the MLP; ``H`` the query heads;
 ``e`` the bytes of a number that a product gives; ``s`` in the stream (4 in QLoRA, whose norms are float32, else
@@ -165,13 +166,14 @@ class FineTune:
         library = (3 if self.graphs else 2) * CUBLAS_BYTES if self.on_gpu else 0
         by_parts = self.graphs and not self.full
         loss = self.loss_by_parts() if by_parts else {"logits": 3 * logits, "workspace": 0}
+        casts_at_the_loss = casts if by_parts else held_casts  # autocast keeps them until it ends
 
         yield self.loading()
         yield (
             self.standing()
             | kept
             | loss
-            | {"gradients": waiting, "workspace": loss["workspace"] + held_casts + library}
+            | {"gradients": waiting, "workspace": loss["workspace"] + casts_at_the_loss + library}
         )
         # In full fine-tuning the head's gradient comes first, from what is left of the logits.
         yield (
