@@ -118,6 +118,6 @@ def test_memory_that_asks_for_checkpointing_is_refused(settings, monkeypatch):
     """As much as the run needs with gradient checkpointing, and not enough without."""
     ledger = make_plan(FinetuneConfig(**settings, fused="on")).ledger
     between = (ledger.but(gradient_checkpointing=True).total + ledger.total) / 2 * MARGIN["cuda"]
-    monkeypatch.setattr("lora_edu.llm.finetune.recipe.available_bytes", lambda device: between)
+    monkeypatch.setattr("lora_edu.llm.finetune.memory.available_bytes", lambda device: between)
     with pytest.raises(ValueError, match="fused must be off where gradient checkpointing is needed"):
         finetune(FinetuneConfig(**settings, fused="on"))

@@ -100,9 +100,8 @@ def _refusal(ledger: Ledger, device: str, limit: float, smaller: tuple[str, ...]
         f"{lightest.total / GIB:.2f} GiB. What else could change, with both:",
     ]
     s = lightest.settings
-    knobs: dict[str, dict[str, Any]] = {
-        f"sequences of {s['seq'] // 2} tokens (max_length)": {"seq": max(1, s["seq"] // 2)}
-    }
+    shorter = {"seq": max(1, s["seq"] // 2), "validation": s["validation"] // 2}
+    knobs: dict[str, dict[str, Any]] = {f"sequences of {s['seq'] // 2} tokens (max_length)": shorter}
     if s["answers"] > 1:
         half = s["answers"] // 2
         knobs[f"{half} answers at once (eval_batch_size)"] = {"answers": half}

@@ -22,16 +22,10 @@ from lora_edu.llm.data.asking import NEW_TOKENS, answers_at_once, answers_cut
 from lora_edu.llm.data.extraction import longest_prompt
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
 from lora_edu.llm.finetune.fusing import require_fusable_model
+from lora_edu.llm.finetune.graph_shapes import scored_tokens
+from lora_edu.llm.finetune.memory import Asking, choose_model, fit
 from lora_edu.llm.finetune.reading import Questions, encode_material, read_material
-from lora_edu.llm.finetune.recipe import (
-    Asking,
-    Recipe,
-    choose_model,
-    fit,
-    make_recipe,
-    settle_graphs,
-    settle_rate,
-)
+from lora_edu.llm.finetune.recipe import Recipe, make_recipe, settle_graphs, settle_rate
 from lora_edu.llm.threads import use_free_cores
 from lora_edu.llm.tiers import LARGE_RATE
 
@@ -118,7 +112,7 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
         # The course's tokenizer needs no hub, and one tokenizer counts about as many tokens as another.
         counted = load_tokenizer(DEFAULT_NAME), load_config(DEFAULT_NAME)
         examples, _ = encode_material(config, material.train, *counted, "training")
-        asking = _asking(counted[0], material.questions)
+        asking = _asking(counted[0], material.questions, examples)
         model = choose_model(recipe, _longest(examples), asking)
         recipe = replace(recipe, model=model, learning_rate=settle_rate(config, model))
         tier = TIERS[model]
@@ -138,7 +132,7 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     identity = _identity(config, recipe, examples, validation, material.questions)
     ledger = None
     if config.preflight:
-        asking = _asking(tokenizer, material.questions)
+        asking = _asking(tokenizer, material.questions, examples, validation)
         recipe, ledger, changed = fit(recipe, _longest(examples + validation), asking, loaded)
         notes += changed
     if recipe.fused:
@@ -161,7 +155,9 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     )
 
 
-def _asking(tokenizer: Any, questions: Questions) -> Asking:
+def _asking(
+    tokenizer: Any, questions: Questions, examples: Sequence[dict], validation: Sequence[dict] = ()
+) -> Asking:
     """What the run will ask, as far as memory depends on it: the questions that hold most tokens at once."""
     new_tokens = min(NEW_TOKENS, (answers_cut() or (0, NEW_TOKENS))[1])
     kinds = []
@@ -170,9 +166,11 @@ def _asking(tokenizer: Any, questions: Questions) -> Asking:
             answers = min(len(lines), answers_at_once(questions.batch_size, worked))
             prompt = longest_prompt(tokenizer, [line["sentence"] for line in lines], worked)
             kinds.append(Asking(answers, prompt, new_tokens))
-    return max(
+    most = max(
         kinds, key=lambda asking: asking.answers * (asking.prompt + asking.new_tokens), default=Asking()
     )
+    scored = max(1, *map(scored_tokens, examples))
+    return replace(most, scored=scored, validation=_longest(validation))
 
 
 def _steps_of(config: FinetuneConfig, recipe: Recipe, rows: int) -> int:
@@ -181,7 +179,7 @@ def _steps_of(config: FinetuneConfig, recipe: Recipe, rows: int) -> int:
 
 
 def _longest(examples: Sequence[dict[str, list[int]]]) -> int:
-    return max(len(example["input_ids"]) for example in examples)
+    return max((len(example["input_ids"]) for example in examples), default=0)
 
 
 def _identity(

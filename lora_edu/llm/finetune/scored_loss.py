@@ -16,10 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lora_edu.llm.budget import ARCHITECTURES
+from lora_edu.llm.budget import ARCHITECTURES, TOKENS_AT_ONCE
 
 IGNORED = -100
-TOKENS_AT_ONCE = 256
 FLOAT16_GRAIN = 1024.0
 """Probabilities are raised by this factor in float16, which has no numbers below 6e-8."""
 
