@@ -162,6 +162,7 @@ def run_side(side: str, settings: Settings) -> dict[str, Any]:
         measured[f"{name}, {batch} x {tokens}"] = run_size(side, name, ids.to(settings.device), settings)
         gc.collect()
         if settings.device.type == "cuda":
+            torch._C._cuda_clearCublasWorkspaces()  # of streams that are gone
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
     return measured
@@ -307,12 +308,19 @@ def whole_loss(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def chunked_loss(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """The same, a part of the logits after the other."""
+    """The same, a part of the logits after the other, each by one kernel."""
+    from lora_edu.accel.loss import fused_part  # needs Triton
+
     with torch.autocast(ids.device.type, torch.bfloat16):
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
         count = ids.shape[0] * (ids.shape[1] - 1)
         return scored_loss(
-            hidden, model.lm_head.weight, ids, torch.full((), count, device=ids.device), ids.numel()
+            hidden,
+            model.lm_head.weight,
+            ids,
+            torch.full((), count, device=ids.device),
+            ids.numel(),
+            part=fused_part,
         )
 
 

@@ -69,7 +69,7 @@ def test_a_notebook_is_executed_to_its_end_and_its_trainings_are_noted(tmp_path,
     assert error.endswith("ValueError: a sentence that is false")
     [training] = entry["trainings"]
     assert training["steps"] == 2 and training["batch"] == 2 and training["learning_rate"] == 1e-3
-    assert training["predicted_bytes"] > 0
+    assert training["predicted_bytes"] > 0 and training["cuda_graphs"] is False
     [run] = entry["runs"]
     assert run["run"] == "trial" and run["predicted_bytes"] > training["predicted_bytes"] / 2
     executed = json.loads((tmp_path / "record" / "10_trial_SmolLM2-1.7B.ipynb").read_text())

@@ -2,10 +2,11 @@
 
     python -m tools.record_cuda_graphs --output data/runs/cuda_graphs.json --revision REVISION
 
-``capstone`` is the fine-tune of notebook 10, 120 steps of the real base, by both backends. ``capped`` is the 1.7B's
-shape with random weights in float16, on a GPU that is held to what a T4 has: 14.5 GiB and compute capability 7.5.
-Each runs in a process of its own. A case keeps ``seconds`` (``train``, and ``step``, the median), the first and last
-losses, ``peak_gpu_memory_bytes`` of the training, ``cuda_graphs``: the padded lengths, or why there are none, and
+``capstone`` is the fine-tune of notebook 10, 120 steps of the real base, by both backends; ``fused``: by ours with
+``--fused on`` (``pip install -e ".[fused]"`` first); ``AdamW``: in 32 bits, not the paged one in 8. ``capped`` is the
+1.7B's shape with random weights in float16, on a GPU that is held to what a T4 has: 14.5 GiB and compute capability
+7.5. Each runs in a process of its own. A case keeps ``seconds`` (``train``, and ``step``, the median), the first and
+last losses, ``peak_gpu_memory_bytes`` of the training, ``cuda_graphs``: the padded lengths, or why there are none, and
 ``pretended``: what else the machine was told of itself.
 """
 
@@ -32,6 +33,10 @@ CASES = {
     "capped, peft": {"backend": "peft"} | CAPPED,
     "capstone, scratch": {"backend": "scratch"},
     "capped, scratch": {"backend": "scratch"} | CAPPED,
+    "capstone, scratch, fused": {"backend": "scratch", "fused": "on"},
+    # Its steps are one kernel, where each tensor's paged step is a call of its own.
+    "capstone, peft, AdamW": {"backend": "peft", "optimizer": "adamw"},
+    "capstone, scratch, fused, AdamW": {"backend": "scratch", "fused": "on", "optimizer": "adamw"},
 }
 CAPPED_SHAPE = "SmolLM2-1.7B"
 WAYS = ("off", "on")

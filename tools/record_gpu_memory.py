@@ -5,7 +5,8 @@
 Writes data/runs/gpu_memory.json. Each case trains three steps in a process of its own, through the trainer of
 `lora_edu.llm.finetune`, under a limit of 14.5 GiB that stands for a T4. SmolLM2-135M is the real one; the larger
 models have the published shapes and random weights, made on the GPU. What is compared is the peak of
-`torch.cuda.max_memory_allocated` and the paged optimizer state, which PyTorch does not count.
+`torch.cuda.max_memory_allocated` and the paged optimizer state, which PyTorch does not count. All tokens are scored.
+Most cases run step by step, some from CUDA graphs (``cuda_graphs``).
 
 Without a GPU a case measures resident memory instead: tests/llm/test_budget.py compares that.
 """
@@ -33,7 +34,8 @@ from lora_edu.llm.budget import resolve_config
 from lora_edu.llm.files import write_json
 from lora_edu.llm.finetune import FinetuneConfig
 from lora_edu.llm.finetune.backends import backend_of
-from lora_edu.llm.finetune.recipe import Recipe, make_recipe, predict_memory
+from lora_edu.llm.finetune.memory import predict_memory
+from lora_edu.llm.finetune.recipe import Recipe, make_recipe
 from lora_edu.llm.finetune.trainer import make_trainer
 from lora_edu.llm.machine import limit_gpu_memory, without_flash_attention
 from lora_edu.llm.provenance import provenance
@@ -52,6 +54,7 @@ DEFAULTS = {
     "r": 16,
     "gradient_checkpointing": True,
     "flash_attention": True,
+    "cuda_graphs": False,
 }
 
 
@@ -83,7 +86,21 @@ def plan() -> list[dict[str, Any]]:
         small | {"method": "full", "dtype": dtype, "gradient_checkpointing": False}
         for dtype in ("bfloat16", "float32")
     ]
-    return cases + [small | {"method": method} for method in ("lora", "qlora")]
+    cases += [small | {"method": method} for method in ("lora", "qlora")]
+    return cases + replayed(small)
+
+
+def replayed(small: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cases whose steps are replayed from CUDA graphs, where logits are never whole."""
+    four, one = {"batch": 4, "seq": 512}, {"batch": 1, "seq": 512}
+    cases = [small | {"gradient_checkpointing": False, "backend": backend} for backend in ("peft", "scratch")]
+    cases += [small | {"gradient_checkpointing": False, "method": method} for method in ("lora", "full")]
+    cases += [
+        {"model": LARGE[0], "gradient_checkpointing": checkpointing} | four for checkpointing in (False, True)
+    ]
+    cases += [{"model": LARGE[0], "dtype": "float16"} | four]
+    cases += [{"model": model} | one for model in LARGE[1:]]
+    return [case | {"cuda_graphs": True} for case in cases]
 
 
 class Meter(Protocol):
@@ -164,7 +181,7 @@ def settings(case: dict[str, Any], folder: str) -> FinetuneConfig:
         micro_batch_size=case["batch"],
         gradient_checkpointing=case["gradient_checkpointing"],
         steps=STEPS,
-        cuda_graphs="off",  # from a graph the loss takes less than the ledger counts: its logits are never whole
+        cuda_graphs="on" if case["cuda_graphs"] else "off",
     )
 
 

@@ -11,8 +11,9 @@ revision, is kept: so the models may be recorded in several calls.
 
 The keys of a model: ``model``, ``random_weights``; ``cells`` (code cells), ``ran``, ``errors`` (what each cell that
 failed raised, first line and last); ``seconds``; ``trainings``: each, in order, with ``steps``, ``step_seconds``
-(median), ``batch``, ``seq``, ``gradient_checkpointing``, ``optimizer``, ``learning_rate``, first and last ``losses``,
-``predicted_bytes`` (the ledger of that training), ``peak_allocated_bytes`` (PyTorch's, and bitsandbytes' paged state),
+(median), ``batch``, ``seq``, ``cuda_graphs`` (whether steps were replayed from them), ``gradient_checkpointing``,
+``optimizer``, ``learning_rate``, first and last ``losses``, ``predicted_bytes`` (the ledger of that training),
+``peak_allocated_bytes`` (PyTorch's, and bitsandbytes' paged state),
 ``peak_reserved_bytes``, ``ratio`` (predicted to allocated); ``runs``: the same of each run.json, answering included;
 ``peak_allocated_bytes`` and ``peak_reserved_bytes`` of the whole notebook, and the cell that they are of.
 """
@@ -26,6 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +40,7 @@ from lora_edu.llm.base_model import DEFAULT_NAME, fetch_base_model
 from lora_edu.llm.budget import memory_ledger
 from lora_edu.llm.data.asking import ANSWERS
 from lora_edu.llm.files import write_json
+from lora_edu.llm.finetune.graph_shapes import padded_length, scored_tokens
 from lora_edu.llm.machine import CAPABILITY, MEMORY
 from lora_edu.llm.provenance import provenance
 from lora_edu.llm.tiers import MODEL
@@ -84,15 +87,13 @@ def _training(trainer: Any, ends: list[float]) -> dict[str, Any]:
     checkpointing = bool(
         getattr(arguments, "activation_checkpointing", getattr(arguments, "gradient_checkpointing", False))
     )
-    batch, seq = (
-        arguments.per_device_train_batch_size,
-        max(len(row["input_ids"]) for row in trainer.train_dataset),
-    )
+    batch, seq = arguments.per_device_train_batch_size, _longest(trainer.train_dataset)
+    graphs = bool(getattr(trainer, "graph_lengths", []))  # `finetune` may replay its steps; Trainer does not
     ledger = memory_ledger(
         model.config,
         "qlora" if quantized else ("lora" if lora else "full"),
         batch,
-        seq,
+        padded_length(seq) if graphs else seq,
         lora.r if lora else 8,
         sorted(lora.target_modules) if lora else "all-linear",
         torch.float16 if arguments.fp16 else torch.bfloat16 if arguments.bf16 else torch.float32,
@@ -101,6 +102,9 @@ def _training(trainer: Any, ends: list[float]) -> dict[str, Any]:
         device="cuda" if torch.cuda.is_available() else "cpu",
         micro_batches=arguments.gradient_accumulation_steps,
         flash_attention=False,
+        cuda_graphs=graphs,
+        scored=max(1, *map(scored_tokens, trainer.train_dataset)),
+        validation=_longest(trainer.eval_dataset or []),
     )
     peaks, losses = _peaks(), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     steps = [later - end for end, later in itertools.pairwise(ends)]
@@ -109,12 +113,17 @@ def _training(trainer: Any, ends: list[float]) -> dict[str, Any]:
         "step_seconds": round(statistics.median(steps), 4) if steps else None,
         "batch": batch,
         "seq": seq,
+        "cuda_graphs": graphs,
         "gradient_checkpointing": checkpointing,
         "optimizer": optimizer,
         "learning_rate": arguments.learning_rate,
         "losses": [losses[0], losses[-1]] if losses else [],
         **_compared(ledger.total, peaks["peak_allocated_bytes"], peaks["peak_reserved_bytes"]),
     }
+
+
+def _longest(rows: Sequence[dict[str, Any]]) -> int:
+    return max((len(row["input_ids"]) for row in rows), default=0)
 
 
 def _peaks() -> dict[str, int]:

@@ -1,6 +1,7 @@
 """NF4 by compiled code: the bytes of ``lora_edu.methods.nf4``, for those who ask for them, and QLoRA's layer.
 
-Nothing in the course imports this folder. On a GPU it needs Triton, which comes with PyTorch, on a CPU numba:
+Nothing in the course imports this folder but a fine-tune that asks for it (``--fused on``). On a GPU it needs Triton,
+which comes with PyTorch, on a CPU numba:
 ``.venv/bin/python -m pip install -c constraints.txt -e ".[accel]"``, in the repository's folder. The first call of each
 function compiles it, which takes seconds; the result is kept on disk.
 

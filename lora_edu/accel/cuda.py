@@ -30,7 +30,8 @@ from lora_edu.methods.quant_state import block_count, packed_bytes
 
 # What one program of a kernel works on. Chosen by trial on an H200 (benchmarks/nf4.py --device cuda).
 WEIGHTS_A_PROGRAM = 4096
-BYTES_A_PROGRAM = 1024
+WEIGHTS_TO_WRITE = 1024
+COLUMNS_A_PROGRAM = 1024
 # No product may be fused with a sum: that rounds once where PyTorch rounds twice.
 EXACT = {"enable_fp_fusion": False}
 
@@ -98,7 +99,6 @@ def matmul(x: Float[Tensor, "batch in"], packed: UInt8[Tensor, "bytes"], s: Quan
     """``x @ W.T``: for one row by one kernel, else with ``W`` made whole."""
     _check_cuda("x", x)
     if decode.fits(x, s):
-        check_blocksize("quant_state.blocksize", s.blocksize)
         return decode.product(x, packed, s)
     return x @ weights(packed, s, x.dtype).T
 
@@ -140,28 +140,50 @@ def _quantize(W, packed, absmax, first, midpoint, blocks, SIZE: tl.constexpr, BL
 
 @triton.jit
 def _dequantize(
-    packed, absmax, nested_absmax, nested_code, offset, levels, out, numel, width, pitch,
-    SIZE: tl.constexpr, NESTED_SIZE: tl.constexpr, BYTES: tl.constexpr, PITCHED: tl.constexpr,
+    packed, absmax, nested_absmax, nested_code, offset, levels, out, numel, blocks_a_row, pitch,
+    beside, beside_row, beside_column, target, target_row, beside_numel, beside_width, programs,
+    SIZE: tl.constexpr, NESTED_SIZE: tl.constexpr, BLOCKS: tl.constexpr, PITCHED: tl.constexpr,
 ):  # fmt: skip
-    """Codes to weights: the level that each half of a byte names, times the absmax of its block.
+    """Codes to weights in the first ``programs``; those behind them, if any, copy a matrix to ``target``."""
+    program = tl.program_id(0)
+    if program < programs:
+        _write_blocks(
+            program, packed, absmax, nested_absmax, nested_code, offset, levels, out, numel, blocks_a_row, pitch,
+            SIZE, NESTED_SIZE, BLOCKS, PITCHED,
+        )  # fmt: skip
+    else:
+        at = (program - programs) * BLOCKS * SIZE + tl.arange(0, BLOCKS * SIZE)
+        row, column = at // beside_width, at % beside_width
+        value = tl.load(beside + row * beside_row + column * beside_column, mask=at < beside_numel)
+        place = target + row.to(tl.int64) * target_row + column
+        tl.store(place, value.to(target.dtype.element_ty), mask=at < beside_numel)
 
-    If PITCHED, rows of ``width`` weights begin ``pitch`` numbers after one another, else all are in one row.
+
+@triton.jit
+def _write_blocks(
+    program, packed, absmax, nested_absmax, nested_code, offset, levels, out, numel, blocks_a_row, pitch,
+    SIZE: tl.constexpr, NESTED_SIZE: tl.constexpr, BLOCKS: tl.constexpr, PITCHED: tl.constexpr,
+):  # fmt: skip
+    """The level that each half of a byte names, times the absmax of its block.
+
+    If PITCHED, rows of whole blocks begin ``pitch`` numbers after one another, else all are in one row.
     """
-    start = tl.program_id(0).to(tl.int64) * BYTES
-    byte = start + tl.arange(0, BYTES)
-    inside = 2 * byte < numel
-    codes = tl.load(packed + byte, mask=inside, other=0).to(tl.int32)
-    block = 2 * byte // SIZE
+    block = program.to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
+    inside = block * SIZE < numel
+    byte = block[:, None] * (SIZE // 2) + tl.arange(0, SIZE // 2)[None, :]
+    codes = tl.load(packed + byte, mask=2 * byte < numel, other=0).to(tl.int32)
     scale = tl.load(absmax + block, mask=inside, other=0)
     if NESTED_SIZE:
         spread = tl.load(nested_absmax + block // NESTED_SIZE, mask=inside, other=0)
         scale = tl.load(nested_code + scale.to(tl.int32)) * spread + tl.load(offset)
+    scale = scale[:, None]
     pair = tl.interleave(tl.load(levels + (codes >> 4)) * scale, tl.load(levels + (codes & 15)) * scale)
-    weight = 2 * start + tl.arange(0, 2 * BYTES)
-    at = weight
+    start = block * SIZE
     if PITCHED:
-        at = weight // width * pitch + weight % width
-    tl.store(out + at, pair.to(out.dtype.element_ty), mask=weight < numel)
+        start = block // blocks_a_row * pitch + block % blocks_a_row * SIZE
+    place = tl.arange(0, SIZE)[None, :]
+    written = block[:, None] * SIZE + place < numel
+    tl.store(out + start[:, None] + place, pair.to(out.dtype.element_ty), mask=written)
 
 
 def weights(packed: Tensor, s: QuantState, dtype: torch.dtype) -> Tensor:
@@ -169,19 +191,64 @@ def weights(packed: Tensor, s: QuantState, dtype: torch.dtype) -> Tensor:
     return write_weights(packed, s, torch.empty(s.shape, dtype=dtype, device=packed.device))
 
 
-def write_weights(packed: Tensor, s: QuantState, out: Tensor) -> Tensor:
-    """Write the weights into ``out``: contiguous, or a matrix whose rows are."""
-    nested = (s.absmax,) * 3 if s.nested_absmax is None else (s.nested_absmax, s.nested_code, s.offset)
-    programs = (triton.cdiv(packed.numel(), BYTES_A_PROGRAM),)
+def write_weights(
+    packed: Tensor, s: QuantState, out: Tensor, beside: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Write the weights into ``out``: contiguous, or a matrix whose rows are.
+
+    ``beside`` are two matrices of one shape: the first is copied to the second on the way, into its dtype.
+    """
     pitched = not out.is_contiguous()
-    width, pitch = (out.shape[1], out.stride(0)) if pitched else (1, 1)
+    if pitched and out.shape[1] % s.blocksize:  # a block would lie in two rows
+        out.copy_(weights(packed, s, out.dtype))
+        if beside:
+            beside[1].copy_(beside[0])
+        return out
+    nested = (s.absmax,) * 3 if s.nested_absmax is None else (s.nested_absmax, s.nested_code, s.offset)
+    rows = (out.shape[1] // s.blocksize, out.stride(0)) if pitched else (1, 1)
+    copying = (out, 0, 0, out, 0, 0, 1)
+    if beside:
+        source, target = beside
+        copying = (source, *source.stride(), target, target.stride(0), source.numel(), source.shape[1])
+    blocks = max(1, WEIGHTS_TO_WRITE // s.blocksize)
+    programs, more = (triton.cdiv(numel, blocks * s.blocksize) for numel in (out.numel(), copying[5]))
     with torch.cuda.device_of(packed):
         kernel: Any = _dequantize
-        kernel[programs](
-            packed, s.absmax, *nested, _levels(packed.device), out, out.numel(), width, pitch,
-            s.blocksize, s.nested_blocksize or 0, BYTES_A_PROGRAM, pitched, **EXACT,
+        kernel[(programs + more,)](
+            packed, s.absmax, *nested, _levels(packed.device), out, out.numel(), *rows, *copying, programs,
+            s.blocksize, s.nested_blocksize or 0, blocks, pitched, num_warps=1, **EXACT,
         )  # fmt: skip
     return out
+
+
+def join(
+    x: Float[Tensor, "rows width"],
+    more: Float[Tensor, "rows more"] | None,
+    out: Float[Tensor, "rows columns"],
+) -> Tensor:
+    """Write ``x`` and behind it ``more``, if there is any, into ``out``, in its dtype; what is behind both stays."""
+    x = x if x.stride(1) == 1 else x.contiguous()
+    rows, width = x.shape
+    columns = width + (0 if more is None else more.shape[1])
+    other = x if more is None else more
+    with torch.cuda.device_of(x):
+        kernel: Any = _join
+        kernel[(rows, triton.cdiv(columns, COLUMNS_A_PROGRAM))](
+            x, x.stride(0), other, other.stride(0), out, out.stride(0), width, columns, COLUMNS_A_PROGRAM
+        )
+    return out
+
+
+@triton.jit
+def _join(x, x_row, more, more_row, out, out_row, width, columns, COLUMNS: tl.constexpr):
+    """A part of a row."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    first = column < width
+    value = tl.load(x + row * x_row + column, mask=first, other=0).to(out.dtype.element_ty)
+    second = (column >= width) & (column < columns)
+    behind = tl.load(more + row * more_row + column - width, mask=second, other=0).to(out.dtype.element_ty)
+    tl.store(out + row * out_row + column, tl.where(first, value, behind), mask=column < columns)
 
 
 @cache

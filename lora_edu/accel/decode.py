@@ -14,7 +14,10 @@ NVIDIA, PTX ISA, instructions ``prmt`` and ``lop3``.
 """
 
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -38,37 +41,73 @@ def fits(x: Float[Tensor, "batch in"], s: QuantState) -> bool:
     return row and blocks and len(s.shape) == 2 and s.shape[1] % s.blocksize == 0
 
 
+@dataclass(frozen=True)
+class Weight:
+    """A weight in 4 bits, and what is added to its product.
+
+    Attributes
+    ----------
+    packed, state
+        As ``quantize_nf4`` returns them.
+    update
+        ``hidden`` of shape (1, r), float32, and ``B`` of shape (out, r): ``hidden @ B.T`` is added, summed in float32.
+    """
+
+    packed: UInt8[Tensor, "bytes"]
+    state: QuantState
+    update: tuple[Float[Tensor, "1 r"], Float[Tensor, "out r"]] | None = None
+
+
 def product(
-    x: Float[Tensor, "1 in"],
-    packed: UInt8[Tensor, "bytes"],
-    s: QuantState,
-    update: tuple[Float[Tensor, "1 r"], Float[Tensor, "out r"]] | None = None,
+    x: Float[Tensor, "1 in"], packed: UInt8[Tensor, "bytes"], s: QuantState
 ) -> Float[Tensor, "1 out"]:
-    """Return ``x @ W.T`` for one row, in the dtype of ``x``; plus ``hidden @ B.T`` of an ``update``, summed in float32.
+    """Return ``x @ W.T`` for one row, in the dtype of ``x``."""
+    return products(x, [Weight(packed, s)])[0]
+
+
+def products(
+    x: Float[Tensor, "1 in"], weights: Sequence[Weight], dtype: torch.dtype | None = None
+) -> list[Float[Tensor, "1 out"]]:
+    """Return the product of one row with each of a few weights, by one kernel.
 
     Parameters
     ----------
     x
         The row, in 16 bits: to float32 the levels are not exact enough.
-    packed, s
-        The weight, as ``quantize_nf4`` returns it.
-    update
-        ``hidden``, float32, and ``B``.
+    weights
+        At most three, with blocks of one size, and scales quantized in one way.
+    dtype
+        Of what is returned; None: that of ``x``.
     """
-    out_features, in_features = s.shape
-    y = torch.empty(1, out_features, dtype=x.dtype, device=x.device)
-    nested = (s.absmax,) * 3 if s.nested_absmax is None else (s.nested_absmax, s.nested_code, s.offset)
-    hidden, B = (y, y) if update is None else update
-    rank = 0 if update is None else B.shape[1]
-    words, warps = _tile(out_features, in_features)
-    kernel: Any = _product
+    first = weights[0].state
+    sizes = [w.state.shape[0] for w in weights]
+    results = [torch.empty(1, size, dtype=dtype or x.dtype, device=x.device) for size in sizes]
+    words, warps = _tile(sum(sizes), first.shape[1])
+    ends = list(accumulate(triton.cdiv(size, OUTPUTS) for size in sizes))
+    ranks = [w.update[1].shape[1] if w.update else 0 for w in weights]
+    arguments = [_arguments(w, y) for w, y in zip(weights, results, strict=True)]
+    arguments += arguments[:1] * (MOST - len(weights))  # of which no program knows
+    kernel: Any = _products
     with torch.cuda.device_of(x):
-        kernel[(triton.cdiv(out_features, OUTPUTS),)](
-            x.contiguous(), packed.view(torch.int32), s.absmax, *nested, _table(x.device), hidden, B, y,
-            out_features, in_features // 8, s.blocksize // 8, s.nested_blocksize or 0, OUTPUTS,
-            words, rank, triton.next_power_of_2(max(rank, 1)), *B.stride(), num_warps=warps,
+        kernel[(ends[-1],)](
+            x.contiguous(), _table(x.device), *arguments, *(ends + ends[-1:])[: MOST - 1],
+            first.shape[1] // 8, first.blocksize // 8, first.nested_blocksize or 0, OUTPUTS, words,
+            triton.next_power_of_2(max(ranks)) if any(ranks) else 0, len(weights), num_warps=warps,
         )  # fmt: skip
-    return y
+    return results
+
+
+MOST = 3
+"""Weights that one kernel multiplies with: those of queries, keys and values."""
+
+
+def _arguments(w: Weight, y: Tensor) -> tuple:
+    """What the kernel must know of a weight."""
+    s = w.state
+    nested = (s.absmax,) * 3 if s.nested_absmax is None else (s.nested_absmax, s.nested_code, s.offset)
+    hidden, B = w.update or (y, y)
+    update = (hidden, B, *B.stride(), B.shape[1] if w.update else 0)
+    return w.packed.view(torch.int32), s.absmax, *nested, *update, y, y.shape[1]
 
 
 OUTPUTS = 4
@@ -158,13 +197,36 @@ def _eight_inputs(x, start, words, WORDS: tl.constexpr):
 
 
 @triton.jit
-def _product(
-    x, packed, absmax, nested_absmax, nested_code, offset, table, hidden, B, y, out_features, words,
-    SIZE: tl.constexpr, NESTED_SIZE: tl.constexpr, OUTPUTS: tl.constexpr, WORDS: tl.constexpr,
-    RANK: tl.constexpr, RANKS: tl.constexpr, B_ROW, B_COLUMN,
+def _products(
+    x, table, weight0, weight1, weight2, end0, end1, words,
+    SIZE: tl.constexpr, NESTED_SIZE: tl.constexpr, OUTPUTS: tl.constexpr, WORDS: tl.constexpr, RANKS: tl.constexpr,
+    COUNT: tl.constexpr,
 ):  # fmt: skip
-    """A few outputs: for each word of eight codes the sum of level times input, times the scale of its block."""
-    row = (tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS))[:, None]
+    """A few outputs of one of COUNT weights: the programs of each end where those of the next begin."""
+    program = tl.program_id(0)
+    if program < end0:
+        _product(program, x, table, weight0, words, SIZE, NESTED_SIZE, OUTPUTS, WORDS, RANKS)
+    else:
+        if COUNT > 1:
+            if program < end1:
+                _product(program - end0, x, table, weight1, words, SIZE, NESTED_SIZE, OUTPUTS, WORDS, RANKS)
+            else:
+                if COUNT > 2:
+                    _product(
+                        program - end1, x, table, weight2, words, SIZE, NESTED_SIZE, OUTPUTS, WORDS, RANKS
+                    )
+
+
+@triton.jit
+def _product(
+    program, x, table, weight, words,
+    SIZE: tl.constexpr, NESTED_SIZE: tl.constexpr, OUTPUTS: tl.constexpr, WORDS: tl.constexpr, RANKS: tl.constexpr,
+):  # fmt: skip
+    """For each word of eight codes the sum of level times input, times the scale of its block; plus the update."""
+    packed, absmax, nested_absmax, nested_code, offset, hidden, B, B_row, B_column, rank, y, out_features = (
+        weight
+    )
+    row = (program * OUTPUTS + tl.arange(0, OUTPUTS))[:, None]
     inside_rows = row < out_features
     word = tl.arange(0, WORDS)
     four = tl.arange(0, WORDS // 4) * 4  # neighbours that are in one block
@@ -191,10 +253,9 @@ def _product(
         )  # fmt: skip
         total += sums * scale
     result = tl.sum(total, 1)[:, None] * UNSCALE
-    if RANK:
-        rank = tl.arange(0, RANKS)[None, :]
-        update = tl.load(B + row * B_ROW + rank * B_COLUMN, mask=inside_rows & (rank < RANK), other=0).to(
-            tl.float32
-        )
-        result += tl.sum(update * tl.load(hidden + rank, mask=rank < RANK, other=0), 1)[:, None]
+    if RANKS:
+        place = tl.arange(0, RANKS)[None, :]
+        update = tl.load(B + row * B_row + place * B_column, mask=inside_rows & (place < rank), other=0)
+        seen = tl.load(hidden + place, mask=place < rank, other=0)
+        result += tl.sum(update.to(tl.float32) * seen.to(tl.float32), 1)[:, None]
     tl.store(y + row, result.to(y.dtype.element_ty), mask=inside_rows)

@@ -4,7 +4,7 @@
 ``lora_edu.llm.surgery``, and gives it other forwards, in place. Weights and adapters stay where they are, and the
 residual stream is float32. A layer's sum of base and update is rounded to 16 bits, once; a bias (Qwen2's) is added
 after that. ``LoRALinear`` leaves the sum in the dtype of its input, which is float32 behind a norm. What backward needs
-of a norm's or a SwiGLU's output is made again from their inputs, which are kept anyway (`remade`). Needs PyTorch 2.8 or
+of a norm's or a SwiGLU's output is made again from their inputs, which are kept anyway (`shared`). Needs PyTorch 2.8 or
 newer.
 
 Rotation and SwiGLU are liger-kernel's, where that is installed (``pip install -e ".[fused]"``). Its norm is not used:
@@ -13,16 +13,16 @@ it returns the dtype that it gets, which would make the residual stream 16 bits.
 
 import importlib
 import importlib.util
-from types import ModuleType
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from lora_edu.accel.layer import use_kernels
-from lora_edu.accel.remade import Remade, again, remade
+from lora_edu.accel.fused_linear import FusedLayer, FusedLoRALinear, FusedNF4Linear
+from lora_edu.accel.layer import CompiledNF4Linear, triton_module, use_kernels
+from lora_edu.accel.shared import share
+from lora_edu.llm.surgery.switch import AdapterSwitch
 from lora_edu.methods import _validate
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.nf4 import QuantState
@@ -30,87 +30,6 @@ from lora_edu.methods.qlora import NF4Linear
 
 FAMILIES = ("llama", "mistral", "qwen2")
 """The ``model_type`` of models whose norms, rotation and SwiGLU are known."""
-
-
-class LoRAOverNF4(torch.autograd.Function):
-    """``x W^T + s (x A^T) B^T`` with ``W`` in 4 bits, all of it in the dtype of ``x``.
-
-    Both parts are one product, ``[x, s x A^T] [W, B]^T``: their sum is rounded to 16 bits once. Rounded one after the
-    other, an update below half a step of the base's 16 bits would be lost, and the first ones are (docs/speed.md).
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Float[Tensor, "batch in"],
-        lora_A: Float[Tensor, "r in"],
-        lora_B: Float[Tensor, "out r"],
-        narrow: tuple[Tensor, Tensor],
-        scaling: float,
-        packed: Tensor,
-        state: QuantState,
-        x_again: Remade | None = None,
-    ) -> Float[Tensor, "batch out"]:
-        A, B = narrow
-        inputs, hidden = _with_columns(x, len(A))
-        torch.mm(x, A.T, out=hidden)
-        if scaling != 1:
-            hidden.mul_(scaling)
-        ctx.save_for_backward(None if x_again else x, hidden.clone(), packed)
-        ctx.x_again = x_again.awaited() if x_again else None
-        ctx.narrow, ctx.scaling, ctx.state = narrow, scaling, state
-        return inputs @ _weights_and_columns(packed, state, B).T
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, hidden, packed = ctx.saved_tensors
-        if x is None:
-            if ctx.x_again is None:  # SwiGLU's backward has written over what it would be made of
-                raise RuntimeError("a fused model goes back once for each forward: retain_graph is of no use")
-            x, ctx.x_again = again(ctx.x_again, hidden), None
-        A, B = ctx.narrow
-        grads, grad_hidden = _with_columns(grad_y, len(A))
-        torch.mm(grad_y, B, out=grad_hidden)
-        if ctx.scaling != 1:
-            grad_hidden.mul_(ctx.scaling)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = grads @ _weights_and_rows(packed, ctx.state, A)
-        return grad_x, _wide_product(grad_hidden.T, x), _wide_product(grad_y.T, hidden), *(None,) * 5
-
-
-class FusedLoRALinear(LoRALinear):
-    """A ``LoRALinear`` over 4 bits whose base and update are one function; its output has the compute dtype."""
-
-    narrow: tuple[Tensor, Tensor]
-    """``lora_A`` and ``lora_B`` in the compute dtype, as they were when the model's forward began."""
-
-    def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """As ``LoRALinear``, rounded once; one token without gradients by one kernel for base and ``lora_B``."""
-        base = cast(NF4Linear, self.base_layer)
-        rows = x.reshape(-1, self.in_features).to(self.narrow[0].dtype)
-        if not torch.is_grad_enabled() and _triton("decode").fits(rows, base.quant_state):
-            y = self._of_one_row(rows, base)
-        else:
-            y = LoRAOverNF4.apply(
-                rows,
-                self.lora_A,
-                self.lora_B,
-                self.narrow,
-                self.scaling,
-                base.packed,
-                base.quant_state,
-                remade(x),
-            )  # type: ignore[assignment]
-        if base.bias is not None:
-            y = y + base.bias.to(y.dtype)
-        return y.view(*x.shape[:-1], self.out_features)
-
-    def _of_one_row(self, row: Float[Tensor, "1 in"], base: NF4Linear) -> Float[Tensor, "1 out"]:
-        A, B = self.narrow
-        hidden = _wide_product(row, A.T) * self.scaling
-        return _triton("decode").product(row, base.packed, base.quant_state, (hidden, B))
 
 
 class FusedSwiGLU(nn.Module):
@@ -125,7 +44,8 @@ class FusedSwiGLU(nn.Module):
         gate, up = self.gate_proj(x), self.up_proj(x)
         product = importlib.import_module("liger_kernel.ops").LigerSiLUMulFunction.apply
         kept = gate.detach(), up.detach()
-        return self.down_proj(Remade.of(product(gate, up), lambda: product(*kept)))
+        made = product(gate, up)
+        return self.down_proj(share(made, lambda: product(*kept)) if torch.is_grad_enabled() else made)
 
 
 def fuse(model: nn.Module) -> nn.Module:
@@ -152,19 +72,31 @@ def fuse(model: nn.Module) -> nn.Module:
     dtype = bases[0].compute_dtype or bases[0].quant_state.dtype
     narrow = dtype in (torch.bfloat16, torch.float16)
     _validate.require(narrow, "compute_dtype of the model", "bfloat16 or float16", dtype)
-    fused = any(isinstance(module, _triton("norm").FusedRMSNorm) for module in model.modules())
+    fused = any(isinstance(module, triton_module("norm").FusedRMSNorm) for module in model.modules())
     _validate.require(not fused, "model", "one that is not fused yet", "a fused one")
     use_kernels(model)
     layers = [m for m in model.modules() if isinstance(m, LoRALinear) and _can_fuse(m)]
     if layers:
         _fuse_adapters(model, layers, dtype)
-    fuse_around(model, dtype)
+    _fuse_bases(model)
+    _introduce(model, dtype)
+    fuse_around(model, dtype, max((len(layer.lora_A) for layer in layers), default=0))
     return model
 
 
-def fuse_around(model: nn.Module, dtype: torch.dtype) -> None:
-    """Fuse what stands around the linear layers, in place: norms, and liger-kernel's rotation and SwiGLU."""
-    _fuse_norms(model, dtype)
+def fuse_around(model: nn.Module, dtype: torch.dtype, room: int = 0) -> None:
+    """Fuse what stands around the linear layers, in place: norms, and liger-kernel's rotation and SwiGLU.
+
+    Parameters
+    ----------
+    model
+        Of one of `FAMILIES`.
+    dtype
+        Of the linear layers' inputs.
+    room
+        Columns that the norms leave behind each row of what they give to the linear layers: the largest rank.
+    """
+    _fuse_norms(model, dtype, room)
     if importlib.util.find_spec("liger_kernel"):
         _use_liger(model)
 
@@ -191,12 +123,56 @@ def _fuse_adapters(model: nn.Module, layers: list[LoRALinear], dtype: torch.dtyp
     narrow()  # for whoever calls a layer alone
 
 
-def _fuse_norms(model: nn.Module, dtype: torch.dtype) -> None:
-    """Norms that read float32 and write 16 bits, and embeddings that begin the stream in float32."""
+def _fuse_bases(model: nn.Module) -> None:
+    """One-row products for layers without an adapter."""
+    adapted = {id(m.base_layer) for m in model.modules() if isinstance(m, LoRALinear)}
     for module in model.modules():
+        if type(module) is CompiledNF4Linear and id(module) not in adapted:
+            module.__class__ = FusedNF4Linear
+
+
+def _introduce(model: nn.Module, dtype: torch.dtype) -> None:
+    """Tell each fused layer what it returns, and which others read its input."""
+    for module in model.modules():
+        if isinstance(module, FusedLayer):
+            module.output, module.neighbours = dtype, (module,)
+    for module in model.modules():
+        for names in ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"):
+            found = [_fused_in(module, name) for name in names]
+            for adapter in {adapter for layers in found for adapter in layers}:
+                layers = tuple(by_adapter[adapter] for by_adapter in found if adapter in by_adapter)
+                if len({_blocks(layer) for layer in layers}) == 1:
+                    for layer in layers:
+                        layer.neighbours = layers
+        for name in "o_proj", "down_proj":
+            for layer in _fused_in(module, name).values():
+                layer.output = torch.float32
+
+
+def _fused_in(parent: nn.Module, name: str) -> dict[str, FusedLayer]:
+    """The fused layers of that name, by adapter."""
+    layer = getattr(parent, name, None)
+    inside = layer.adapters if isinstance(layer, AdapterSwitch) else {"": layer}
+    return {adapter: each for adapter, each in inside.items() if isinstance(each, FusedLayer)}
+
+
+def _blocks(layer: FusedLayer) -> tuple:
+    """What neighbours must have in common."""
+    base: Any = layer.base_layer if isinstance(layer, FusedLoRALinear) else layer
+    state: QuantState = base.quant_state
+    return layer.in_features, state.blocksize, state.nested_blocksize, base.compute_dtype
+
+
+def _fuse_norms(model: nn.Module, dtype: torch.dtype, room: int) -> None:
+    """Norms that read float32 and write 16 bits, and embeddings that begin the stream in float32."""
+    for name, module in model.named_modules():
         if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
-            module.__class__ = _triton("norm").FusedRMSNorm
-            cast(Any, module).dtype = dtype
+            module.__class__ = triton_module("norm").FusedRMSNorm
+            norm = cast(Any, module)
+            norm.dtype, norm.room = (
+                dtype,
+                room if ".layers." in name else 0,
+            )  # behind the last one is the head
     embedding = cast(Any, model).get_input_embeddings()
     embedding.register_forward_hook(lambda module, inputs, output: output.float())
 
@@ -212,48 +188,3 @@ def _use_liger(model: nn.Module) -> None:
         for module in model.modules():
             if type(module).__name__.endswith("MLP") and hasattr(module, "gate_proj"):
                 module.__class__ = FusedSwiGLU
-
-
-def _with_columns(x: Tensor, columns: int) -> tuple[Tensor, Tensor]:
-    """A copy of ``x`` with more columns behind it, and those, unwritten, as a view of it."""
-    rows, width = x.shape
-    both = _pitched(rows, width + columns, x)
-    both[:, :width] = x
-    return both, both[:, width:]
-
-
-def _weights_and_columns(packed: Tensor, state: QuantState, B: Float[Tensor, "out r"]) -> Tensor:
-    """``[W, B]``, of shape (out, in + r)."""
-    out_features, in_features = state.shape
-    both = _pitched(out_features, in_features + B.shape[1], B)
-    both[:, in_features:] = B
-    _write_weights(packed, state, both[:, :in_features])
-    return both
-
-
-def _weights_and_rows(packed: Tensor, state: QuantState, A: Float[Tensor, "r in"]) -> Tensor:
-    """``[W; A]``, of shape (out + r, in)."""
-    out_features, in_features = state.shape
-    both = A.new_empty(out_features + len(A), in_features)
-    both[out_features:] = A
-    _write_weights(packed, state, both[:out_features])
-    return both
-
-
-def _pitched(rows: int, columns: int, like: Tensor) -> Tensor:
-    """An empty matrix whose rows begin at multiples of 16 numbers, as the GPU's products and stores like it."""
-    return like.new_empty(rows, -(-columns // 16) * 16)[:, :columns]
-
-
-def _write_weights(packed: Tensor, state: QuantState, out: Tensor) -> None:
-    _triton("cuda").write_weights(packed, state, out)
-
-
-def _triton(name: str) -> ModuleType:
-    """A module of this folder that needs Triton, which is optional: not before it is needed."""
-    return importlib.import_module(f"lora_edu.accel.{name}")
-
-
-def _wide_product(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b`` of 16 bits, summed and returned in float32."""
-    return cast(Any, torch.mm)(a, b, out_dtype=torch.float32)

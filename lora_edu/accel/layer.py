@@ -1,5 +1,6 @@
 """QLoRA's base layer with its products by compiled code, that of the device where the layer lies."""
 
+import importlib
 from types import ModuleType
 
 from torch import Tensor, nn
@@ -12,12 +13,15 @@ def kernels_for(tensor: Tensor) -> ModuleType:
     """The compiled code for where ``tensor`` lies."""
     # Not before it is needed: numba and Triton are both optional.
     if isinstance(tensor, Tensor) and tensor.is_cuda:
-        from lora_edu.accel import cuda
-
-        return cuda
+        return triton_module("cuda")
     from lora_edu.accel import cpu
 
     return cpu
+
+
+def triton_module(name: str) -> ModuleType:
+    """A module of this folder that needs Triton, which is optional: not before it is needed."""
+    return importlib.import_module(f"lora_edu.accel.{name}")
 
 
 class CompiledNF4Linear(NF4Linear):

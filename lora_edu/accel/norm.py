@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lora_edu.accel.remade import Remade
+from lora_edu.accel.shared import pitch, share
 
 
 class RMSNormTo(torch.autograd.Function):
-    """``weight * x / rms(x)`` rounded to ``dtype``; the weight is frozen."""
+    """``weight * x / rms(x)`` rounded to ``dtype``, room behind each row; the weight is frozen."""
 
     @staticmethod
     def forward(
@@ -30,15 +30,16 @@ class RMSNormTo(torch.autograd.Function):
         weight: Float[Tensor, "width"],
         eps: float,
         dtype: torch.dtype,
+        room: int,
     ) -> Float[Tensor, "*batch width"]:
         rows = x.reshape(-1, x.shape[-1]).contiguous()
-        y, inverse = normed(rows, weight, eps, dtype)
+        y, inverse = normed(rows, weight, eps, dtype, room)
         ctx.save_for_backward(rows, weight, inverse)
         return y.view(x.shape)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, weight, inverse = ctx.saved_tensors
         grad_x = torch.empty_like(rows)
         block = triton.next_power_of_2(rows.shape[1])
@@ -48,7 +49,7 @@ class RMSNormTo(torch.autograd.Function):
                 grad_y.reshape(rows.shape).contiguous(), rows, weight, inverse, grad_x,
                 rows.shape[1], block, num_warps=_warps(block),
             )  # fmt: skip
-        return grad_x.view(grad_y.shape), None, None, None
+        return grad_x.view(grad_y.shape), *(None,) * 4
 
 
 class FusedRMSNorm(nn.Module):
@@ -57,25 +58,35 @@ class FusedRMSNorm(nn.Module):
     weight: nn.Parameter
     variance_epsilon: float
     dtype: torch.dtype
+    room: int
+    """Columns behind each row of the output, for the fused layers that read it."""
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """The norm of ``x``, rounded to ``dtype``; backward makes it again where a fused layer reads it."""
         settings = self.weight, self.variance_epsilon, self.dtype
-        y: Any = RMSNormTo.apply(x, *settings)
+        y: Any = RMSNormTo.apply(x, *settings, self.room)
         rows = x.detach().reshape(-1, x.shape[-1]).contiguous()
-        return Remade.of(y, lambda: normed(rows, *settings)[0])
+        columns = x.shape[-1] + self.room
+        # What is written behind the rows is no change of them: .data counts changes of its own.
+        wide = y.data.as_strided((len(rows), columns), (pitch(columns), 1))
+        return share(y, lambda: normed(rows, *settings)[0], wide)
 
 
 def normed(
-    rows: Float[Tensor, "rows width"], weight: Float[Tensor, "width"], eps: float, dtype: torch.dtype
+    rows: Float[Tensor, "rows width"],
+    weight: Float[Tensor, "width"],
+    eps: float,
+    dtype: torch.dtype,
+    room: int = 0,
 ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows"]]:
-    """The norm of each row, and 1 / rms of it."""
-    y = torch.empty_like(rows, dtype=dtype)
-    inverse = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
-    block = triton.next_power_of_2(rows.shape[1])
+    """The norm of each row, with ``room`` unwritten columns or more behind it, and 1 / rms of it."""
+    count, width = rows.shape
+    y = rows.new_empty(count, pitch(width + room), dtype=dtype)[:, :width]
+    inverse = torch.empty(count, dtype=torch.float32, device=rows.device)
+    block = triton.next_power_of_2(width)
     kernel: Any = _forward
     with torch.cuda.device_of(rows):
-        kernel[(len(rows),)](rows, weight, y, inverse, rows.shape[1], eps, block, num_warps=_warps(block))
+        kernel[(count,)](rows, weight, y, y.stride(0), inverse, width, eps, block, num_warps=_warps(block))
     return y, inverse
 
 
@@ -84,7 +95,7 @@ def _warps(block: int) -> int:
 
 
 @triton.jit
-def _forward(x, weight, y, inverse, width, eps, BLOCK: tl.constexpr):
+def _forward(x, weight, y, y_row, inverse, width, eps, BLOCK: tl.constexpr):
     """One row: y = weight x / rms(x), and 1 / rms(x)."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
@@ -93,7 +104,7 @@ def _forward(x, weight, y, inverse, width, eps, BLOCK: tl.constexpr):
     scale = tl.rsqrt(tl.sum(values * values, 0) / width + eps)
     tl.store(inverse + row, scale)
     result = values * scale * tl.load(weight + column, mask=inside, other=0).to(tl.float32)
-    tl.store(y + row * width + column, result.to(y.dtype.element_ty), mask=inside)
+    tl.store(y + row * y_row + column, result.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit

@@ -51,7 +51,8 @@ class Row:
     here
         Whether its weights are on this machine.
     ledger
-        The capstone's memory on this device: QLoRA of two sentences at once, and 25 answers at once.
+        The capstone's memory on this device: QLoRA of two sentences at once, and 25 answers at once. Steps run one by
+        one, without CUDA graphs, as on the page of notebook 10.
     fits
         ``"yes"``, with what preflight changes; or ``"no"``, with what is missing.
     dtype

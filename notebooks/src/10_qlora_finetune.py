@@ -86,7 +86,8 @@ runs = os.environ.get("LORA_EDU_RUNS", "runs")  # or "drive/MyDrive/runs"
 
 # %%
 MODEL = tiers.chosen(MODEL)
-settings = FinetuneConfig(f"{runs}/qlora", MODEL, before_events=25, test_events=100, allow_download=DOWNLOAD)
+short = {"before_events": 25, "test_events": 100, "cuda_graphs": "off"}  # Trainer, below, has no graphs
+settings = FinetuneConfig(f"{runs}/qlora", MODEL, **short, allow_download=DOWNLOAD)
 plan = make_plan(settings)  # counts the memory, as in notebook 09, before a weight is loaded
 recipe, questions, ledger = plan.recipe, plan.questions, plan.ledger
 print(by_hand.settled(plan))

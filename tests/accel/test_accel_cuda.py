@@ -56,6 +56,28 @@ def test_rows_with_room_behind_them(shape, pitch, double_quant):
     assert (out[:, shape[1] :] == 7).all(), "what lies behind a row is not its own"
 
 
+@pytest.mark.parametrize("shape,more", [((96, 576), 16), ((37, 53), 3), ((33, 128), 1)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_matrix_is_copied_beside_the_weights(shape, more, transposed):
+    packed, state = nf4.quantize_nf4(weights(shape, 2, torch.bfloat16), 64, True)
+    beside = weights((shape[0], more), 3)
+    beside = beside.T.contiguous().T if transposed else beside
+    out = torch.full((shape[0], shape[1] + more + 5), 7.0, device="cuda", dtype=torch.bfloat16)
+    cuda.write_weights(packed, state, out[:, : shape[1]], (beside, out[:, shape[1] : -5]))
+    assert torch.equal(out[:, : shape[1]], nf4.dequantize_nf4(packed, state))
+    assert torch.equal(out[:, shape[1] : -5], beside.bfloat16()) and (out[:, -5:] == 7).all()
+
+
+@pytest.mark.parametrize("width,more", [(576, 16), (1500, 3), (2048, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_joined_with_rows(dtype, width, more):
+    x, behind = weights((width, 7), 4, dtype).T, weights((7, more), 5, torch.bfloat16)
+    out = torch.full((7, width + more + 5), 7.0, device="cuda", dtype=torch.bfloat16)
+    cuda.join(x, behind if more else None, out)
+    assert torch.equal(out[:, :width], x.bfloat16()) and (out[:, width + more :] == 7).all()
+    assert torch.equal(out[:, width : width + more], behind)
+
+
 @pytest.mark.parametrize("size", [1e-39, 1e-30, 1e30])
 def test_very_small_and_very_large_weights(size):
     assert_same_bytes(size * weights((64, 96)), 64, double_quant=False)

@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
 from lora_edu import accel
+from lora_edu.accel.shared import share, shared
 from lora_edu.llm.finetune.backends import widen_residual_stream
 from lora_edu.llm.surgery import add_qlora, base_weights_hash, lora_parameters, quantize_linear_layers
 from lora_edu.methods.lora import LoRALinear
@@ -142,7 +143,7 @@ def test_what_backward_makes_again_is_what_it_would_have_kept(monkeypatch):
     kept = []
     for model, again in zip(models, (True, False), strict=True):
         if not again:
-            monkeypatch.setattr("lora_edu.accel.fused.remade", lambda tensor: None)
+            monkeypatch.setattr("lora_edu.accel.fused_linear.shared", lambda tensor: None)
         kept.append([])
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept[-1].append(t) or t, lambda t: t):
             loss, gradients = loss_and_gradients(model, torch.bfloat16)
@@ -155,3 +156,45 @@ def test_what_backward_makes_again_is_what_it_would_have_kept(monkeypatch):
 def test_a_float32_model_is_refused():
     with pytest.raises(ValueError, match="compute_dtype of the model must be bfloat16 or float16"):
         accel.fuse(make(torch.float32))
+
+
+@pytest.mark.parametrize("kinds", ["lora", "plain", "both"])
+def test_neighbours_get_by_one_kernel_what_each_gets_alone(kinds):
+    torch.manual_seed(0)
+    linears = [torch.nn.Linear(320, out, bias=out == 192) for out in (513, 192, 64)]
+    layers: list = [NF4Linear.from_linear(linear, compute_dtype=torch.bfloat16) for linear in linears]
+    for place, rank in {"lora": ((0, 3), (1, 16), (2, 1)), "both": ((0, 16),), "plain": ()}[kinds]:
+        layers[place] = LoRALinear(layers[place], rank, 2 * rank)
+    model = make(torch.bfloat16)
+    block = model.model.layers[0].extra = torch.nn.Module()
+    for name, layer in zip(("q_proj", "k_proj", "v_proj"), layers, strict=True):
+        if isinstance(layer, LoRALinear):
+            torch.nn.init.normal_(layer.lora_B, std=0.2)
+        setattr(block, name, layer.cuda())
+    accel.fuse(model)
+    x = torch.randn(1, 1, 320, device="cuda", dtype=torch.bfloat16)
+    with torch.no_grad():
+        alone = [layer(x) for layer in layers]
+        share(x, x.clone)
+        together = [layer(x) for layer in layers]
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+    assert len(layers[0].neighbours) == 3
+    assert shared(x).products == {}, "each has taken what a neighbour computed"
+
+
+def test_what_the_residual_stream_adds_is_not_rounded():
+    fused = accel.fuse(make(torch.bfloat16))
+    seen = {}
+    for name in "o_proj", "q_proj":
+        layer = getattr(fused.model.layers[1].self_attn, name)
+        layer.register_forward_hook(lambda module, inputs, y, name=name: seen.update({name: y.dtype}))
+    loss_and_gradients(fused, torch.bfloat16)
+    assert seen == {"o_proj": torch.float32, "q_proj": torch.bfloat16}
+
+
+def test_a_second_backward_is_refused():
+    fused = accel.fuse(make(torch.bfloat16))
+    loss = fused(input_ids=torch.ones(1, 8, dtype=torch.long, device="cuda"), use_cache=False).logits.sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="goes back once for each forward"):
+        loss.backward()

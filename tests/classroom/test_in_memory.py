@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from lora_edu.classroom import records
 from lora_edu.classroom.checks import check
 from lora_edu.classroom.experiments.in_memory import (
     bytes_of,
@@ -134,6 +135,12 @@ def test_a_case_is_found_by_its_settings():
     [entry] = cases("gpu_memory", model="Mistral-7B", method="lora")
     assert entry["case"]["r"] == 16
     assert [entry["case"]["method"] for entry in cases("cpu_memory")] == ["full", "lora", "qlora"]
+
+
+def test_a_case_that_says_nothing_of_graphs_had_none():
+    every = records.read("gpu_memory")["cases"]
+    plain = [entry for entry in every if not entry["case"].get("cuda_graphs")]
+    assert cases("gpu_memory", cuda_graphs=False) == plain and plain
 
 
 @pytest.mark.parametrize("settings", [{"model": "no-such-model"}, {"colour": "red"}])

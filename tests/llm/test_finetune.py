@@ -22,7 +22,8 @@ from lora_edu.llm.data.extraction import generate_turns
 from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
 from lora_edu.llm.finetune.__main__ import main
 from lora_edu.llm.finetune.backends import backend_of
-from lora_edu.llm.finetune.recipe import choose_model, make_recipe
+from lora_edu.llm.finetune.memory import choose_model
+from lora_edu.llm.finetune.recipe import make_recipe
 
 METHODS = [("qlora", "peft"), ("qlora", "scratch"), ("lora", "peft"), ("lora", "scratch"), ("full", "peft")]
 

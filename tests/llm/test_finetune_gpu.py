@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from lora_edu.llm.finetune import FinetuneConfig, finetune
-from lora_edu.llm.finetune.recipe import choose_model, make_recipe
+from lora_edu.llm.finetune.memory import choose_model
+from lora_edu.llm.finetune.recipe import make_recipe
 from tools.record_gpu_memory import measure_apart
 
 pytestmark = [
@@ -96,11 +97,12 @@ def test_a_killed_run_goes_on_with_its_paged_optimizer(settings, tmp_path):
     assert resumed["losses"] == pytest.approx(whole, rel=0.05)
 
 
+@pytest.mark.parametrize("graphs", [False, True], ids=["step by step", "from graphs"])
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_the_ledger_is_within_a_tenth_of_the_peak(method, dtype):
+def test_the_ledger_is_within_a_tenth_of_the_peak(method, dtype, graphs):
     case = {"model": "SmolLM2-135M", "batch": 4, "seq": 256, "method": method, "dtype": dtype}
-    result = measure_apart(case | {"gradient_checkpointing": False}, seconds=120)
+    result = measure_apart(case | {"gradient_checkpointing": False, "cuda_graphs": graphs}, seconds=120)
     assert result.get("ratio", result) == pytest.approx(1, abs=0.1)
 
 
@@ -115,10 +117,14 @@ def test_auto_picks_a_model_of_the_course_that_fits(settings):
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-@pytest.mark.parametrize(("way", "backend"), [("ddp", "peft"), ("ddp", "scratch"), ("fsdp", "peft")])
-def test_two_gpus_train_as_one(settings, tmp_path, way, backend):
+@pytest.mark.parametrize(
+    ("way", "backend", "fused"),
+    [("ddp", "peft", "off"), ("ddp", "scratch", "off"), ("ddp", "scratch", "on"), ("fsdp", "peft", "off")],
+)
+def test_two_gpus_train_as_one(settings, tmp_path, way, backend, fused):
     settings |= {
         "backend": backend,
+        "fused": fused,
         "dtype": "bfloat16",
         "optimizer": "adamw",
         "micro_batch_size": 2,

@@ -12,6 +12,7 @@ from lora_edu.llm.base_model import load_base_model, load_tokenizer
 from lora_edu.llm.data.arrange import also_in, hold_out, prompt_of, with_system
 from lora_edu.llm.data.conversations import encode_conversations, load_conversations
 from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
+from lora_edu.llm.finetune.plan import make_plan
 
 PAIRS = [{"prompt": f"What is {n} and {n}?", "completion": f"It is {2 * n}."} for n in range(12)]
 
@@ -34,6 +35,18 @@ def settings(tiny_folder, tmp_path):
         "learning_rate": 1e-2,
         "preflight": False,
     }
+
+
+def test_memory_is_predicted_of_the_rows_that_were_read(settings, tmp_path):
+    long = [{"prompt": "What is this?", "completion": "It is " + "very " * 40 + "long."}]
+    changes = {"validation_file": write_rows(tmp_path / "kept.jsonl", long), "preflight": True}
+    plan = make_plan(FinetuneConfig(**settings | changes))
+    told = plan.ledger.settings
+    assert told["validation"] == told["seq"] == len(plan.validation[0]["input_ids"])
+    assert told["scored"] == max(
+        sum(label != -100 for label in row["labels"]) - (row["labels"][0] != -100) for row in plan.examples
+    )
+    assert told["scored"] < max(len(row["input_ids"]) for row in plan.examples)
 
 
 def test_validation_changes_nothing_of_the_training(settings, tmp_path):

@@ -29,7 +29,7 @@ def gpu_ledger(
 ) -> Ledger:
     """Predict a fine-tune's memory on a GPU such as a T4: fp16, no fused attention, paged AdamW for QLoRA.
 
-    Full fine-tuning keeps float32, as `lora_edu.llm.finetune` does.
+    Full fine-tuning keeps float32, as `lora_edu.llm.finetune` does. Steps are not replayed from CUDA graphs.
     """
     return memory_ledger(
         model,
@@ -134,13 +134,14 @@ def _few_kinds(ledger: Ledger) -> dict[str, float]:
 def measured_columns() -> dict[str, list[str]]:
     """Columns, for `widgets.compare`, of what was predicted and what a GPU held (data/runs/gpu_memory.json).
 
-    One row of 512 tokens, rank 16 on all linear layers, bf16, gradient checkpointing, under a limit of 14.5 GiB.
+    One row of 512 tokens, rank 16 on all linear layers, bf16, gradient checkpointing, no CUDA graphs, under a limit of
+    14.5 GiB.
     """
     columns: dict[str, list[str]] = {
         name: [] for name in ("model", "method", "predicted_GiB", "measured_GiB")
     }
     asked = {"backend": "peft", "batch": 1, "seq": 512, "r": 16, "gradient_checkpointing": True}
-    for entry in cases("gpu_memory", dtype="bfloat16", **asked):
+    for entry in cases("gpu_memory", dtype="bfloat16", cuda_graphs=False, **asked):
         case, held = entry["case"], entry.get("measured_bytes")
         predicted = _gib(recorded_ledger(case, "cuda").total)
         cells = (case["model"], case["method"], predicted, "out of memory" if held is None else _gib(held))

@@ -35,7 +35,10 @@ WAYS = {
 }
 """Method and optimizer: the first two have the same, with averages in 32 bits."""
 MODELS = ("Mistral-7B", "Qwen2.5-7B")
-USUAL = {"backend": "peft", "dtype": "bfloat16", "gradient_checkpointing": True, "batch": 1, "seq": 512}
+USUAL = {
+    **{"backend": "peft", "dtype": "bfloat16", "gradient_checkpointing": True, "batch": 1, "seq": 512},
+    "cuda_graphs": False,
+}
 METHODS = {"lora": "LoRA", "qlora": "QLoRA"}
 
 

@@ -9,7 +9,7 @@ from lora_edu.llm.budget.count import (
     resolve_config,
 )
 from lora_edu.llm.budget.ledger import ARCHITECTURES, Ledger, memory_ledger
-from lora_edu.llm.budget.moments import TERMS
+from lora_edu.llm.budget.moments import TERMS, TOKENS_AT_ONCE
 from lora_edu.llm.budget.preflight import available_bytes, preflight
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "KINDS",
     "SHAPES",
     "TERMS",
+    "TOKENS_AT_ONCE",
     "Ledger",
     "available_bytes",
     "count_parameters",

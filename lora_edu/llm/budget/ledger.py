@@ -61,6 +61,9 @@ def memory_ledger(
     answers: int = 0,
     prompt: int = 0,
     new_tokens: int = 64,
+    cuda_graphs: bool = False,
+    scored: int | None = None,
+    validation: int = 0,
 ) -> Ledger:
     """Predict the peak memory of a fine-tune by `lora_edu.llm.finetune`, from a configuration alone.
 
@@ -94,6 +97,13 @@ def memory_ledger(
     answers, prompt, new_tokens
         Conversations that are answered at once before and after training, tokens of the longest, and the most that
         an answer adds. With 0 answers nothing is asked, and the ledger is that of the training.
+    cuda_graphs
+        Whether steps are replayed from CUDA graphs. Then no logits are whole but a trained head's, and gradients stay
+        in memory.
+    scored
+        Tokens of a sequence, at most, that a loss is computed of; None: all. Not looked at where logits are whole.
+    validation
+        Tokens of the longest validation row; 0: no loss of validation rows is measured.
 
     Returns
     -------
@@ -123,6 +133,12 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
     ):
         _validate.require(settings[name] in values, name, f"one of {', '.join(values)}", repr(settings[name]))
     _validate.floating_dtype("dtype", settings["dtype"])
-    names = ("batch", "seq", "micro_batches", *(["r"] if settings["method"] != "full" else []))
-    least = dict.fromkeys(names, 1) | dict.fromkeys(("answers", "prompt", "new_tokens"), 0)
+    graphs = _validate.flag("cuda_graphs", settings["cuda_graphs"])
+    _validate.require(
+        not graphs or settings["device"] == "cuda", "cuda_graphs", "False where device is not cuda", graphs
+    )
+    names = ["batch", "seq", "micro_batches"]
+    names += ["r"] * (settings["method"] != "full") + ["scored"] * (settings["scored"] is not None)
+    least = dict.fromkeys(names, 1) | dict.fromkeys(("answers", "prompt", "new_tokens", "validation"), 0)
+    settings = settings | {"cuda_graphs": graphs}
     return settings | {name: _validate.integer(name, settings[name], low) for name, low in least.items()}

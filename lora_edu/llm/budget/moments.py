@@ -6,16 +6,27 @@ loading
     The weights before they are quantized; on a CPU also the pages of the file that they are read from.
 loss
     All that the forward kept, and of each logit three float32 numbers: the log-probability, and in backward the
-    gradients of both sides of the softmax.
+    gradients of both sides of the softmax. Steps replayed from CUDA graphs compute the loss of the scored tokens alone,
+    by parts of at most `TOKENS_AT_ONCE`, and its gradient at once (`lora_edu.llm.finetune.scored_loss`): two float32
+    numbers of each logit of a part, the logit and what ``logsumexp`` makes of it. Beside them lie the last hidden
+    states of all tokens (``sh``), and of each scored token a copy (``sh``), that copy in the head's dtype (``eh``, if
+    it is another) and the gradient (``eh``). Autocast still holds its copies of the adapters. A head that trains has
+    whole logits even so.
 a layer's backward
     All that the forward kept (with gradient checkpointing: that layer's share, computed again), the gradients that
     travel through its MLP, and the widest 4-bit weight made wide. Or the same in its attention, where a GPU without
     a fused kernel holds every score.
 the end of backward
     All gradients. Of a head that shares the embedding's weight there are three: its own, the embedding's, their sum.
+validating
+    The whole logits of one row without gradients: as the head gives them, in float32, and their log-probabilities.
+    Where the loss of training has whole logits too, that is never more. (Should this not fit beside what graphs keep
+    reserved, the trainer gives them up, unless they were asked for.)
 answering
     No gradients, but the keys and values of every token so far, for each conversation that is answered at once. The
     fine-tune asks before and after it trains, and its optimizer is still there.
+
+Graphs add gradients up in memory that stays theirs, so with them all gradients are there from first step to last.
 
 Let ``h, q, k, m`` be the features of the residual stream, the queries, the keys, the MLP; ``H`` the query heads;
 ``e`` the bytes of a number that a product gives; ``s`` in the stream (4 in QLoRA, whose norms are float32, else
@@ -69,8 +80,11 @@ PROCESS_BYTES = 530 * MIB
 """Resident after the imports of `lora_edu.llm.finetune` (torch 2.13 for CPUs)."""
 HEAP_FACTOR = 1.0
 """glibc's heap keeps holes between the tensors that a forward leaves: about as many bytes again."""
-CUBLAS_BYTES = 64 * MIB
-"""cuBLAS's workspaces on a Hopper GPU, the largest: 32 MiB for each of the two threads, forward and backward."""
+CUBLAS_BYTES = 32 * MIB
+"""A workspace of cuBLAS on a Hopper GPU, the largest. Forward and backward have one each. Steps in CUDA graphs run on a
+stream of their own, and what ran before them keeps a third."""
+TOKENS_AT_ONCE = 256
+"""Tokens whose logits are in memory at a time, where the loss is computed by parts."""
 FILE_BYTES_PER_WEIGHT = 2
 PANEL_WEIGHTS = 2**24
 PANEL_BYTES_PER_WEIGHT = 6
@@ -100,6 +114,9 @@ class FineTune:
         answers: int,
         prompt: int,
         new_tokens: int,
+        cuda_graphs: bool,
+        scored: int | None,
+        validation: int,
     ):
         self.full, self.quantized = method == "full", method == "qlora"
         self.peft, self.on_gpu = backend == "peft", device == "cuda"
@@ -107,6 +124,8 @@ class FineTune:
         self.checkpointing, self.accumulates = gradient_checkpointing, micro_batches > 1
         self.seq, self.tokens, self.r = seq, batch * seq, r
         self.answers, self.prompt, self.written = answers, prompt, prompt + new_tokens
+        self.graphs, self.validation = cuda_graphs, validation
+        self.scored = batch * (seq if scored is None else min(scored, seq))
         self.wide = dtype.itemsize
         self.stream = FLOAT32 if self.quantized else self.wide
         self.autocast = self.on_gpu and self.wide < FLOAT32
@@ -137,20 +156,24 @@ class FineTune:
         """The ledger of each moment of this module's docstring."""
         trained_size = self.wide if self.full else FLOAT32
         gradients = trained_size * sum(self.trained)
-        waiting = gradients if self.accumulates else 0
+        waiting = gradients if self.accumulates or self.graphs else 0
         head_gradient = trained_size * self.vocabulary * self.hidden if self.full else 0
         logits = FLOAT32 * self.tokens * self.vocabulary
         kept = {"activations": self.kept()}
         # Autocast's 16-bit copies of the adapters live as long as a backward needs them.
         casts = self.wide * sum(self.trained) if self.autocast and not self.full else 0
         held_casts = 0 if self.checkpointing else casts
-        library = CUBLAS_BYTES if self.on_gpu else 0
+        library = (3 if self.graphs else 2) * CUBLAS_BYTES if self.on_gpu else 0
+        by_parts = self.graphs and not self.full
+        loss = self.loss_by_parts() if by_parts else {"logits": 3 * logits, "workspace": 0}
+        casts_at_the_loss = casts if by_parts else held_casts  # autocast keeps them until it ends
 
         yield self.loading()
         yield (
             self.standing()
             | kept
-            | {"logits": 3 * logits, "gradients": waiting, "workspace": held_casts + library}
+            | loss
+            | {"gradients": waiting, "workspace": loss["workspace"] + casts_at_the_loss + library}
         )
         # In full fine-tuning the head's gradient comes first, from what is left of the logits.
         yield (
@@ -164,6 +187,9 @@ class FineTune:
         )
         # A head that shares the embedding's weight: its gradient, the embedding's, and the sum that is kept of them.
         yield self.standing() | {"gradients": gradients, "workspace": 2 * head_gradient * self.tied + library}
+        if self.validation:
+            rest = {"gradients": waiting, "workspace": casts + library}
+            yield self.standing() | rest | {"logits": self.validation_logits()}
         if self.answers:
             logits = self.answers * self.vocabulary * (self.wide + FLOAT32)  # of each prompt's last token
             read, write = self.cache(self.prompt), self.cache(self.written)
@@ -171,6 +197,17 @@ class FineTune:
             yield self.standing() | rest | {"key-value cache": read}
             rest = {"logits": logits, "workspace": self.writing() + library}
             yield self.standing() | rest | {"key-value cache": write}
+
+    def loss_by_parts(self) -> dict[str, int]:
+        """A part of the scored tokens' logits, and hidden states of all that are scored."""
+        part = min(TOKENS_AT_ONCE, self.scored)
+        narrow = 0 if self.wide == self.stream else self.wide
+        states = self.stream * self.tokens + (self.stream + narrow + self.wide) * self.scored
+        return {"logits": 2 * FLOAT32 * part * self.vocabulary, "workspace": states * self.hidden}
+
+    def validation_logits(self) -> int:
+        as_given = self.wide if self.wide < FLOAT32 else 0
+        return (as_given + 2 * FLOAT32) * self.validation * self.vocabulary
 
     def cache(self, tokens: int) -> int:
         """Keys and values of so many tokens in each conversation. Asked without autocast, they are as the stream."""

@@ -116,9 +116,8 @@ def _refusal(ledger: Ledger, device: str, limit: float, smaller: tuple[str, ...]
         lightest = ledger
         lines.append("Less at once in memory does not lower that.")
     s = lightest.settings
-    knobs: dict[str, dict[str, Any]] = {
-        f"sequences of {s['seq'] // 2} tokens (max_length)": {"seq": max(1, s["seq"] // 2)}
-    }
+    shorter = {"seq": max(1, s["seq"] // 2), "validation": s["validation"] // 2}
+    knobs: dict[str, dict[str, Any]] = {f"sequences of {s['seq'] // 2} tokens (max_length)": shorter}
     if s["method"] != "qlora":
         knobs["method qlora"] = {"method": "qlora"}
     knobs |= {f"a smaller model, such as {name}": {"config": name} for name in smaller}

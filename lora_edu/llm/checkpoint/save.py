@@ -39,7 +39,9 @@ def save_adapter(model: nn.Module, folder: str | Path, adapter_name: str = "defa
     if not adapters:
         raise ValueError(f"adapter_name must be one of {adapter_names(model)}, got {adapter_name!r}")
     describe = {LoRALinear: _lora_files, PrefixEncoder: _prefix_files, BottleneckAdapter: _bottleneck_files}
-    config, tensors = describe[type(next(iter(adapters.values())))](model, adapters)
+    first = next(iter(adapters.values()))
+    files = next(files for kind, files in describe.items() if isinstance(first, kind))  # or a subclass, fused
+    config, tensors = files(model, adapters)
     name = getattr(getattr(model, "config", None), "name_or_path", None)
     config |= {
         "task_type": "CAUSAL_LM",

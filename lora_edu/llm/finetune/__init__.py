@@ -11,7 +11,7 @@ A setting travels one way, through one file after the other:
     What the user says, checked when it is made.
 ``reading``
     The data: what is learned from, what is kept back for validation, what is asked.
-``recipe``, ``plan``
+``recipe``, ``memory``, ``plan``
     What machine, data and model make of it: dtype, optimizer, batch, memory (`lora_edu.llm.budget`), examples.
     Settled once, before a weight is loaded, and frozen. Below it nothing asks the machine again.
 ``backends`` (``sharding``)

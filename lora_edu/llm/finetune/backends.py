@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lora_edu.llm import surgery
 from lora_edu.llm.base_model import known_as, load_base_model
 from lora_edu.llm.checkpoint import load_adapter, save_adapter, write_adapter_files
+from lora_edu.llm.finetune.fusing import fuse
 from lora_edu.llm.finetune.recipe import Recipe
 
 
@@ -105,7 +106,8 @@ class ScratchBackend:
         if not recipe.quantized:
             return surgery.add_lora(model, lora.target_modules, **settings)
         widen_residual_stream(model)
-        return surgery.add_qlora(model, lora.target_modules, compute_dtype=recipe.dtype, **settings)
+        surgery.add_qlora(model, lora.target_modules, compute_dtype=recipe.dtype, **settings)
+        return fuse(model) if recipe.fused else model
 
     def save(self, model: Any, folder: Path) -> None:
         save_adapter(model, folder)

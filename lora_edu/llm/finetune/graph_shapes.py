@@ -47,13 +47,22 @@ def graph_shapes(examples: Sequence[dict[str, list[int]]], rows: int) -> tuple[G
         Dicts of ``input_ids`` and ``labels``, -100 where nothing is scored.
     """
     sizes = [len(example["input_ids"]) for example in examples]
-    # The first token of a row is predicted by nothing.
-    scored = [sum(label != -100 for label in example["labels"][1:]) for example in examples]
+    scored = [scored_tokens(example) for example in examples]
     shapes = []
     for tokens in choose_lengths(sizes, rows):
         fitting = sorted(count for size, count in zip(sizes, scored, strict=True) if size <= tokens)
         shapes.append(GraphShape(rows, tokens, max(1, sum(fitting[-rows:]))))
     return tuple(shapes)
+
+
+def scored_tokens(example: dict[str, list[int]]) -> int:
+    """Return of how many tokens a loss is computed; the first of a row is predicted by nothing."""
+    return sum(label != -100 for label in example["labels"][1:])
+
+
+def padded_length(longest: int) -> int:
+    """Return the padded length of batches whose longest row has so many tokens, where it is the longest of all."""
+    return _rounded_up(longest, _grain(longest))
 
 
 def choose_lengths(sizes: Sequence[int], rows: int, most: int = MOST_LENGTHS) -> tuple[int, ...]:
@@ -79,11 +88,19 @@ def choose_lengths(sizes: Sequence[int], rows: int, most: int = MOST_LENGTHS) ->
 
 def _longest_of_a_batch(sizes: Sequence[int], rows: int) -> tuple[list[int], list[float]]:
     """Return candidate lengths, and how likely each is the one that the longest row of a batch needs."""
-    grain = 8 * max(1, -(-max(sizes) // (8 * CANDIDATES)))
-    needed = Counter(-(-size // grain) * grain for size in sizes)
+    grain = _grain(max(sizes))
+    needed = Counter(_rounded_up(size, grain) for size in sizes)
     lengths = sorted(needed)
     below = [(total / len(sizes)) ** rows for total in accumulate(needed[length] for length in lengths)]
     return lengths, [at_most - less for at_most, less in zip(below, [0.0, *below[:-1]], strict=True)]
+
+
+def _grain(longest: int) -> int:
+    return 8 * max(1, -(-longest // (8 * CANDIDATES)))
+
+
+def _rounded_up(size: int, grain: int) -> int:
+    return -(-size // grain) * grain
 
 
 def _padded_tokens(

@@ -21,16 +21,11 @@ from lora_edu.llm.budget import Ledger
 from lora_edu.llm.data.asking import NEW_TOKENS, answers_at_once, answers_cut
 from lora_edu.llm.data.extraction import longest_prompt
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
+from lora_edu.llm.finetune.fusing import require_fusable_model
+from lora_edu.llm.finetune.graph_shapes import scored_tokens
+from lora_edu.llm.finetune.memory import Asking, choose_model, fit
 from lora_edu.llm.finetune.reading import Questions, encode_material, read_material
-from lora_edu.llm.finetune.recipe import (
-    Asking,
-    Recipe,
-    choose_model,
-    fit,
-    make_recipe,
-    settle_graphs,
-    settle_rate,
-)
+from lora_edu.llm.finetune.recipe import Recipe, make_recipe, settle_graphs, settle_rate
 from lora_edu.llm.machine import GIB
 from lora_edu.llm.threads import use_free_cores
 from lora_edu.llm.tiers import LARGE_RATE
@@ -124,7 +119,7 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
         # The course's tokenizer needs no hub, and one tokenizer counts about as many tokens as another.
         counted = load_tokenizer(DEFAULT_NAME), load_config(DEFAULT_NAME)
         examples, _ = encode_material(config, material.train, *counted, "training")
-        asking = _asking(counted[0], material.questions)
+        asking = _asking(counted[0], material.questions, examples)
         model = choose_model(recipe, _longest(examples), asking)
         recipe = replace(recipe, model=model, learning_rate=settle_rate(config, model))
         tier = TIERS[model]
@@ -146,11 +141,13 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     identity = _identity(config, recipe, examples, validation, material.questions)
     ledger, questions = None, material.questions
     if config.preflight:
-        asking = _asking(tokenizer, questions)
+        asking = _asking(tokenizer, questions, examples, validation)
         recipe, ledger, changed = fit(recipe, _longest(examples + validation), asking, loaded)
         notes += changed
         if ledger and ledger.settings["answers"] < asking.answers:
             questions = _fewer_at_once(tokenizer, questions, ledger)
+    if recipe.fused:
+        require_fusable_model(model_config.model_type, recipe.gradient_checkpointing)
     recipe, changed = settle_graphs(recipe)
     notes += changed
     folder = Path(config.output).expanduser().absolute()
@@ -181,12 +178,16 @@ def _kinds(tokenizer: Any, questions: Questions) -> list[tuple[int, Asking]]:
     return kinds
 
 
-def _asking(tokenizer: Any, questions: Questions) -> Asking:
+def _asking(
+    tokenizer: Any, questions: Questions, examples: Sequence[dict], validation: Sequence[dict] = ()
+) -> Asking:
     """What the run will ask, as far as memory depends on it: the questions that hold most tokens at once."""
     kinds = [asking for _, asking in _kinds(tokenizer, questions)]
-    return max(
+    most = max(
         kinds, key=lambda asking: asking.answers * (asking.prompt + asking.new_tokens), default=Asking()
     )
+    scored = max(1, *map(scored_tokens, examples))
+    return replace(most, scored=scored, validation=_longest(validation))
 
 
 def _fewer_at_once(tokenizer: Any, questions: Questions, ledger: Ledger) -> Questions:
@@ -206,7 +207,7 @@ def _steps_of(config: FinetuneConfig, recipe: Recipe, rows: int) -> int:
 
 
 def _longest(examples: Sequence[dict[str, list[int]]]) -> int:
-    return max(len(example["input_ids"]) for example in examples)
+    return max((len(example["input_ids"]) for example in examples), default=0)
 
 
 def _identity(

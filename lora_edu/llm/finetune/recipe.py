@@ -1,58 +1,24 @@
-"""How a step is computed on this machine: what ``auto`` stands for, and how much memory it takes.
+"""How a step is computed on this machine: what ``auto`` stands for.
 
 The machine is asked here, once, and the answer is frozen. What runs a step takes a `Recipe` and asks nobody again.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
 from lora_edu.llm.base_model import SHAPES, TIERS, load_config, resolve_dtype
-from lora_edu.llm.budget import (
-    ARCHITECTURES,
-    Ledger,
-    available_bytes,
-    count_parameters,
-    memory_ledger,
-    preflight,
-)
-from lora_edu.llm.budget.preflight import GIB, changes
 from lora_edu.llm.finetune.config import AUTO, FinetuneConfig
+from lora_edu.llm.finetune.fusing import require_fusable
 from lora_edu.llm.finetune.sharding import is_sharded, require_shardable
 from lora_edu.llm.machine import has_bfloat16
 from lora_edu.llm.surgery import ALL_LINEAR
 from lora_edu.llm.tiers import learning_rate
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
 WITHOUT_GRAPHS = "Steps run without CUDA graphs"
 
 FULL_RATE = 2e-5
 """The peak learning rate of a full fine-tune where none is given."""
-
-
-@dataclass(frozen=True)
-class Asking:
-    """What is asked before and after training, as far as memory depends on it.
-
-    Attributes
-    ----------
-    answers
-        Conversations answered at once; 0: nothing is asked.
-    prompt
-        Tokens of the longest.
-    new_tokens
-        The most that an answer adds.
-    """
-
-    answers: int = 0
-    prompt: int = 0
-    new_tokens: int = 64
-
-
-NOTHING_ASKED = Asking()
 
 
 @dataclass(frozen=True)
@@ -90,6 +56,8 @@ class Recipe:
         Whether attention keeps no matrix of scores (on a GPU: from compute capability 8.0 on).
     cuda_graphs
         Whether steps are replayed from CUDA graphs: ``"on"``, ``"off"``, or ``"auto"``, if capturing them succeeds.
+    fused
+        Whether the model gets fused forwards (`lora_edu.accel.fuse`).
     """
 
     model: str
@@ -111,6 +79,7 @@ class Recipe:
     device: str
     fused_attention: bool
     cuda_graphs: str
+    fused: bool
 
     @property
     def micro_batches(self) -> int:
@@ -137,7 +106,7 @@ def make_recipe(config: FinetuneConfig, processes: int = 1) -> Recipe:
     ------
     ValueError
         The batch does not divide over the processes, the optimizer needs a GPU that is not there, or the settings
-        cannot be sharded and accelerate was asked to.
+        cannot be sharded or fused as was asked.
     """
     at_once = config.micro_batch_size * processes
     if config.batch_size % at_once:
@@ -150,6 +119,8 @@ def make_recipe(config: FinetuneConfig, processes: int = 1) -> Recipe:
     dtype, sharded = compute_dtype(config), is_sharded()
     if sharded:
         require_shardable(config, dtype)
+    if config.fused == "on":
+        require_fusable(config, dtype, on_gpu)
     return Recipe(
         model=config.model,
         method=config.method,
@@ -176,6 +147,7 @@ def make_recipe(config: FinetuneConfig, processes: int = 1) -> Recipe:
         device="cuda" if on_gpu else "cpu",
         fused_attention=not on_gpu or has_bfloat16(),
         cuda_graphs=config.cuda_graphs,
+        fused=config.fused == "on",
     )
 
 
@@ -240,94 +212,3 @@ def choose_optimizer(config: FinetuneConfig) -> str:
         return config.optimizer
     paged = config.method == "qlora" and torch.cuda.is_available() and not is_sharded()
     return "paged_adamw_8bit" if paged else "adamw"
-
-
-def choose_model(recipe: Recipe, seq: int, asking: Asking = NOTHING_ASKED) -> str:
-    """Return the largest of `TIERS` that fits the GPU as `recipe` asks; on a CPU the smallest.
-
-    One that is said to be risky in float16 is left out where float16 is computed in.
-
-    Parameters
-    ----------
-    seq
-        Tokens of the longest training example.
-    """
-    smallest, *larger = TIERS.values()
-    for tier in reversed(larger) if recipe.device == "cuda" else ():
-        if recipe.dtype == torch.float16 and tier.risky_in_float16:
-            continue
-        try:
-            preflight(predict_memory(recipe, tier.shape, seq, asking), recipe.device)
-        except MemoryError:
-            continue
-        return tier.name
-    return smallest.name
-
-
-def fit(
-    recipe: Recipe, seq: int, asking: Asking = NOTHING_ASKED, loaded: bool = False
-) -> tuple[Recipe, Ledger | None, list[str]]:
-    """Return the recipe that fits this machine, the memory it will take, and in words what was changed.
-
-    Parameters
-    ----------
-    seq
-        Tokens of the longest training example.
-    loaded
-        Whether the base is in memory already.
-
-    Raises
-    ------
-    MemoryError
-        Nothing fits; the message says what to change.
-    """
-    model_config = load_config(recipe.model)
-    if model_config.model_type not in ARCHITECTURES:
-        kinds = ", ".join(ARCHITECTURES)
-        unknown = f"Memory is not predicted for {model_config.model_type} models, only for {kinds}."
-        return recipe, None, [unknown]
-    asked = predict_memory(recipe, model_config, seq, asking)
-    parameters = count_parameters(model_config)
-    smaller = tuple(tier.shape for tier in reversed(TIERS.values()) if tier.parameters < parameters)
-    fitting = preflight(asked, recipe.device, _available(asked, loaded), smaller)
-    notes = []
-    if changed := changes(asked, fitting):
-        notes.append(
-            f"To fit memory: {changed} ({fitting.total / GIB:.1f} GiB predicted, not {asked.total / GIB:.1f})."
-        )
-    s = fitting.settings
-    adjusted = replace(
-        recipe, micro_batch_size=s["batch"], gradient_checkpointing=s["gradient_checkpointing"]
-    )
-    return adjusted, fitting, notes
-
-
-def _available(asked: Ledger, loaded: bool) -> int:
-    """Bytes that the run may fill. On a GPU, a base that is there already would count as used by another."""
-    there = asked["weights"] + asked["quantization constants"]
-    device = asked.settings["device"]
-    return available_bytes(device) + (there if loaded and device == "cuda" else 0)
-
-
-def predict_memory(
-    recipe: Recipe, model_config: "PretrainedConfig | str", seq: int, asking: Asking = NOTHING_ASKED
-) -> Ledger:
-    """Return the memory ledger of a run on this machine, for sequences of `seq` tokens and what is asked."""
-    return memory_ledger(
-        model_config,
-        recipe.method,
-        recipe.micro_batch_size,
-        seq,
-        recipe.lora.r,
-        recipe.lora.target_modules,
-        recipe.dtype,
-        recipe.optimizer,
-        recipe.gradient_checkpointing,
-        recipe.backend,
-        recipe.device,
-        recipe.micro_batches,
-        recipe.fused_attention,
-        asking.answers,
-        asking.prompt,
-        asking.new_tokens,
-    )

@@ -25,6 +25,8 @@ _LOCK_FILE = ".lora_edu-lock"
 _BASE = "base_weights_sha256"
 # No other program's config.json has all of these.
 _OUR_KEYS = {"method", "backend", "micro_batch_size", "before_events"}
+_LATER = {"fused": "off"}
+"""Settings that the oldest runs had no name for, and what they were."""
 _CONTENT = {
     "training_data_sha256": "the training data has changed",
     "validation_data_sha256": "the validation data has changed",
@@ -118,6 +120,7 @@ class RunFolder:
         return held if held is not None and held.keys() >= _OUR_KEYS else None
 
     def _require_same(self, held: dict[str, Any], identity: dict[str, Any]) -> None:
+        held = _LATER | held
         differing = [key for key, value in identity.items() if held.get(key) != value]
         changed = [_CONTENT[key] for key in differing if key in _CONTENT]
         settings = [f"{key} = {held.get(key)!r}" for key in differing if key not in _CONTENT]

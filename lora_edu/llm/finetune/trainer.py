@@ -38,6 +38,7 @@ from lora_edu.llm.finetune.callbacks import (
     StopWhenDiverged,
     ValidateLast,
 )
+from lora_edu.llm.finetune.fusing import loss_part
 from lora_edu.llm.finetune.graph_shapes import graph_shapes
 from lora_edu.llm.finetune.graphs import StepGraphs
 from lora_edu.llm.finetune.recipe import WITHOUT_GRAPHS, Recipe, objection
@@ -99,7 +100,14 @@ class CourseTrainer(Trainer):
         ids, labels, head = inputs["input_ids"], inputs["labels"], causal.get_output_embeddings()
         with self.accelerator.autocast():
             hidden = getattr(causal, causal.base_model_prefix)(input_ids=ids, use_cache=False)
-            return scored_loss(hidden.last_hidden_state, head.weight, labels, num_items_in_batch, scored)
+            return scored_loss(
+                hidden.last_hidden_state,
+                head.weight,
+                labels,
+                num_items_in_batch,
+                scored,
+                part=loss_part(self._recipe.fused),
+            )
 
     def _causal(self, model: nn.Module) -> Any:
         """The model itself, without what accelerate and peft put around it."""
