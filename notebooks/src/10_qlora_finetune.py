@@ -70,7 +70,7 @@ assert "smollm2-135m" in tiers.TIERS and proposal.name in tiers.TIERS
 # choose *Runtime > Change runtime type > T4 GPU*, then start at the top.
 #
 # When Colab's machine goes, its files go too. Section 4 keeps the adapter, *File > Save a copy in Drive* what you
-# write. To keep whole runs, mount your Drive in a new cell, and name a folder on it below:
+# write. To keep whole runs, mount your Drive first, and name a folder on it below:
 #
 # ```python
 # from google.colab import drive
@@ -93,7 +93,7 @@ recipe, questions, ledger = plan.recipe, plan.questions, plan.ledger
 print(by_hand.settled(plan))
 
 # %% [markdown] tags=["slide-skip"]
-# Here for data of your own? Run the cells up to section 4, then go to [Your own data](#Your-own-data).
+# Data of your own? Run the cells up to section 4, then go to [Your own data](#Your-own-data).
 
 # %% [markdown]
 # ## 1. What can the base do before we train it?
@@ -259,8 +259,8 @@ assert MODEL != SMALL or (live.losses[0] > 1 and sum(live.losses[-10:]) / 10 < 0
 # %% [markdown]
 # The loss is $-\ln$ of the right token's probability: 0.1 (in *nats*) is 90 %. Thick lines are means over ten steps.
 # With the small model the form soon costs nothing, and the copying remains. The diamonds are 20 test sentences, half of
-# them of other patterns. (The validation sentences would not do: they are cut out of the training ones.)
-# Nothing is chosen by them.
+# them of other patterns. (Validation sentences would not do: they are training sentences.) Nothing is
+# chosen by them.
 #
 # One wrong letter costs the loss little and the event everything. So we count. (On a GPU *allocated* is the memory that
 # was predicted; *reserved* is all that PyTorch has taken. On a CPU the peak is the whole kernel's.)
@@ -544,9 +544,8 @@ assert max(small, default=0) < 0.1, f"of {MODEL} the page's next sentences are n
 #
 # ### What does a merged model say?
 #
-# There are two other bases. `W16` is the weights as they came: the base's files are read again. `dequant(W4)` is $W_4$
-# made wide, over which the adapter was trained. *Logit gap* is the largest difference to the adapter apart, over three
-# right answers.
+# There are two other bases. `W16` is the weights as they came, read again. `dequant(W4)` is $W_4$ made wide, over which
+# the adapter was trained. *Logit gap* is the largest difference to the adapter apart, over three right answers.
 
 # %%
 again = merging.is_light(model)  # or True: above 1 GB, too, read it again and write it to `runs`, merged

@@ -23,7 +23,6 @@ from lora_edu.llm.export.source import find_base
 from lora_edu.llm.files import write_json, write_text
 from lora_edu.llm.finetune.backends import PeftBackend
 from lora_edu.llm.finetune.plan import Plan
-from lora_edu.llm.finetune.recipe import WITHOUT_GRAPHS
 from lora_edu.llm.finetune.record import Fingerprint, base_fingerprint, peak_memory_bytes
 from lora_edu.llm.machine import GIB, left_for_another
 from lora_edu.llm.surgery import linear_layers
@@ -135,9 +134,8 @@ def wrong_answers(said: Mapping[str, Any], lines: Sequence[dict], most: int = 3)
 
 
 def settled(plan: Plan) -> str:
-    """What a plan has decided, one line each; what it says of threads and of CUDA graphs does not touch the page."""
-    lines = str(plan).splitlines()
-    return "\n".join(line for line in lines if not line.startswith(("Computes with", WITHOUT_GRAPHS)))
+    """What a plan tells before anything is loaded, without its line on threads: that is of the machine alone."""
+    return "\n".join(line for line in str(plan).splitlines() if not line.startswith("Computes with"))
 
 
 def decisions(asked: Ledger | None, times: Sequence[float]) -> list[str]:
