@@ -1,6 +1,6 @@
 """Record fine-tunes on a GPU step by step and from CUDA graphs, one after another: seconds, memory, losses.
 
-    python -m tools.record_cuda_graphs --output data/runs/cuda_graphs.json --revision REVISION
+    python -m tools.record_cuda_graphs --output data/runs/cuda_graphs.json --revision REVISION [--only CASE ...]
 
 ``capstone`` is the fine-tune of notebook 10, 120 steps of the real base, by both backends; ``fused``: by ours with
 ``--fused on`` (``pip install -e ".[fused]"`` first); ``AdamW``: in 32 bits, not the paged one in 8. ``capped`` is the
@@ -68,20 +68,34 @@ def record(case: str, way: str, model: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def earlier(output: Path, revision: str) -> dict[str, dict[str, Any]]:
+    """The cases that the file holds of this revision."""
+    held = json.loads(output.read_text("utf-8")) if output.exists() else {}
+    return held["runs"] if held.get("revision") == revision else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--revision", required=True, help="git revision of this checkout")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=CASES,
+        default=CASES,
+        help="these alone, beside those of this revision before",
+    )
     arguments = parser.parse_args()
     head = {"command": "python -m tools.record_cuda_graphs", **provenance(), "revision": arguments.revision}
-    runs: dict[str, dict[str, Any]] = {}
+    runs = earlier(arguments.output, arguments.revision)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         capped = str(write_random_model(CAPPED_SHAPE, folder / "model"))
-        for case in CASES:
+        for case in arguments.only:
             model = capped if case.startswith("capped") else "smollm2-135m"
             runs[case] = {way: record(case, way, model, folder) for way in WAYS}
-            write_json(arguments.output, head | {"capped_shape": CAPPED_SHAPE, "runs": runs})
+            ordered = {each: runs[each] for each in CASES if each in runs}
+            write_json(arguments.output, head | {"capped_shape": CAPPED_SHAPE, "runs": ordered})
 
 
 if __name__ == "__main__":
