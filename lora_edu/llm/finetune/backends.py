@@ -77,7 +77,7 @@ class PeftBackend:
     def write(self, model: PeftModel, tensors: dict[str, Tensor], folder: Path) -> None:
         """Write the adapter's configuration, which names its base as `save_adapter` does, and these tensors."""
         # Not model.save_pretrained, which adds a model card to every checkpoint.
-        adapter_config = model.peft_config["default"].to_dict() | {"inference_mode": True}
+        adapter_config: dict[str, Any] = model.peft_config["default"].to_dict() | {"inference_mode": True}
         if name := adapter_config["base_model_name_or_path"]:
             adapter_config["base_model_name_or_path"] = known_as(name)
         jsonable = {k: sorted(v) if isinstance(v, set) else v for k, v in adapter_config.items()}
