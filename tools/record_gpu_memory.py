@@ -91,10 +91,14 @@ def plan() -> list[dict[str, Any]]:
 
 
 def replayed(small: dict[str, Any]) -> list[dict[str, Any]]:
-    """The cases whose steps are replayed from CUDA graphs, where logits are never whole."""
+    """The cases whose steps are replayed from CUDA graphs, where logits are never whole.
+
+    None trains all weights: PyTorch counts a graph's memory as in use while it is captured, and Adam's moments come
+    later. Those of adapters are small; those of all weights would be in no peak that it counts.
+    """
     four, one = {"batch": 4, "seq": 512}, {"batch": 1, "seq": 512}
     cases = [small | {"gradient_checkpointing": False, "backend": backend} for backend in ("peft", "scratch")]
-    cases += [small | {"gradient_checkpointing": False, "method": method} for method in ("lora", "full")]
+    cases += [small | {"gradient_checkpointing": False, "method": "lora"}]
     cases += [
         {"model": LARGE[0], "gradient_checkpointing": checkpointing} | four for checkpointing in (False, True)
     ]

@@ -206,7 +206,15 @@ def write_weights(
         return out
     nested = (s.absmax,) * 3 if s.nested_absmax is None else (s.nested_absmax, s.nested_code, s.offset)
     rows = (out.shape[1] // s.blocksize, out.stride(0)) if pitched else (1, 1)
-    copying = (out, 0, 0, out, 0, 0, 1)
+    copying = (
+        out,
+        16,
+        16,
+        out,
+        16,
+        0,
+        16,
+    )  # nothing; a 1 would be compiled in, to a kernel that is a sixth slower
     if beside:
         source, target = beside
         copying = (source, *source.stride(), target, target.stride(0), source.numel(), source.shape[1])
