@@ -67,6 +67,9 @@ def test_what_the_text_says_of_graphs_is_in_the_record():
         for sides in steps.values()
     ]
     assert f"with peft it waits {waits[0]}, {waits[1]} and {waits[2]} % of a step" in TEXT
+    inside, outside = (steps["SmolLM2-135M, 8×256"][f"graph, fused{end}"] for end in ("", ", paged"))
+    more, kernels = (1000 * (outside[key] - inside[key]) for key in ("seconds", "kernel_seconds"))
+    assert f"a step of the 135M takes {more:.1f} ms more, of which kernels take {kernels:.1f}" in TEXT
 
 
 def test_what_the_text_says_of_losses_is_in_the_records():
