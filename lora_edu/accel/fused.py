@@ -8,7 +8,8 @@ of a norm's or a SwiGLU's output is made again from their inputs, which are kept
 newer.
 
 Rotation and SwiGLU are liger-kernel's, where that is installed (``pip install -e ".[fused]"``). Its norm is not used:
-it returns the dtype that it gets, which would make the residual stream 16 bits.
+it returns the dtype that it gets, which would make the residual stream 16 bits. Without liger-kernel a fused model is
+called under autocast alone: transformers' rotation gives float32 then, and attention takes no two dtypes.
 """
 
 import importlib

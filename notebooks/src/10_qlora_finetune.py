@@ -442,10 +442,10 @@ weight.numel(), weight.dtype, weight.quant_state.shape
 # *Deeper: nothing later needs this section.*
 #
 # `preflight` compares the prediction with the memory that is there, less a reserve. Here there is half as much again as
-# is needed, just as much, and half:
+# is needed, a little more than is needed, and half:
 
 # %%
-print(*by_hand.decisions(ledger, (1.5, 1.0, 0.5)), sep="\n")
+print(*by_hand.decisions(ledger, (1.5, 1.07, 0.5)), sep="\n")
 
 # %% [markdown]
 # Where memory is short, *gradient checkpointing* keeps only each block's input and computes the rest twice. Then fewer
