@@ -17,7 +17,7 @@
 # **You need** Python. Notebooks 04 to 09 give the reasons. Until then: a *token* is a piece of text with a number. The
 # *base* is the model as it came. An *adapter* is two thin matrices $B$ and $A$ beside a weight; only they train.
 #
-# **Time:** {minutes}. Up to section 4 two CPU cores compute for ten minutes with the small model, for fifteen where
+# **Time:** {minutes}. Up to section 4 two CPU cores compute for six minutes with the small model, for fifteen where
 # other programs run too. **Memory:** 2 GB.
 
 # %%
@@ -155,8 +155,9 @@ compare(sentence=sentences, base_model=said["before"]["answers"][:3])
 #
 # $$y = W x + \frac{\alpha}{r}\, B A x$$
 #
-# ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1.) QLoRA puts it beside **all** linear layers of the
-# blocks, over a base in 4 bits ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314), section 4).
+# ([Hu et al. 2021](https://arxiv.org/abs/2106.09685), section 4.1; here $r = 8$, $\alpha = 16$.) QLoRA puts it beside
+# **all** linear layers of the blocks, over a base in 4 bits ([Dettmers et al. 2023](https://arxiv.org/abs/2305.14314),
+# section 4).
 
 # %%
 counts = by_hand.counts(base, r=8)
@@ -259,7 +260,7 @@ assert MODEL != SMALL or (live.losses[0] > 1 and sum(live.losses[-10:]) / 10 < 0
 # %% [markdown]
 # The loss is $-\ln$ of the right token's probability: 0.1 (in *nats*) is 90 %. Thick lines are means over ten steps.
 # With the small model the form soon costs nothing, and the copying remains. The diamonds are 20 test sentences, half of
-# them of other patterns. (Validation sentences would not do: they are training sentences.) Nothing is
+# them of other patterns. (The course's validation lines are in the training file.) Nothing is
 # chosen by them.
 #
 # One wrong letter costs the loss little and the event everything. So we count. (On a GPU *allocated* is the memory that
@@ -311,7 +312,7 @@ trained.weights_sha256 == untrained.weights_sha256, (trained.logits - untrained.
 
 # %% [markdown]
 # `True`: one hash over all weights of the base, codes and scales, is the same as before. The number is how far the
-# logits of a sentence have moved with the adapter off. So the adapter is all you keep:
+# scores of a sentence's tokens have moved with the adapter off. So the adapter is all you keep:
 
 # %%
 adapter = by_hand.new_folder(f"{runs}/qlora/adapter")
@@ -441,8 +442,8 @@ weight.numel(), weight.dtype, weight.quant_state.shape
 #
 # *Deeper: nothing later needs this section.*
 #
-# `preflight` compares the prediction with the memory that is there, less a reserve. Here there is half as much again as
-# is needed, a little more than is needed, and half:
+# `preflight` compares the prediction with the memory that is there, less a reserve. Here there is 1.5, 1.07 and 0.5
+# times as much as is needed:
 
 # %%
 print(*by_hand.decisions(ledger, (1.5, 1.07, 0.5)), sep="\n")
@@ -460,16 +461,16 @@ longest = max(len(example["input_ids"]) for example in plan.examples)
 gpu_fits.explore_fits(longest)
 
 # %% [markdown]
-# This whole notebook was run on an H200 that was held to what a T4 has: 14.5 GiB, products in float16, none in
-# bfloat16.
+# This notebook, as it was at `9aaae2d`, was run on an H200 that was held to what a T4 has: 14.5 GiB, products in
+# float16, none in bfloat16.
 
 # %%
 compare(**gpu_fits.capped_columns())
 
 # %% [markdown]
-# Random weights have the published shapes; their answers, cut to 8 of 32 tokens, say nothing. Prediction and peak are
-# of the training. Merging took more: 9.4 GiB with the 7B. Two models shared the GPU: alone, a step is faster. No T4
-# itself was at hand. If you have one, [record it](https://github.com/OWNER/REPO/blob/main/CONTRIBUTING.md). More stands
+# Random weights have the published shapes; their answers, 8 of at most 32 tokens, say nothing. Prediction and peak are
+# of the training. Two models shared the GPU: alone, a step is faster. No T4
+# was at hand. If you have one, [record it](https://github.com/OWNER/REPO/blob/main/CONTRIBUTING.md). More stands
 # [on a page of its own](https://github.com/OWNER/REPO/blob/main/docs/gpus.md), also how to use several GPUs.
 #
 # ## 5. Can the adapter be merged into the 4-bit base?
@@ -613,8 +614,8 @@ assert MODEL != SMALL or after.loss > before.loss
 # %% [markdown]
 # What decides how much is lost? On a GPU the small model was trained in several ways, three seeds each
 # (`data/runs/forgetting.json`). Its loss is measured on what the base itself said to 55 general questions, its score on
-# validation events. Which cure would you try: a lower rate, fewer steps, or some of the base's own answers to 55 other
-# questions among the events?
+# validation events they had not seen. Which cure would you try: a lower rate, fewer steps, or some of the
+# base's own answers to 55 other questions among the events?
 
 # %%
 series, start = forgetting.trade_offs("own_answers")
@@ -703,8 +704,8 @@ assert losses[talker.record["kept_step"]] == min(loss for step, loss in losses.i
 
 # %% [markdown]
 # Cut off? Write `resume=True` in place of `overwrite=True`, and run on: it starts at the last checkpoint, if `runs` is
-# still there. To keep this adapter, set `adapter = talker.folder / "adapter"` and use section 4's lines. Now talk to
-# it, where a kernel runs:
+# still there. To keep this adapter, set `adapter = talker.folder / "adapter"` and use section 4's lines. Now talk
+# to it, where a kernel runs. (After 32 steps the small model repeats itself.)
 
 
 # %%
@@ -725,7 +726,8 @@ chat(reply, ["my adapter", "base"])
 #
 # ```sh
 # python -m lora_edu.llm.finetune --output runs/hub --dataset owner/name --dataset-config en --split train \
-#     --columns prompt=question completion=answer --epochs 2 --over-length drop --validation-fraction 0.1 --model auto
+#     --columns prompt=question completion=answer --epochs 2 --over-length drop --validation-fraction 0.1 --model auto \
+#     --allow-download
 # ```
 #
 # Not run here: an adapter on the hub (the base that `adapter_config.json` names must be there, too), with a

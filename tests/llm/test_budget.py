@@ -405,7 +405,9 @@ def test_a_refusal_names_nothing_that_does_not_help(answering):
 def test_where_loading_takes_most_less_at_once_is_not_offered():
     ledger = memory_ledger("SmolLM2-1.7B", batch=4, seq=32, answers=25, prompt=16)
     assert ledger["process"] and not ledger["logits"]  # the moment of loading
-    with pytest.raises(MemoryError, match=r"does not lower that\.\nWhat is left is a smaller model, or more memory\.$"):
+    with pytest.raises(
+        MemoryError, match=r"does not lower that\.\nWhat is left is a smaller model, or more memory\.$"
+    ):
         preflight(ledger, "cpu", available=GIB)
 
 

@@ -94,7 +94,7 @@ def _finding(means: Mapping[str, np.ndarray]) -> str:
     told = [f"{step} ({name})" for name, step in reached.items() if step is not None]
     if not told:
         return "Neither form nor copied tokens are below 0.1 nats yet"
-    late = "".join(f"; {name} not for good" for name, step in reached.items() if step is None)
+    late = "".join(f"; {name} not to stay" for name, step in reached.items() if step is None)
     return f"Below 0.1 nats from step {', '.join(told)}{late}"
 
 

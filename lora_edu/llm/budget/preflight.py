@@ -123,7 +123,11 @@ def _refusal(ledger: Ledger, device: str, limit: float, smaller: tuple[str, ...]
     knobs |= {f"a smaller model, such as {name}": {"config": name} for name in smaller}
     changed = {knob: lightest.but(**change) for knob, change in knobs.items()}
     helps = [f"  {knob}: {_gib(after)} GiB" for knob, after in changed.items() if _is_lower(after, lightest)]
-    lines += ["What else would lower it:", *helps] if helps else ["What is left is a smaller model, or more memory."]
+    lines += (
+        ["What else would lower it:", *helps]
+        if helps
+        else ["What is left is a smaller model, or more memory."]
+    )
     return "\n".join(lines)
 
 

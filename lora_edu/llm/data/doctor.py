@@ -120,7 +120,7 @@ class Report:
             f"{'same prompt, another answer':<32}{self.contradictions:,}",
             f"{f'longer than {self.max_length:,} tokens':<32}{self.over_length:,}",
             f"{'tokens of an example':<32}{lengths or 'none'}",
-            f"{'tokens, not scored':<32}{self.tokens:,}, {self.masked:.0%}",
+            f"{'tokens; share not scored':<32}{self.tokens:,}; {self.masked:.0%}",
             f"{'padding, two at a time':<32}{self.padding:.0%}",
         ]
         if self.leaks is not None:

@@ -65,10 +65,11 @@ def choose_model(recipe: Recipe, seq: int, asking: Asking = NOTHING_ASKED) -> st
         if recipe.dtype == torch.float16 and tier.risky_in_float16:
             continue
         try:
-            _fitting(recipe, predict_memory(recipe, tier.shape, seq, asking))
+            fitting = _fitting(recipe, predict_memory(recipe, tier.shape, seq, asking))
         except MemoryError:
             continue
-        return tier.name
+        if not (recipe.fused and fitting.settings["gradient_checkpointing"]):  # fused steps go without
+            return tier.name
     return smallest.name
 
 
