@@ -57,10 +57,7 @@ class StepGraphs:
         stream = torch.cuda.current_stream(device)
         try:
             with torch.random.fork_rng([device]):
-                slots = [_Slots(shape, padding, device) for shape in by_size]
-                for each in slots:  # all before the first capture: memory of the pool is of no use to them
-                    self._warm_up(step, each)
-                graphs = [self._record(step, each) for each in slots]
+                graphs = [self._record(step, _Slots(shape, padding, device)) for shape in by_size]
         except RuntimeError:
             _end_capture_of_random_numbers(device)
             raise
@@ -84,15 +81,14 @@ class StepGraphs:
         graph.replay()
         return graph.loss.clone()
 
-    def _warm_up(self, step: Step, slots: "_Slots") -> None:
-        """Run a step as it is: what a first run sets up (handles, compiled kernels) cannot be recorded."""
+    def _record(self, step: Step, slots: "_Slots") -> "_Recorded":
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             self._begin_sum()
-            step(slots.batch(), slots.count)
+            step(
+                slots.batch(), slots.count
+            )  # what a first run sets up (handles, compiled kernels) cannot be recorded
         torch.cuda.current_stream().wait_stream(self._stream)
-
-    def _record(self, step: Step, slots: "_Slots") -> "_Recorded":
         graph = torch.cuda.CUDAGraph()
         self._begin_sum()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
