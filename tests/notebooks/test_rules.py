@@ -65,7 +65,7 @@ MOST_IGNORED_OUTPUTS = {
 }  # it asks the machine, waits with a bar, and trains: what a trained model says differs by machine
 USUAL_IGNORED_OUTPUTS = 3
 FEWEST_EXERCISES = 2
-IN_WORDS = {"five": 5, "eight": 8, "ten": 10, "twelve": 12, "fifteen": 15, "twenty": 20}
+IN_WORDS = {"five": 5, "six": 6, "eight": 8, "ten": 10, "twelve": 12, "fifteen": 15, "twenty": 20}
 
 PLOTTING = {"matplotlib", "pylab", "seaborn", "plotly", "bokeh", "altair", "PIL"}
 ABSOLUTE = re.compile(
