@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from lora_edu.accel.fused_linear import FusedLayer, FusedLoRALinear, FusedNF4Linear
 from lora_edu.accel.layer import CompiledNF4Linear, triton_module, use_kernels
 from lora_edu.accel.shared import share
-from lora_edu.llm.surgery.switch import AdapterSwitch
 from lora_edu.methods import _validate
 from lora_edu.methods.lora import LoRALinear
 from lora_edu.methods.nf4 import QuantState
@@ -151,9 +150,9 @@ def _introduce(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _fused_in(parent: nn.Module, name: str) -> dict[str, FusedLayer]:
-    """The fused layers of that name, by adapter."""
-    layer = getattr(parent, name, None)
-    inside = layer.adapters if isinstance(layer, AdapterSwitch) else {"": layer}
+    """The fused layers of that name, by adapter (`lora_edu.llm.surgery.switch` holds several over one layer)."""
+    layer: Any = getattr(parent, name, None)
+    inside = layer.adapters if hasattr(layer, "adapters") else {"": layer}
     return {adapter: each for adapter, each in inside.items() if isinstance(each, FusedLayer)}
 
 
