@@ -27,7 +27,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +40,7 @@ from lora_edu.llm.budget import memory_ledger
 from lora_edu.llm.data.asking import ANSWERS
 from lora_edu.llm.files import write_json
 from lora_edu.llm.finetune.graph_shapes import padded_length, scored_tokens
+from lora_edu.llm.finetune.plan import longest
 from lora_edu.llm.machine import CAPABILITY, MEMORY
 from lora_edu.llm.provenance import provenance
 from lora_edu.llm.tiers import MODEL
@@ -87,7 +87,7 @@ def _training(trainer: Any, ends: list[float]) -> dict[str, Any]:
     checkpointing = bool(
         getattr(arguments, "activation_checkpointing", getattr(arguments, "gradient_checkpointing", False))
     )
-    batch, seq = arguments.per_device_train_batch_size, _longest(trainer.train_dataset)
+    batch, seq = arguments.per_device_train_batch_size, longest(trainer.train_dataset)
     graphs = bool(getattr(trainer, "graph_lengths", []))  # `finetune` may replay its steps; Trainer does not
     ledger = memory_ledger(
         model.config,
@@ -104,7 +104,7 @@ def _training(trainer: Any, ends: list[float]) -> dict[str, Any]:
         flash_attention=False,
         cuda_graphs=graphs,
         scored=max(1, *map(scored_tokens, trainer.train_dataset)),
-        validation=_longest(trainer.eval_dataset or []),
+        validation=longest(trainer.eval_dataset or []),
     )
     peaks, losses = _peaks(), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     steps = [later - end for end, later in itertools.pairwise(ends)]
@@ -120,10 +120,6 @@ def _training(trainer: Any, ends: list[float]) -> dict[str, Any]:
         "losses": [losses[0], losses[-1]] if losses else [],
         **_compared(ledger.total, peaks["peak_allocated_bytes"], peaks["peak_reserved_bytes"]),
     }
-
-
-def _longest(rows: Sequence[dict[str, Any]]) -> int:
-    return max((len(row["input_ids"]) for row in rows), default=0)
 
 
 def _peaks() -> dict[str, int]:

@@ -120,7 +120,7 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
         counted = load_tokenizer(DEFAULT_NAME), load_config(DEFAULT_NAME)
         examples, _ = encode_material(config, material.train, *counted, "training")
         asking = _asking(counted[0], material.questions, examples)
-        model = choose_model(recipe, _longest(examples), asking)
+        model = choose_model(recipe, longest(examples), asking)
         recipe = replace(recipe, model=model, learning_rate=settle_rate(config, model))
         tier = TIERS[model]
         notes.append(f"Model: {model} ({tier.download / 1e9:.1f} GB to download once, {tier.licence})")
@@ -142,7 +142,7 @@ def make_plan(config: FinetuneConfig, loaded: bool = False) -> Plan:
     ledger, questions = None, material.questions
     if config.preflight:
         asking = _asking(tokenizer, questions, examples, validation)
-        recipe, ledger, changed = fit(recipe, _longest(examples + validation), asking, loaded)
+        recipe, ledger, changed = fit(recipe, longest(examples + validation), asking, loaded)
         notes += changed
         if ledger and ledger.settings["answers"] < asking.answers:
             questions = _fewer_at_once(tokenizer, questions, ledger)
@@ -187,7 +187,7 @@ def _asking(
         kinds, key=lambda asking: asking.answers * (asking.prompt + asking.new_tokens), default=Asking()
     )
     scored = max(1, *map(scored_tokens, examples))
-    return replace(most, scored=scored, validation=_longest(validation))
+    return replace(most, scored=scored, validation=longest(validation))
 
 
 def _fewer_at_once(tokenizer: Any, questions: Questions, ledger: Ledger) -> Questions:
@@ -206,7 +206,8 @@ def _steps_of(config: FinetuneConfig, recipe: Recipe, rows: int) -> int:
     return math.ceil((config.epochs or 0) * math.ceil(rows / recipe.batch_size))
 
 
-def _longest(examples: Sequence[dict[str, list[int]]]) -> int:
+def longest(examples: Sequence[dict[str, list[int]]]) -> int:
+    """Tokens of the longest example; 0 if there is none."""
     return max((len(example["input_ids"]) for example in examples), default=0)
 
 
