@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from lora_edu.llm.finetune import FinetuneConfig, finetune
+from lora_edu.llm.finetune import FinetuneConfig, finetune, graph_shapes
+from lora_edu.llm.finetune.graph_shapes import GraphShape
+from lora_edu.llm.finetune.graphs import StepGraphs
 from lora_edu.llm.finetune.trainer import CourseTrainer
 
 pytestmark = [
@@ -71,6 +74,14 @@ def test_the_same_losses_and_an_unchanged_base(settings, tmp_path, case):
         == plain["base"]["weights_sha256_before"]
     )
     assert base["adapter_off_difference"] == 0.0
+
+
+def test_the_same_losses_from_several_lengths(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(graph_shapes, "CAPTURE", 0)  # so few steps would not be worth a second one
+    few = {"batch_size": 2, "micro_batch_size": 2, "dtype": "float32"}
+    plain, graphed = both(settings, tmp_path, **few)
+    assert len(graphed["cuda_graphs"]["lengths"]) > 1
+    assert graphed["losses"] == pytest.approx(plain["losses"], rel=0.01)
 
 
 @pytest.mark.parametrize("backend", ["peft", "scratch"])
@@ -160,3 +171,29 @@ def test_validation_between_replays_changes_nothing(settings, tmp_path):
     watched = finetune(FinetuneConfig(**with_rows, cuda_graphs="on")).record
     assert len(watched["eval_losses"]) == 3
     assert watched["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+
+
+def reserved(lengths):
+    """The most bytes that PyTorch takes from the GPU while steps of these lengths are captured and replayed."""
+    weight = nn.Parameter(torch.ones(1024, device="cuda"))
+
+    def step(batch, count):
+        loss = (batch["input_ids"][..., None].float() * weight).exp().mean() / count
+        loss.backward()
+        return loss.detach()
+
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_reserved()
+    graphs = StepGraphs(step, [weight], [GraphShape(8, tokens, tokens) for tokens in lengths], padding=0)
+    for tokens in lengths:
+        batch = torch.ones(8, tokens, dtype=torch.long, device="cuda")
+        loss = graphs({"input_ids": batch, "labels": batch}, torch.tensor(2.0, device="cuda"))
+        assert loss.item() == pytest.approx(math.e / 2, rel=1e-5)
+    return torch.cuda.max_memory_reserved() - before
+
+
+def test_several_lengths_reserve_what_the_longest_needs():
+    longest = reserved([4096])
+    assert longest > 2 * 8 * 4096 * 1024 * 4
+    assert reserved([3584, 3712, 3840, 4096]) < 1.1 * longest

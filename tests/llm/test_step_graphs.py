@@ -47,6 +47,14 @@ def test_lengths_are_few_and_no_more_than_help():
     assert choose_lengths([7], 2) == (8,)
 
 
+def test_a_short_training_has_fewer_lengths():
+    """Of evenly spread rows two lengths save 25 % of the tokens, a third 11 % of the rest, a fourth 6 %."""
+    examples = [{"input_ids": [1] * size, "labels": [1] * size} for size in range(8, 801)]
+    found = [len(graph_shapes(examples, 1, batches)) for batches in (1, 50, 100, 1000, 100_000)]
+    assert found == sorted(found) and found[0] == 1 and found[-1] == 4
+    assert [len(graph_shapes(examples, 1, batches)) for batches in (79, 85)] == [1, 2]
+
+
 def test_no_batch_has_more_scored_tokens_than_its_graph_has_places():
     rng = random.Random(0)
     examples = []
@@ -54,7 +62,7 @@ def test_no_batch_has_more_scored_tokens_than_its_graph_has_places():
         size = rng.randint(2, 200)
         labels = [rng.choice([-100, 5]) for _ in range(size)]
         examples.append({"input_ids": [1] * size, "labels": labels})
-    shapes = graph_shapes(examples, 3)
+    shapes = graph_shapes(examples, 3, 1000)
     for batch in itertools.combinations(examples, 3):
         longest = max(len(row["input_ids"]) for row in batch)
         shape = next(shape for shape in shapes if shape.tokens >= longest)
@@ -103,7 +111,7 @@ def test_a_graph_computes_the_loss_that_trainer_computes(tiny_folder, few_to_lea
     model, tokenizer = way.load(plan.recipe)
     model = way.attach(model, plan.recipe)
     trainer = make_trainer(plan.recipe, way, model, tokenizer, plan.examples, tmp_path)
-    [shape] = graph_shapes(plan.examples, 3)[-1:]
+    [shape] = graph_shapes(plan.examples, 3, 1000)[-1:]
     assert shape.scored < shape.rows * shape.tokens
     batch = trainer.data_collator(plan.examples[:3])
     padded = torch.full((2, 3, shape.tokens), -100)

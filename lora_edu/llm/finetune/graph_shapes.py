@@ -18,6 +18,9 @@ CANDIDATES = 64
 WORTH = 0.05
 """A further length must save this fraction of the tokens of an average batch."""
 
+CAPTURE = 20
+"""And more than so many replayed batches: about as long does it take to capture one."""
+
 
 @dataclass(frozen=True)
 class GraphShape:
@@ -38,18 +41,20 @@ class GraphShape:
     scored: int
 
 
-def graph_shapes(examples: Sequence[dict[str, list[int]]], rows: int) -> tuple[GraphShape, ...]:
+def graph_shapes(examples: Sequence[dict[str, list[int]]], rows: int, batches: int) -> tuple[GraphShape, ...]:
     """Return the padded batches for these examples, `rows` at once, the shortest first.
 
     Parameters
     ----------
     examples
         Dicts of ``input_ids`` and ``labels``, -100 where nothing is scored.
+    batches
+        How many the training has: with few, a further length takes longer to capture than it saves.
     """
     sizes = [len(example["input_ids"]) for example in examples]
     scored = [scored_tokens(example) for example in examples]
     shapes = []
-    for tokens in choose_lengths(sizes, rows):
+    for tokens in choose_lengths(sizes, rows, worth=max(WORTH, CAPTURE / batches)):
         fitting = sorted(count for size, count in zip(sizes, scored, strict=True) if size <= tokens)
         shapes.append(GraphShape(rows, tokens, max(1, sum(fitting[-rows:]))))
     return tuple(shapes)
@@ -65,13 +70,17 @@ def padded_length(longest: int) -> int:
     return _rounded_up(longest, _grain(longest))
 
 
-def choose_lengths(sizes: Sequence[int], rows: int, most: int = MOST_LENGTHS) -> tuple[int, ...]:
+def choose_lengths(
+    sizes: Sequence[int], rows: int, most: int = MOST_LENGTHS, worth: float = WORTH
+) -> tuple[int, ...]:
     """Return the padded lengths, ascending, at most `most`, that pad random batches of `rows` rows least.
 
     Parameters
     ----------
     sizes
         Tokens of each row, at least 1.
+    worth
+        What fraction of the tokens each must save over one length fewer.
 
     Returns
     -------
@@ -81,7 +90,7 @@ def choose_lengths(sizes: Sequence[int], rows: int, most: int = MOST_LENGTHS) ->
     lengths, chances = _longest_of_a_batch(sizes, rows)
     costs = _padded_tokens(lengths, chances, min(most, len(lengths)))
     count = 1
-    while count < len(costs) and costs[count][0] < (1 - WORTH) * costs[count - 1][0]:
+    while count < len(costs) and costs[count][0] < (1 - worth) * costs[count - 1][0]:
         count += 1
     return costs[count - 1][1]
 

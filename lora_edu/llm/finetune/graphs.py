@@ -54,10 +54,13 @@ class StepGraphs:
         self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
         # The largest first: what it needs is room enough for the others.
         by_size = sorted(shapes, key=lambda shape: shape.tokens, reverse=True)
+        slots = [_Slots(shape, padding, device) for shape in by_size]
         stream = torch.cuda.current_stream(device)
         try:
             with torch.random.fork_rng([device]):
-                graphs = [self._record(step, _Slots(shape, padding, device)) for shape in by_size]
+                for each in slots:  # all before the first capture, which keeps its memory
+                    self._warm_up(step, each)
+                graphs = [self._record(step, each) for each in slots]
         except RuntimeError:
             _end_capture_of_random_numbers(device)
             raise
@@ -81,14 +84,15 @@ class StepGraphs:
         graph.replay()
         return graph.loss.clone()
 
-    def _record(self, step: Step, slots: "_Slots") -> "_Recorded":
+    def _warm_up(self, step: Step, slots: "_Slots") -> None:
+        """Run a step as it is: what a first run sets up (handles, compiled kernels) cannot be recorded."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             self._begin_sum()
-            step(
-                slots.batch(), slots.count
-            )  # what a first run sets up (handles, compiled kernels) cannot be recorded
+            step(slots.batch(), slots.count)
         torch.cuda.current_stream().wait_stream(self._stream)
+
+    def _record(self, step: Step, slots: "_Slots") -> "_Recorded":
         graph = torch.cuda.CUDAGraph()
         self._begin_sum()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):

@@ -126,7 +126,10 @@ class CourseTrainer(Trainer):
                 for parameter in model.parameters():
                     if parameter.requires_grad:
                         parameter.data = parameter.data.contiguous()
-            shapes = graph_shapes(cast(Any, self.train_dataset), self._recipe.micro_batch_size)
+            recipe = self._recipe
+            shapes = graph_shapes(
+                cast(Any, self.train_dataset), recipe.micro_batch_size, recipe.steps * recipe.micro_batches
+            )
             try:
                 self.graphs = StepGraphs(
                     partial(super().training_step, model), model.parameters(), shapes, tokenizer.pad_token_id
