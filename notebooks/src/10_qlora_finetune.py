@@ -41,9 +41,9 @@ from lora_edu.llm.base_model import load_tokenizer, locate, make_ready
 from lora_edu.llm.data import doctor, extraction, load_persona
 from lora_edu.llm.export import save_merged
 from lora_edu.llm.finetune import FinetuneConfig, finetune, summary
+from lora_edu.llm.finetune.arguments import checkpointing_arguments
 from lora_edu.llm.finetune.callbacks import StopWhenDiverged
 from lora_edu.llm.finetune.plan import make_plan
-from lora_edu.llm.finetune.trainer import checkpointing_arguments
 
 _ = os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU, where there are several
 

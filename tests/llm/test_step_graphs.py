@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from transformers import Trainer
 
 from lora_edu.llm.finetune import FinetuneConfig
+from lora_edu.llm.finetune.arguments import checkpointing_arguments
 from lora_edu.llm.finetune.backends import backend_of
 from lora_edu.llm.finetune.graph_shapes import choose_lengths, graph_shapes
 from lora_edu.llm.finetune.plan import make_plan
 from lora_edu.llm.finetune.recipe import make_recipe, objection, settle_graphs
 from lora_edu.llm.finetune.scored_loss import scored_loss
-from lora_edu.llm.finetune.trainer import checkpointing_arguments, make_trainer
+from lora_edu.llm.finetune.trainer import make_trainer
 
 
 def padded(sizes, rows, lengths):

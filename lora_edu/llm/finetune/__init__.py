@@ -20,7 +20,7 @@ A setting travels one way, through one file after the other:
     On a GPU: a step as a CUDA graph at a few padded lengths, its loss computed of scored tokens alone.
 ``run_folder``
     Whose the folder is, a lock while the run lives, checkpoints that are trusted only when whole.
-``trainer``
+``arguments``, ``trainer``
     transformers' ``Trainer`` over accelerate, which is the loop.
 ``record``
     run.json, written last; its keys stand in that file's docstring. And its summary.

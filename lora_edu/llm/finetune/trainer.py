@@ -8,13 +8,11 @@ the training but what is kept of it, and steps replayed from CUDA graphs.
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-import transformers
 from accelerate import PartialState
 from peft import PeftModel
 from torch import Tensor, nn
@@ -29,6 +27,7 @@ from transformers import (
 from lora_edu.llm.base_model import return_freed_memory
 from lora_edu.llm.console import say
 from lora_edu.llm.files import explain_full_disk
+from lora_edu.llm.finetune.arguments import training_arguments
 from lora_edu.llm.finetune.backends import Backend
 from lora_edu.llm.finetune.callbacks import (
     DivergedError,
@@ -74,6 +73,29 @@ class CourseTrainer(Trainer):
             if self._recipe.sharded
             else super().autocast_smart_context_manager(cache_enabled)
         )
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as Trainer does, without its walks through all modules at each step for the few that train."""
+        model = cast(nn.Module, self.model)
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+        if not self._recipe.sharded:
+            cast(Any, model).zero_grad = self._drop_gradients
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            vars(model).pop("zero_grad", None)
+
+    def _drop_gradients(self) -> None:
+        for parameter in self._trained:
+            parameter.grad = None
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        if self._recipe.sharded:
+            return super()._clip_grad_norm(model)
+        return self.accelerator.clip_grad_norm_(self._trained, self.args.max_grad_norm)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 0  # nobody reads their sum
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -247,42 +269,11 @@ def make_trainer(
     report_to
         ``"none"`` or ``"tensorboard"``.
     """
-    on_gpu = recipe.device == "cuda"
-    arguments = transformers.TrainingArguments(
-        output_dir=str(folder / "checkpoints"),
-        max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.micro_batch_size,
-        gradient_accumulation_steps=recipe.micro_batches,
-        learning_rate=recipe.learning_rate,
-        warmup_steps=recipe.warmup_steps,
-        lr_scheduler_type="linear",
-        weight_decay=0.0,
-        bf16=on_gpu and recipe.dtype == torch.bfloat16,
-        fp16=on_gpu and recipe.dtype == torch.float16,  # Trainer then scales the loss
-        seed=recipe.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no" if recipe.sharded else "steps",
-        save_steps=recipe.save_every,
-        save_total_limit=2,
-        use_cpu=not on_gpu,
-        dataloader_pin_memory=on_gpu,
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        report_to=report_to,
-        ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,  # the base, whose 4-bit codes are buffers, is frozen and the same everywhere
-        **({} if recipe.optimizer == "adamw" else {"optim": recipe.optimizer}),
-        **checkpointing_arguments(recipe, drops(model)),
-        **(_validation_arguments(recipe) if validation else {}),
-    )
-    # Several are accelerate's matter; Trainer would take nn.DataParallel.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
     trainer = CourseTrainer(
         backend,
         recipe,
         model=model,
-        args=arguments,
+        args=training_arguments(recipe, model, folder, bool(validation), report_to),
         train_dataset=cast(Any, examples),
         eval_dataset=cast(Any, validation) or None,
         data_collator=DataCollatorForSeq2Seq(tokenizer),
@@ -296,44 +287,3 @@ def make_trainer(
         # Each weight, gradient and loss in its own dtype, as on one GPU. accelerate would make all of them bfloat16.
         cast(Any, trainer.accelerator.state.fsdp_plugin).mixed_precision_policy = None
     return trainer
-
-
-def _validation_arguments(recipe: Recipe) -> dict[str, Any]:
-    return {
-        "eval_strategy": "steps",
-        "eval_steps": recipe.save_every,
-        "per_device_eval_batch_size": 1,  # each row counts as much as another, and nothing is padded
-        "prediction_loss_only": True,  # or the logits of all rows would be gathered
-        "label_names": ["labels"],
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "loss",
-        "greater_is_better": False,
-        "restore_callback_states_from_checkpoint": True,  # how long it has waited
-    }
-
-
-def drops(model: Any) -> bool:
-    """Whether the model has dropout of its own, whatever adapters have."""
-    settings = model.config.to_dict().items()
-    return any("drop" in name and isinstance(rate, float) and rate > 0 for name, rate in settings)
-
-
-def checkpointing_arguments(recipe: Recipe, drops: bool = False) -> dict[str, Any]:
-    """Return the TrainingArguments that switch gradient checkpointing on, if the recipe says so.
-
-    Parameters
-    ----------
-    recipe
-        How the model is trained.
-    drops
-        Whether the model has dropout of its own.
-    """
-    if not recipe.gradient_checkpointing:
-        return {}
-    names = {f.name for f in fields(transformers.TrainingArguments)}
-    # transformers 5.2x renamed it; the course runs with both.
-    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
-    # In a graph no random state can be put back, and without dropout there is none to put back.
-    adapters_drop = recipe.method != "full" and recipe.lora.lora_dropout > 0
-    keep = recipe.cuda_graphs == "off" or drops or adapters_drop
-    return {name: True, f"{name}_kwargs": {"use_reentrant": False, "preserve_rng_state": keep}}
