@@ -19,7 +19,7 @@ WORTH = 0.05
 """A further length must save this fraction of the tokens of an average batch."""
 
 CAPTURE = 20
-"""And more than so many replayed batches: about as long does it take to capture one."""
+"""And more than so many replayed batches: capturing one takes about as long, longer where the model is small."""
 
 
 @dataclass(frozen=True)
