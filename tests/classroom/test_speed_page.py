@@ -72,6 +72,16 @@ def test_what_the_text_says_of_graphs_is_in_the_record():
     assert f"a step of the 135M takes {more:.1f} ms more, of which kernels take {kernels:.1f}" in TEXT
 
 
+def test_what_the_text_says_of_fine_tunes_is_in_the_record():
+    runs = records.read("cuda_graphs")["runs"]
+    first, adamw = runs["capstone, peft"]["on"], runs["capstone, peft, AdamW"]["on"]
+    starts = [run["seconds"]["train"] - run["steps"] * run["seconds"]["step"] for run in (first, adamw)]
+    assert f"{starts[0]:.1f} s of the first row and {starts[1]:.1f} s of the last" in TEXT
+    assert (*runs,)[:: len(runs) - 1] == ("capstone, peft", "capstone, peft, AdamW")
+    more = 1000 * (first["seconds"]["step"] - adamw["seconds"]["step"])
+    assert f"costs {more:.0f} ms a step here" in TEXT
+
+
 def test_what_the_text_says_of_losses_is_in_the_records():
     def above(kind):
         steps = draw_speed.whole_steps().items()

@@ -62,17 +62,12 @@ def form_and_copied(
         if validation:
             at, losses = list(validation), list(validation.values())
             picture.plot(at, losses, color=INK, linestyle="", marker="D", markersize=6)
-            picture.annotate(
-                "held out, all tokens",
-                (at[-1], losses[-1]),
-                xytext=(6, 14),
-                textcoords="offset points",
-                ha="right",
-                color=INK,
-                fontsize=SIZE,
-            )
+            # Where a falling loss leaves room.
+            corner = {"xycoords": "axes fraction", "ha": "right", "va": "top", "color": INK, "fontsize": SIZE}
+            picture.annotate("◆ held out, all tokens", (0.98, 0.97), **corner)
         picture.set_xlim(0, max(steps or 0, len(form)) * 1.02)
-        picture.set_ylim(0, 1.05 * max(*form[:2], *copied[:2], *(validation or {0: 0.1}).values()))
+        room = 1.2 if validation else 1.05  # for what the marks are
+        picture.set_ylim(0, room * max(*form[:2], *copied[:2], *(validation or {0: 0.1}).values()))
         picture.xaxis.set_major_locator(MaxNLocator(integer=True))
         label(picture, "optimizer step", "loss, nats a token", title or _finding(means))
         name_lines(picture, names, ends, colors)
@@ -90,12 +85,13 @@ def _running_mean(values: Sequence[float]) -> np.ndarray:
 
 def _finding(means: Mapping[str, np.ndarray]) -> str:
     """When either kind fell below `LOW` and stayed there."""
-    reached = {name: _stays_below(mean) for name, mean in means.items()}
-    told = [f"{step} ({name})" for name, step in reached.items() if step is not None]
-    if not told:
+    form, copied = (_stays_below(mean) for mean in means.values())
+    if form is None and copied is None:
         return "Neither form nor copied tokens are below 0.1 nats yet"
-    late = "".join(f"; {name} not to stay" for name, step in reached.items() if step is None)
-    return f"Below 0.1 nats from step {', '.join(told)}{late}"
+    if form is not None and copied is not None:
+        return f"Below 0.1 nats: form from step {form}, copied tokens from step {copied}"
+    soon, late = ("form", "copied tokens") if copied is None else ("copied tokens", "form")
+    return f"Below 0.1 nats: {soon} from step {form or copied}, {late} not yet"
 
 
 def _stays_below(mean: np.ndarray) -> int | None:
