@@ -53,7 +53,7 @@ def training_arguments(
         **checkpointing_arguments(recipe, _drops(model)),
         **(_validation_arguments(recipe) if validate else {}),
     )
-    # Several are accelerate's matter; Trainer would take nn.DataParallel.
+    # Several GPUs are accelerate's matter; Trainer would take nn.DataParallel.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
@@ -73,7 +73,7 @@ def checkpointing_arguments(recipe: Recipe, drops: bool = False) -> dict[str, An
     names = {f.name for f in fields(transformers.TrainingArguments)}
     # transformers 5.2x renamed it; the course runs with both.
     name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
-    # In a graph no random state can be put back, and without dropout there is none to put back.
+    # A graph cannot put random numbers back, and without dropout none are drawn.
     adapters_drop = recipe.method != "full" and recipe.lora.lora_dropout > 0
     keep = recipe.cuda_graphs == "off" or drops or adapters_drop
     return {name: True, f"{name}_kwargs": {"use_reentrant": False, "preserve_rng_state": keep}}
@@ -89,7 +89,7 @@ def _validation_arguments(recipe: Recipe) -> dict[str, Any]:
         "load_best_model_at_end": True,
         "metric_for_best_model": "loss",
         "greater_is_better": False,
-        "restore_callback_states_from_checkpoint": True,  # how long it has waited
+        "restore_callback_states_from_checkpoint": True,  # how long early stopping has waited
     }
 
 

@@ -19,7 +19,7 @@ WORTH = 0.05
 """A further length must save this fraction of the tokens of an average batch."""
 
 CAPTURE = 20
-"""And more than so many replayed batches: capturing one takes about as long, longer where the model is small."""
+"""And in all more than so many batches: a capture takes as long as replaying those, longer if they are small."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def scored_tokens(example: dict[str, list[int]]) -> int:
 
 
 def padded_length(longest: int) -> int:
-    """Return the padded length of batches whose longest row has so many tokens, where it is the longest of all."""
+    """Return the length that a batch with the longest row of all, of so many tokens, is padded to."""
     return _rounded_up(longest, _grain(longest))
 
 

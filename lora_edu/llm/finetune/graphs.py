@@ -1,6 +1,6 @@
 """Forward and backward of a training step, replayed from CUDA graphs.
 
-A step of a small or a well quantized model is some thousand kernels of a few microseconds. Python launches them one by
+A step of a small or a quantized model is a few thousand kernels of some microseconds each. Python launches them one by
 one and is slower than the GPU, which waits most of the time. A graph records the launches once and repeats them by a
 single call: the same kernels on the same memory. So inputs are copied into fixed tensors, gradients add up in fixed
 ones, and each padded length has a graph of its own (`graph_shapes`). All share a pool of memory, since no two run at
@@ -21,7 +21,7 @@ from lora_edu.llm.finetune.graph_shapes import GraphShape
 from lora_edu.llm.finetune.scored_loss import IGNORED
 
 Step = Callable[[dict[str, Any], Tensor], Tensor]
-"""Forward and backward of a batch, divided by a count of tokens; returns the loss."""
+"""Forward and backward of a batch, whose loss is divided by a count of tokens; returns that loss."""
 
 
 class StepGraphs:
@@ -65,7 +65,7 @@ class StepGraphs:
             _end_capture_of_random_numbers(device)
             raise
         finally:
-            torch.cuda.set_stream(stream)  # a capture that fails stays on its own
+            torch.cuda.set_stream(stream)  # a capture that fails leaves its own current
             self._drop_gradients()
         self._graphs = graphs[::-1]
 
@@ -128,7 +128,7 @@ class _Slots:
         self.count = torch.ones((), device=device)
 
     def batch(self) -> dict[str, Any]:
-        """What the step gets. Rows are filled up on the right, where causal attention hides them: no mask."""
+        """What the step gets. No mask: rows are filled up on the right, where their tokens' attention never looks."""
         return {"input_ids": self.ids, "labels": self.labels, "scored": self.shape.scored}
 
     def fill(self, batch: dict[str, Tensor], count: Tensor) -> None:

@@ -1,8 +1,8 @@
 """transformers' Trainer as the course runs it: what trains is what is saved, and a diverged run stops.
 
 The loop is Trainer's over accelerate. Ours are checkpoints that are trusted only when whole, one line of progress,
-the peak of the GPU's memory, the refusal to go on from a number that is none, a validation loss that changes nothing of
-the training but what is kept of it, and steps replayed from CUDA graphs.
+the peak of the GPU's memory, a stop when a loss or a weight is not finite, a validation that decides no more than which
+checkpoint is kept, and steps replayed from CUDA graphs.
 """
 
 import math
@@ -75,7 +75,7 @@ class CourseTrainer(Trainer):
         )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as Trainer does, without its walks through all modules at each step for the few that train."""
+        """Train as Trainer does, without its walks through all modules to drop and clip the few gradients."""
         model = cast(nn.Module, self.model)
         self._trained = [p for p in model.parameters() if p.requires_grad]
         if not self._recipe.sharded:
@@ -140,11 +140,10 @@ class CourseTrainer(Trainer):
         """Capture the step at each padded length, or find out and say why that is impossible."""
         tokenizer = cast(Any, self.data_collator).tokenizer
         if not isinstance(count, Tensor) or tokenizer.padding_side != "right":
-            self.without_graphs = "the batches of this model are of another kind"
+            self.without_graphs = "its batches are not padded on the right, or tokens are not counted"
         else:
-            if (
-                self._recipe.optimizer == "paged_adamw_8bit"
-            ):  # it would do so later, and move what a graph reads
+            # bitsandbytes makes weights contiguous at its first step: that would move memory that a graph reads.
+            if self._recipe.optimizer == "paged_adamw_8bit":
                 for parameter in model.parameters():
                     if parameter.requires_grad:
                         parameter.data = parameter.data.contiguous()
@@ -186,7 +185,7 @@ class CourseTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the validation loss; the random numbers of the training go on as if it had not been asked."""
-        return_freed_memory()  # of the steps
+        return_freed_memory()  # what the steps left
         with torch.random.fork_rng([torch.cuda.current_device()] if self._recipe.device == "cuda" else []):
             try:
                 return super().evaluate(*args, **kwargs)
