@@ -4,14 +4,15 @@ import itertools
 import math
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import Trainer
+from transformers import LlamaConfig, Trainer
 
 from lora_edu.llm.finetune import FinetuneConfig
-from lora_edu.llm.finetune.arguments import checkpointing_arguments
+from lora_edu.llm.finetune.arguments import checkpointing_arguments, training_arguments
 from lora_edu.llm.finetune.backends import backend_of
 from lora_edu.llm.finetune.graph_shapes import choose_lengths, graph_shapes
 from lora_edu.llm.finetune.plan import make_plan
@@ -53,7 +54,9 @@ def test_a_short_training_has_fewer_lengths():
     examples = [{"input_ids": [1] * size, "labels": [1] * size} for size in range(8, 801)]
     found = [len(graph_shapes(examples, 1, batches)) for batches in (1, 50, 100, 1000, 100_000)]
     assert found == sorted(found) and found[0] == 1 and found[-1] == 4
-    assert [len(graph_shapes(examples, 1, batches)) for batches in (79, 85)] == [1, 2]
+    assert [len(graph_shapes(examples, 1, batches)) for batches in (0, 79, 85)] == [1, 1, 2]
+    nearly_equal = [{"input_ids": [1] * size, "labels": [1] * size} for size in (192, 200)]
+    assert len(graph_shapes(nearly_equal, 1, 100_000)) == 1, "2 % are not worth a graph"
 
 
 def test_no_batch_has_more_scored_tokens_than_its_graph_has_places():
@@ -173,6 +176,15 @@ def test_checkpointing_with_dropout_is_not_replayed_and_without_keeps_no_random_
     ]
     kept = next(iter(v for v in checkpointing_arguments(settled).values() if v is not True))
     assert kept["preserve_rng_state"]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_model_that_drops_keeps_its_random_state_for_checkpointing(tmp_path, dropout):
+    graphed = replace(recipe(gradient_checkpointing=True, cuda_graphs="auto"), cuda_graphs="on")
+    model = SimpleNamespace(config=LlamaConfig(attention_dropout=dropout))
+    told = training_arguments(graphed, model, tmp_path, validate=False, report_to="none").to_dict()
+    kept = [value for name, value in told.items() if name.endswith("checkpointing_kwargs") and value]
+    assert {value["preserve_rng_state"] for value in kept} == {dropout > 0}
 
 
 def test_validation_that_needs_the_memory_of_the_graphs_gets_it(

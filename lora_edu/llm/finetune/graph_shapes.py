@@ -49,12 +49,12 @@ def graph_shapes(examples: Sequence[dict[str, list[int]]], rows: int, batches: i
     examples
         Dicts of ``input_ids`` and ``labels``, -100 where nothing is scored.
     batches
-        How many the training has: with few, a further length takes longer to capture than it saves.
+        How many the training has, at most: with few, a further length takes longer to capture than it saves.
     """
     sizes = [len(example["input_ids"]) for example in examples]
     scored = [scored_tokens(example) for example in examples]
     shapes = []
-    for tokens in choose_lengths(sizes, rows, worth=max(WORTH, CAPTURE / batches)):
+    for tokens in choose_lengths(sizes, rows, worth=max(WORTH, CAPTURE / max(1, batches))):
         fitting = sorted(count for size, count in zip(sizes, scored, strict=True) if size <= tokens)
         shapes.append(GraphShape(rows, tokens, max(1, sum(fitting[-rows:]))))
     return tuple(shapes)
