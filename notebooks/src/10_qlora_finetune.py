@@ -17,7 +17,7 @@
 # **You need** Python. Notebooks 04 to 09 give the reasons. Until then: a *token* is a piece of text with a number. The
 # *base* is the model as it came. An *adapter* is two thin matrices $B$ and $A$ beside a weight; only they train.
 #
-# **Time:** {minutes}. Up to section 4 two CPU cores compute for six minutes with the small model, for fifteen where
+# **Time:** {minutes}. Up to section 4 two CPU cores compute for five minutes with the small model, for fifteen where
 # other programs run too. **Memory:** 2 GB.
 
 # %%
