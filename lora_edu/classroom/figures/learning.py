@@ -60,8 +60,8 @@ def form_and_copied(
         ends = [(len(form), float(mean[-1])) for mean in means.values()]
         names, colors = ["form", "copied"], [FORM, COPIED]
         if validation:
-            at, losses = list(validation), list(validation.values())
-            picture.plot(at, losses, color=INK, linestyle="", marker="D", markersize=6)
+            at, held_out = zip(*validation.items(), strict=True)
+            picture.plot(at, held_out, color=INK, linestyle="", marker="D", markersize=6)
             # Where a falling loss leaves room.
             corner = {"xycoords": "axes fraction", "ha": "right", "va": "top", "color": INK, "fontsize": SIZE}
             picture.annotate("◆ held out, all tokens", (0.98, 0.97), **corner)

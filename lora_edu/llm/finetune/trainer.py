@@ -78,7 +78,7 @@ class CourseTrainer(Trainer):
         """Train as Trainer does, without its walks through all modules at each step for the few that train."""
         model = cast(Any, self.model)
         model.zero_grad()
-        self._parameters = model.num_parameters(exclude_embeddings=True)
+        self._parameter_count = model.num_parameters(exclude_embeddings=True)
         if not self._recipe.sharded:
             self._trained = [p for p in model.parameters() if p.requires_grad]
             model.zero_grad = _DropGradients(self._trained)
@@ -94,7 +94,7 @@ class CourseTrainer(Trainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return Trainer's estimate, six for each token and parameter."""
-        return 6 * inputs["input_ids"].numel() * self._parameters
+        return 6 * inputs["input_ids"].numel() * self._parameter_count
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -146,9 +146,10 @@ class CourseTrainer(Trainer):
                 for parameter in model.parameters():
                     if parameter.requires_grad:
                         parameter.data = parameter.data.contiguous()
-            recipe = self._recipe
             shapes = graph_shapes(
-                cast(Any, self.train_dataset), recipe.micro_batch_size, recipe.steps * recipe.micro_batches
+                cast(Any, self.train_dataset),
+                self._recipe.micro_batch_size,
+                self._recipe.steps * self._recipe.micro_batches,
             )
             try:
                 self.graphs = StepGraphs(
