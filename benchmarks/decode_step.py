@@ -9,9 +9,7 @@ Python launches it and as a CUDA graph; the head stays in 16 bits. On a CPU all 
 """
 
 import gc
-import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -82,33 +80,9 @@ def bitsandbytes_model(name: str, settings: Settings) -> nn.Module:
 
 
 def prepare(make: Callable, name: str, way: str, settings: Settings) -> Callable[[], torch.Tensor]:
-    """What a side does for one token. A fused rotation is the whole process': it is put back where it does not run."""
-    with rotation_of(name, settings) as rotation:
-        model = make(name, settings).eval()
-        mine = rotation()
-        run = next_token(model)
-        if way == "graph":
-            return captured_runs(run)
-
-    def eager() -> torch.Tensor:
-        with rotation_of(name, settings, mine):
-            return run()
-
-    return eager
-
-
-@contextmanager
-def rotation_of(name: str, settings: Settings, use: Any = None) -> Iterator[Callable[[], Any]]:
-    """Put the rotation of a family's models back at the end; yield what tells it."""
-    family = "mistral" if name.startswith("Mistral") else "llama"
-    module: Any = importlib.import_module(f"transformers.models.{family}.modeling_{family}")
-    before = module.apply_rotary_pos_emb
-    if use is not None:
-        module.apply_rotary_pos_emb = use
-    try:
-        yield lambda: module.apply_rotary_pos_emb
-    finally:
-        module.apply_rotary_pos_emb = before
+    """What a side does for one token."""
+    run = next_token(make(name, settings).eval())
+    return captured_runs(run) if way == "graph" else run
 
 
 def next_token(model: Any) -> Callable[[], torch.Tensor]:

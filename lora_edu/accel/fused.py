@@ -14,6 +14,9 @@ called under autocast alone: transformers' rotation gives float32 then, and atte
 
 import importlib
 import importlib.util
+from collections.abc import Callable
+from functools import cache
+from types import FunctionType
 from typing import Any, cast
 
 import torch
@@ -30,6 +33,8 @@ from lora_edu.methods.qlora import NF4Linear
 
 FAMILIES = ("llama", "mistral", "qwen2")
 """The ``model_type`` of models whose norms, rotation and SwiGLU are known."""
+ROTATION = "apply_rotary_pos_emb"
+"""What transformers' attentions call."""
 
 
 class FusedSwiGLU(nn.Module):
@@ -51,9 +56,9 @@ class FusedSwiGLU(nn.Module):
 def fuse(model: nn.Module) -> nn.Module:
     """Give a model of the Llama family, its linear layers in 4 bits, fused forwards, in place.
 
-    Adapters with dropout keep their forward: what is dropped must be drawn for each layer. Neither copy nor move a
-    fused model: its 16-bit adapters belong to the layers that were fused. Gradient checkpointing saves less with it:
-    what a norm's or a SwiGLU's output is made of again stays until the layer's backward.
+    Adapters with dropout keep their forward: what is dropped must be drawn for each layer. Neither copy, move nor
+    pickle a fused model: its 16-bit adapters belong to the layers that were fused. Gradient checkpointing saves less
+    with it: what a norm's or a SwiGLU's output is made of again stays until the layer's backward.
 
     Returns
     -------
@@ -63,7 +68,8 @@ def fuse(model: nn.Module) -> nn.Module:
     Raises
     ------
     ValueError
-        The model is of another family, fused already, not on a GPU, holds no 4-bit layers, or computes in float32.
+        The model is of another family, fused already, not on a GPU, holds no 4-bit layers, or computes in float32; or
+        transformers rotates in another way (`rotated_by`). It is as it was then.
     """
     config: Any = model.config
     _validate.require(config.model_type in FAMILIES, "model", f"one of {FAMILIES}", config.model_type)
@@ -74,6 +80,7 @@ def fuse(model: nn.Module) -> nn.Module:
     _validate.require(narrow, "compute_dtype of the model", "bfloat16 or float16", dtype)
     fused = any(isinstance(module, triton_module("norm").FusedRMSNorm) for module in model.modules())
     _validate.require(not fused, "model", "one that is not fused yet", "a fused one")
+    _liger_classes(model)  # refuses before anything is changed
     use_kernels(model)
     layers = [m for m in model.modules() if isinstance(m, LoRALinear) and _can_fuse(m)]
     if layers:
@@ -96,9 +103,9 @@ def fuse_around(model: nn.Module, dtype: torch.dtype, room: int = 0) -> None:
     room
         Columns that the norms leave behind each row of what they give to the linear layers: the largest rank.
     """
+    for module, fused in _liger_classes(model).items():
+        module.__class__ = fused
     _fuse_norms(model, dtype, room)
-    if importlib.util.find_spec("liger_kernel"):
-        _use_liger(model)
 
 
 def _can_fuse(lora: LoRALinear) -> bool:
@@ -177,14 +184,38 @@ def _fuse_norms(model: nn.Module, dtype: torch.dtype, room: int) -> None:
     embedding.register_forward_hook(lambda module, inputs, output: output.float())
 
 
-def _use_liger(model: nn.Module) -> None:
-    """liger-kernel's SwiGLU for this model, and its rotation: for every model of this family in the process."""
-    library: Any = importlib.import_module("liger_kernel.transformers")
-    config: Any = model.config
-    apply = getattr(library, f"apply_liger_kernel_to_{config.model_type}")
-    parts = dict.fromkeys(("rms_norm", "swiglu", "cross_entropy", "fused_linear_cross_entropy"), False)
-    apply(rope=True, **parts)
-    if config.hidden_act in ("silu", "swish"):
-        for module in model.modules():
-            if type(module).__name__.endswith("MLP") and hasattr(module, "gate_proj"):
-                module.__class__ = FusedSwiGLU
+def _liger_classes(model: nn.Module) -> dict[nn.Module, type[nn.Module]]:
+    """What attentions and MLPs become with liger-kernel's rotation and SwiGLU; nothing where it is not installed."""
+    if not importlib.util.find_spec("liger_kernel"):
+        return {}
+    rotation = importlib.import_module("liger_kernel.transformers").liger_rotary_pos_emb
+    named = [(type(module).__name__, module) for module in model.modules()]
+    attentions = [m for name, m in named if name.endswith("Attention") and hasattr(m, "q_proj")]
+    _validate.require(bool(attentions), "model", "one whose attentions have a q_proj", "one without")
+    classes = {module: rotated_by(rotation, type(module)) for module in attentions}
+    if cast(Any, model).config.hidden_act in ("silu", "swish"):
+        mlps = [m for name, m in named if name.endswith("MLP") and hasattr(m, "gate_proj")]
+        classes |= dict.fromkeys(mlps, FusedSwiGLU)
+    return classes
+
+
+@cache
+def rotated_by(rotation: Callable, attention: type[nn.Module]) -> type[nn.Module]:
+    """Return a subclass of transformers' attention that calls another rotation.
+
+    Its forward is the same code, which finds another function under the name ``apply_rotary_pos_emb``. liger-kernel's
+    own way is to replace that function in transformers' module, for all models of the process. What is put into that
+    module later does not reach the subclass: it has the names as they were.
+
+    Raises
+    ------
+    ValueError
+        The forward calls no such function.
+    """
+    plain: Any = attention.forward
+    calls = ROTATION in getattr(getattr(plain, "__code__", None), "co_names", ())
+    _validate.require(calls, "attention", f"a class whose forward calls {ROTATION}", attention.__name__)
+    scope = plain.__globals__ | {ROTATION: rotation}
+    forward = FunctionType(plain.__code__, scope, plain.__name__, plain.__defaults__, plain.__closure__)
+    forward.__kwdefaults__ = plain.__kwdefaults__
+    return type(attention.__name__, (attention,), {"forward": forward, "__module__": attention.__module__})

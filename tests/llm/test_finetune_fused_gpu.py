@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers.models.llama import modeling_llama
 
 from lora_edu.llm.budget.preflight import MARGIN
 from lora_edu.llm.checkpoint import load_adapter
@@ -21,9 +20,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def settings(base_model_folder, few_events, tmp_path, monkeypatch):
-    # liger-kernel replaces it for all models of the family: those of other tests stay plain.
-    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", modeling_llama.apply_rotary_pos_emb)
+def settings(base_model_folder, few_events, tmp_path):
     return {
         "backend": "scratch",
         "dtype": "bfloat16",

@@ -187,7 +187,7 @@ def test_a_model_that_drops_keeps_its_random_state_for_checkpointing(tmp_path, d
     assert {value["preserve_rng_state"] for value in kept} == {dropout > 0}
 
 
-def test_validation_that_needs_the_memory_of_the_graphs_gets_it(
+def test_validation_that_needs_the_memory_of_the_graphs_gets_it_unless_they_must_stay(
     tiny_folder, few_to_learn, tmp_path, monkeypatch, capsys
 ):
     """No GPU is here to run out of memory, so Trainer's own validation says that it did, once."""
@@ -213,3 +213,7 @@ def test_validation_that_needs_the_memory_of_the_graphs_gets_it(
     assert "after step 0: validation needed their memory" in capsys.readouterr().out
     with pytest.raises(torch.OutOfMemoryError):
         trainer.evaluate(plan.examples[:2])
+    trainer.graphs, trainer._recipe = object(), replace(plan.recipe, cuda_graphs="on")
+    with pytest.raises(MemoryError, match="cuda_graphs must be auto or off where validation needed"):
+        trainer.evaluate(plan.examples[:2])
+    assert trainer.graphs is not None

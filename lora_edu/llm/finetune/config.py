@@ -107,7 +107,7 @@ class FinetuneConfig:
     fused: Literal["on", "off"] = _setting(
         "off",
         "on: lora_edu.accel's fused steps, for qlora by scratch in 16 bits on a CUDA GPU: faster, and they take less "
-        "memory than is predicted; liger-kernel's rotation then stays for all models of this process",
+        "memory than is predicted",
     )
     seed: int = _setting(0, "of the adapter, the order of the sentences and dropout")
     save_every: int = _setting(

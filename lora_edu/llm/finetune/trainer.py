@@ -44,6 +44,8 @@ from lora_edu.llm.finetune.recipe import WITHOUT_GRAPHS, Recipe, objection
 from lora_edu.llm.finetune.run_folder import is_whole, mark_complete, step_of
 from lora_edu.llm.finetune.scored_loss import has_plain_head, scored_loss
 
+_NEEDED = "validation needed their memory"
+
 
 class CourseTrainer(Trainer):
     """A Trainer whose checkpoints hold what trains, and are trusted only when complete."""
@@ -189,11 +191,13 @@ class CourseTrainer(Trainer):
         with torch.random.fork_rng([torch.cuda.current_device()] if self._recipe.device == "cuda" else []):
             try:
                 return super().evaluate(*args, **kwargs)
-            except torch.OutOfMemoryError:
-                if self.graphs is None or self._recipe.cuda_graphs == "on":
+            except torch.OutOfMemoryError as error:
+                if self.graphs is None:
                     raise
+                if self._recipe.cuda_graphs == "on":
+                    raise MemoryError(f"cuda_graphs must be auto or off where {_NEEDED}, got 'on'") from error
             self.forget_graphs()
-            self.without_graphs = "validation needed their memory"
+            self.without_graphs = _NEEDED
             say(f"{WITHOUT_GRAPHS} after step {self.state.global_step}: {self.without_graphs}.")
             return super().evaluate(*args, **kwargs)
 
