@@ -90,9 +90,11 @@ def main() -> None:
     runs = earlier(arguments.output, arguments.revision)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        capped = str(write_random_model(CAPPED_SHAPE, folder / "model"))
+        capped = folder / "model"
         for case in arguments.only:
-            model = capped if case.startswith("capped") else "smollm2-135m"
+            model = "smollm2-135m"
+            if case.startswith("capped"):
+                model = str(capped if capped.exists() else write_random_model(CAPPED_SHAPE, capped))
             runs[case] = {way: record(case, way, model, folder) for way in WAYS}
             ordered = {each: runs[each] for each in CASES if each in runs}
             write_json(arguments.output, head | {"capped_shape": CAPPED_SHAPE, "runs": ordered})

@@ -7,7 +7,8 @@
     python tools/record_gpu_runs.py targets_tune   the same and all-linear r = 8 at three learning rates, one seed,
                                               scored on the validation split
     python tools/record_gpu_runs.py scaling   alpha / r against alpha / sqrt(r) at one learning rate
-    python tools/record_gpu_runs.py alone     one run a method with the GPU to itself: seconds and memory
+    python tools/record_gpu_runs.py alone     seconds and memory of one run a method with the GPU to itself, its steps
+                                              one by one and replayed from CUDA graphs
 
 A model of 135 million parameters leaves a large GPU idle most of the time, so runs share it: their seconds say
 nothing about speed (for that: ``alone --processes 1``), their exact match does not care. Runs that fail or do not
@@ -69,7 +70,10 @@ def plan(name: str) -> list[dict[str, Any]]:
             for r, use_rslora, seed in product(SCALING_RANKS, (False, True), SEEDS)
         ]
     if name == "alone":
-        return [{"method": method, "learning_rate": rate} for method, rate in BEST_RATE.items()]
+        return [
+            {"method": method, "learning_rate": rate, "cuda_graphs": way}
+            for way, (method, rate) in product(("off", "on"), BEST_RATE.items())
+        ]
     methods = [("full", "peft"), ("lora", "peft"), ("qlora", "peft"), ("qlora", "scratch")]
     runs = [
         {"method": method, "backend": backend, "learning_rate": BEST_RATE[method], "seed": seed}

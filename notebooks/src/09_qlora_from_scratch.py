@@ -365,16 +365,18 @@ compare(tokens=tokens, **columns)
 
 # %% tags=["claim"]
 assert torch.allclose(large(batch), obvious(batch), rtol=1e-3, atol=1e-3)
-alone = [records.runs("events_gpu_alone", method=m)[0]["seconds"]["train"] for m in ("full", "lora", "qlora")]
-assert [f"{seconds:.0f}" for seconds in alone] == ["21", "40", "50"]
+alone = {way: records.runs("events_gpu_alone", cuda_graphs=way) for way in ("off", "on")}
+step = {way: [f"{1000 * run['seconds']['step']:.0f}" for run in runs] for way, runs in alone.items()}
+assert step == {"off": ["99", "171", "295"], "on": ["42", "41", "66"]}  # full, LoRA, QLoRA
 
 # %% [markdown]
-# Each weight is dequantized twice a step, for one token as for many. On a GPU, 200 steps of SmolLM2 took 40 s with LoRA
-# and 50 with QLoRA (recorded, in float32; full fine-tuning took 21, so launching kernels probably took most of it).
-# Notebook [07](07_quantization.ipynb) tells when 4 bits are *faster*, and [a page on
-# speed](https://github.com/OWNER/REPO/blob/main/docs/speed.md) how close these layers come to the professionals' and to
-# the hardware. (bitsandbytes 0.50 makes the copy whole in backward, and in forward for large batches; for few tokens it
-# multiplies straight from the codes.)
+# Each weight is dequantized twice a step, for one token as for many. On a GPU a step of SmolLM2 took 171 ms with LoRA
+# and 295 with QLoRA (recorded, in float32). Most of either was starting kernels one by one: CUDA graphs, which start
+# them all at once, made it 41 and 66. What is left between them is probably mostly QLoRA's 8-bit optimizer: [a page on
+# speed](https://github.com/OWNER/REPO/blob/main/docs/speed.md) timed it. It also tells how close these layers come to
+# the professionals' and to the hardware. Notebook [07](07_quantization.ipynb) tells when 4 bits are *faster*.
+# (bitsandbytes 0.50 makes the copy whole in backward, and in forward for large batches; for few tokens it multiplies
+# straight from the codes.)
 
 # %% [markdown]
 # ## 5. What else can be moved out of the way?

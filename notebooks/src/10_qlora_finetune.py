@@ -461,17 +461,18 @@ longest = max(len(example["input_ids"]) for example in plan.examples)
 gpu_fits.explore_fits(longest)
 
 # %% [markdown]
-# This notebook, as it was at `9aaae2d`, was run on an H200 that was held to what a T4 has: 14.5 GiB, products in
-# float16, none in bfloat16.
+# An earlier version (`e1f8179`) of this notebook was run on an H200 held to what a T4 has: 14.5 GiB, products in
+# float16.
 
 # %%
 compare(**gpu_fits.capped_columns())
 
 # %% [markdown]
-# Random weights have the published shapes; their answers, 8 of at most 32 tokens, say nothing. Prediction and peak are
-# of the training. Two models shared the GPU: alone, a step is faster. No T4
-# was at hand. If you have one, [record it](https://github.com/OWNER/REPO/blob/main/CONTRIBUTING.md). More stands
-# [on a page of its own](https://github.com/OWNER/REPO/blob/main/docs/gpus.md), also how to use several GPUs.
+# Random weights have the published shapes; their answers say nothing. The training is the one above; the seconds are an
+# H200's, shared by two models. The last column is "Your own data", shorter texts, replayed from [CUDA
+# graphs](https://github.com/OWNER/REPO/blob/main/docs/speed.md). No T4 was at hand. If you have one, [record
+# it](https://github.com/OWNER/REPO/blob/main/CONTRIBUTING.md). More stands [on a page of its
+# own](https://github.com/OWNER/REPO/blob/main/docs/gpus.md), also of several GPUs.
 #
 # ## 5. Can the adapter be merged into the 4-bit base?
 #

@@ -699,9 +699,9 @@ check("12.4", which_knob)
 # |---|---|
 # | LoRA "[decomposes a large matrix][peft]" into two low-rank ones | it is the *update*; W stays ([01], [04][layer]) |
 # | "[no additional inference latency][lora]" | after merging; apart it costs ([04][layer] § 2, [11][adapters]) |
-# | "[training with LoRA much faster][openvino]" | not for the 135M: 40 s, full fine-tuning 21 s ([GPUs][gpus]) |
-# | QLoRA: "[about 75% smaller peak GPU memory][google]" | 67 % for a 7B shape, 15 % for the 135M ([GPUs][gpus]) |
-# | "[LoRA is about 66% faster than QLoRA][google]" | 23 % for the 135M: 40.2 s against 49.5 ([GPUs][gpus]) |
+# | "[training with LoRA much faster][openvino]" | not a step of the 135M: 171 ms, full 99 ([graphs][gpus]: 41, 42) |
+# | QLoRA: "[about 75% smaller peak GPU memory][google]" | [67 % for a 7B shape, 15 % for the 135M in float32][gpus] |
+# | "[LoRA is about 66% faster than QLoRA][google]" | 23 and 72 % for the 135M in two records; [graphs][gpus]: 60 % |
 # | α "[should typically be set to dim or 0.5 ** dim][nemo]", the rank | the step grows with α: tune the rate (§ 1) |
 # | prefix tuning learns "[only 0.1% of the parameters][prefix]" | 0.34 % for 40 tokens ([11][adapters] § 5) |
 #
@@ -716,7 +716,7 @@ check("12.4", which_knob)
 # [nemo]: https://docs.nvidia.com/nemo/microservices/25.9.0/pysdk/types/shared/lora_finetuning_data.html
 # [prefix]: https://arxiv.org/abs/2101.00190
 #
-# The numbers hold where they were measured: one model, one length of text, one GPU.
+# The numbers hold where they were measured: each for one model, one length of text, one GPU.
 #
 # More help: [peft's troubleshooting page](https://huggingface.co/docs/peft/developer_guides/troubleshooting), and
 # PyTorch on [mixed precision](https://docs.pytorch.org/docs/stable/notes/amp_examples.html) and on [CUDA

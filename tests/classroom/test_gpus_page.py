@@ -7,8 +7,9 @@ import pytest
 
 from lora_edu.classroom import records
 from lora_edu.classroom.experiments import gpu_fits
+from lora_edu.classroom.experiments.in_memory import cases
 from tools import draw_gpus
-from tools.draw_gpus import GIB, alone, scores, shared_gpu, times_as_fast
+from tools.draw_gpus import GIB, METHODS, alone, scores, shared_gpu, times_as_fast
 
 PAGE = draw_gpus.PAGE.read_text("utf-8")
 TEXT = " ".join(PAGE.split())
@@ -25,8 +26,15 @@ def test_what_the_text_says_of_three_methods_is_in_the_records():
     assert min(qlora) <= median(full) and max(qlora) >= median(lora)
     unseen = [[seed[1] for seed in seeds] for seeds in scores().values()]
     assert max(map(min, unseen)) < min(map(max, unseen))  # the ranges meet
-    full, lora, qlora = alone().values()
-    assert full["GiB"] > lora["GiB"] > qlora["GiB"] and full["seconds"] < lora["seconds"] < qlora["seconds"]
+    off, on = (list(alone(way).values()) for way in ("off", "on"))
+    assert off[0]["GiB"] > off[1]["GiB"] > off[2]["GiB"]
+    assert off[0]["seconds"] < off[1]["seconds"] < off[2]["seconds"]
+    assert on[1]["ms"] == pytest.approx(on[0]["ms"], rel=0.05)
+    assert round(on[2]["ms"] - on[1]["ms"]) == 25 and "A step of QLoRA takes 25 ms more" in TEXT
+    for method in METHODS:
+        plain, replayed = records.runs("events_gpu_alone", method=method)
+        assert plain["exact_match"] == replayed["exact_match"]
+        assert plain["exact_match_unseen"] == replayed["exact_match_unseen"]
 
 
 def test_the_rates_are_the_best_on_validation_or_one_line_behind():
@@ -49,6 +57,35 @@ def test_what_the_text_says_of_two_gpus_is_in_the_records():
     }
     assert 0.18 < saved["Mistral-7B"] < 0.22 and saved["smollm2-135m"] < 0.05
     assert {run["processes"] for run in shared_gpu()} == {1, 2}
+    seconds = {
+        model: {way: run["seconds"]["step"] for way, run in ways.items()} for model, ways in by_model.items()
+    }
+    small, large = (
+        seconds[model]["one GPU"] / seconds[model]["ddp"] for model in ("smollm2-135m", "Mistral-7B")
+    )
+    assert f"already took {small:.2f} and {large:.2f} times as many steps a second" in TEXT
+
+
+def test_what_the_text_says_of_a_t4_is_in_the_records():
+    asked = {
+        "model": "Mistral-7B",
+        "method": "qlora",
+        "backend": "peft",
+        "batch": 1,
+        "gradient_checkpointing": True,
+    }
+    found = {
+        (seq, attention): f"{entry['measured_bytes'] / GIB:.2f}"
+        for seq in (512, 2048)
+        for attention in (True, False)
+        for entry in cases("gpu_memory", seq=seq, cuda_graphs=False, **asked)
+        if entry["case"].get("flash_attention", True) == attention
+        and entry["case"]["dtype"] == ("bfloat16" if attention else "float16")
+    }
+    assert (
+        f"took {found[512, False]} GiB, and at 2,048 tokens {found[2048, False]} instead of {found[2048, True]}"
+        in TEXT
+    )
 
 
 def peak_gib(run):
@@ -63,17 +100,55 @@ def test_the_speeds_are_kept_with_their_revision():
         assert records.read(name)["revision"].startswith("2e0cc6c") and "revision `2e0cc6c`" in TEXT
 
 
+def steps(cuda_graphs):
+    """Milliseconds of a median step: full fine-tuning, LoRA, QLoRA."""
+    return [f"{cost['ms']:.0f}" for cost in alone(cuda_graphs).values()]
+
+
 def test_what_notebook_12_says_of_gpus_is_in_the_records():
-    [source] = (draw_gpus.ROOT / "notebooks" / "src").glob("12_*.py")
-    text = source.read_text("utf-8")
-    full, lora, qlora = alone().values()
-    assert f"{lora['seconds']:.0f} s, full fine-tuning {full['seconds']:.0f} s" in text
-    faster = qlora["seconds"] / lora["seconds"] - 1
-    assert (
-        f"{100 * faster:.0f} % for the 135M: {lora['seconds']:.1f} s against {qlora['seconds']:.1f}" in text
+    text = source_of("12")
+    (full, lora, _), (full_replayed, lora_replayed, _) = steps("off"), steps("on")
+    assert f"{lora} ms, full {full} ([graphs][gpus]: {lora_replayed}, {full_replayed})" in text
+    slower, slower_replayed = (
+        100 * (costs["QLoRA, r = 8"]["ms"] / costs["LoRA, r = 8"]["ms"] - 1)
+        for costs in (alone("off"), alone("on"))
     )
+    [(earlier_lora, earlier_qlora)] = re.findall(r"has 21.5, ([\d.]+) and ([\d.]+) s without", TEXT)
+    earlier = 100 * (float(earlier_qlora) / float(earlier_lora) - 1)
+    assert (
+        f"{earlier:.0f} and {slower:.0f} % for the 135M in two records; [graphs][gpus]: {slower_replayed:.0f} %"
+        in text
+    )
+    lora, qlora = list(alone("off").values())[1:]
     columns = gpu_fits.measured_columns()
     rows = zip(columns["model"], columns["method"], columns["measured_GiB"], strict=True)
     held = {method: float(gib) for model, method, gib in rows if model == "Mistral-7B"}
     large, small = 1 - held["qlora"] / held["lora"], 1 - qlora["GiB"] / lora["GiB"]
-    assert f"{100 * large:.0f} % for a 7B shape, {100 * small:.0f} % for the 135M" in text
+    assert f"{100 * large:.0f} % for a 7B shape, {100 * small:.0f} % for the 135M in float32" in text
+
+
+def test_what_notebooks_05b_and_09_say_of_gpus_is_in_the_records():
+    (full, lora, qlora), (full_replayed, lora_replayed, qlora_replayed) = steps("off"), steps("on")
+    text = source_of("05b")
+    assert f"A step took {lora} ms with LoRA and {full} without:" in text
+    assert f"starts all at once: {lora_replayed} ms and {full_replayed}." in text
+    text = source_of("09")
+    assert f"a step of SmolLM2 took {lora} ms with LoRA and {qlora} with QLoRA" in text
+    assert f"made it {lora_replayed} and {qlora_replayed}." in text
+
+
+def test_what_notebook_10_says_of_a_gpu_that_stands_for_a_t4_is_in_the_record():
+    record, text = records.read("t4_capped"), source_of("10")
+    assert f"An earlier version (`{record['revision'][:7]}`) of this notebook" in text
+    for model in record["models"]:
+        assert model["ran"] == model["cells"] and not model["errors"]
+        assert [training["cuda_graphs"] for training in model["trainings"]] == [False, True]
+        above, own = model["trainings"]
+        assert above["batch"] == own["batch"] and above["seq"] > own["seq"]
+        assert 1.05 < 1 / own["ratio"] < 1.08
+    assert "peaks were 5 to 8 % above it" in TEXT
+
+
+def source_of(number):
+    [source] = (draw_gpus.ROOT / "notebooks" / "src").glob(f"{number}_*.py")
+    return source.read_text("utf-8").replace("\n# ", " ")

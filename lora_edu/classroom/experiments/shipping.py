@@ -34,7 +34,7 @@ def peaks() -> dict[str, dict[str, float]]:
     """
     bars = {}
     for name, method in {"full fine-tuning": "full", "LoRA, r = 8": "lora"}.items():
-        [run] = records.runs("events_gpu_alone", method=method)
+        [run] = records.runs("events_gpu_alone", method=method, cuda_graphs="off")
         trained = run["trainable_parameters"]
         frozen = 0 if method == "full" else run["base"]["parameters"]
         counted = [FLOAT32 * numbers / GIB for numbers in (frozen, trained, 2 * trained)]

@@ -61,7 +61,7 @@ def form_and_copied(
         names, colors = ["form", "copied"], [FORM, COPIED]
         if validation:
             at, held_out = zip(*validation.items(), strict=True)
-            picture.plot(at, held_out, color=INK, linestyle="", marker="D", markersize=6)
+            picture.plot(at, held_out, color=INK, linestyle="", marker="D", markersize=6, clip_on=False)
             # Where a falling loss leaves room.
             corner = {"xycoords": "axes fraction", "ha": "right", "va": "top", "color": INK, "fontsize": SIZE}
             picture.annotate("◆ held out, all tokens", (0.98, 0.97), **corner)
