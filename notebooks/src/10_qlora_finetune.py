@@ -461,8 +461,7 @@ longest = max(len(example["input_ids"]) for example in plan.examples)
 gpu_fits.explore_fits(longest)
 
 # %% [markdown]
-# An earlier version (`e1f8179`) of this notebook was run on an H200 held to what a T4 has: 14.5 GiB, products in
-# float16.
+# An earlier version of this notebook was run on an H200 held to what a T4 has: 14.5 GiB, products in float16.
 
 # %%
 compare(**gpu_fits.capped_columns())

@@ -138,8 +138,9 @@ def test_what_notebooks_05b_and_09_say_of_gpus_is_in_the_records():
 
 
 def test_what_notebook_10_says_of_a_gpu_that_stands_for_a_t4_is_in_the_record():
-    record, text = records.read("t4_capped"), source_of("10")
-    assert f"An earlier version (`{record['revision'][:7]}`) of this notebook" in text
+    assert "14.5 GiB, products in float16" in source_of("10")
+    record = records.read("t4_capped")
+    assert record["stands_for_a_T4"] == {"LORA_EDU_COMPUTE_CAPABILITY": "7.5", "LORA_EDU_GPU_GIB": "14.5"}
     for model in record["models"]:
         assert model["ran"] == model["cells"] and not model["errors"]
         assert [training["cuda_graphs"] for training in model["trainings"]] == [False, True]
