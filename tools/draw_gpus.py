@@ -76,11 +76,11 @@ def score_table() -> str:
 
 def cost_table() -> str:
     """A row a method: memory step by step; time step by step and from CUDA graphs."""
-    head = ("alone on the GPU", "peak, GiB", "s", "ms a step", "s, graphs", "ms, graphs")
+    head = ("alone on the GPU", "peak, GiB", "s", "s, graphs", "ms a step", "ms, graphs")
     replayed = alone("on")
     rows = []
     for name, cost in alone("off").items():
-        times = [f"{each[key]:.0f}" for each in (cost, replayed[name]) for key in ("seconds", "ms")]
+        times = [f"{each[key]:.0f}" for key in ("seconds", "ms") for each in (cost, replayed[name])]
         rows.append((name, f"{cost['GiB']:.2f}", *times))
     return _table(head, rows)
 

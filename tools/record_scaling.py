@@ -8,7 +8,7 @@ a step, and the losses should not change. The course's model has its real weight
 which changes neither time nor memory, and the course's tokenizer and vocabulary.
 
 With ``--share-gpu`` the processes share one GPU, as if each were a machine of its own: that shows whether the losses
-stay and what memory each takes, and says nothing about speed.
+stay and what memory each takes. They talk through a socket, so FSDP's speed is another.
 """
 
 import argparse
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--gpus", nargs="+", type=int, default=[2], help="how many beside one, each in turn")
     parser.add_argument(
-        "--share-gpu", action="store_true", help="all processes on one GPU: losses, not speed"
+        "--share-gpu", action="store_true", help="all processes on one GPU: losses and memory"
     )
     parser.add_argument("--backends", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seconds", type=float, default=540, help="time for all of them")

@@ -77,15 +77,15 @@ figures.memory_at_peak(
 )
 
 # %% [markdown]
-# Recorded on a GPU, in float32. The last part is what remains: mostly **activations**, which the forward pass keeps for
-# the backward pass. The peak comes when the loss is computed, with all activations kept and no gradient yet. So at the
+# Recorded on a GPU, in float32. The last part is the rest: mostly **activations**, which the forward pass keeps for
+# the backward pass. The peak comes when the loss is computed, with all activations and no gradient yet. So at the
 # peak LoRA saves Adam's averages. Gradients summed over small batches count too.
 #
 # A frozen layer need not keep its input, unless an $A$ wants it. In float32 LoRA keeps 10 % less for a token with all
 # linear layers adapted; over a 16-bit base it keeps more (notebook [03](03_parameter_budget.ipynb)).
 #
-# A step took 171 ms with LoRA and 99 without: Python starts many small products one by one. A [CUDA
-# graph](https://github.com/OWNER/REPO/blob/main/docs/gpus.md) starts all at once: 41 ms and 42.
+# A step took 171 ms with LoRA and 99 with full fine-tuning: Python starts many small products one by one. A [CUDA
+# graph](https://github.com/OWNER/REPO/blob/main/docs/gpus.md) starts all by one call: 41 and 42.
 #
 # ### Exercise 05.4 · What Adam will hold (two stars, 5 minutes)
 #

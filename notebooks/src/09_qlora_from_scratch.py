@@ -372,7 +372,7 @@ assert step == {"off": ["99", "171", "295"], "on": ["42", "41", "66"]}  # full, 
 # %% [markdown]
 # Each weight is dequantized twice a step, for one token as for many. On a GPU a step of SmolLM2 took 171 ms with LoRA
 # and 295 with QLoRA (recorded, in float32). Most of either was starting kernels one by one: CUDA graphs, which start
-# them all at once, made it 41 and 66. What is left between them is probably mostly QLoRA's 8-bit optimizer: [a page on
+# them by one call, made it 41 and 66. What is left between them is probably mostly QLoRA's 8-bit optimizer: [a page on
 # speed](https://github.com/OWNER/REPO/blob/main/docs/speed.md) timed it. It also tells how close these layers come to
 # the professionals' and to the hardware. Notebook [07](07_quantization.ipynb) tells when 4 bits are *faster*.
 # (bitsandbytes 0.50 makes the copy whole in backward, and in forward for large batches; for few tokens it multiplies

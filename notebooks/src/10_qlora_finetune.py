@@ -468,10 +468,10 @@ compare(**gpu_fits.capped_columns())
 
 # %% [markdown]
 # Random weights have the published shapes; their answers say nothing. The training is the one above; the seconds are an
-# H200's, shared by two models. The last column is "Your own data", shorter texts, replayed from [CUDA
-# graphs](https://github.com/OWNER/REPO/blob/main/docs/speed.md). No T4 was at hand. If you have one, [record
-# it](https://github.com/OWNER/REPO/blob/main/CONTRIBUTING.md). More stands [on a page of its
-# own](https://github.com/OWNER/REPO/blob/main/docs/gpus.md), also of several GPUs.
+# H200's, shared by two models. The last column is "Your own data": shorter texts, and one call starts all ([CUDA
+# graphs](https://github.com/OWNER/REPO/blob/main/docs/speed.md)). No T4 was at hand. If you have one, [record
+# it](https://github.com/OWNER/REPO/blob/main/CONTRIBUTING.md). More is [on a
+# page](https://github.com/OWNER/REPO/blob/main/docs/gpus.md), also of several GPUs.
 #
 # ## 5. Can the adapter be merged into the 4-bit base?
 #

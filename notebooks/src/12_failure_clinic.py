@@ -699,9 +699,9 @@ check("12.4", which_knob)
 # |---|---|
 # | LoRA "[decomposes a large matrix][peft]" into two low-rank ones | it is the *update*; W stays ([01], [04][layer]) |
 # | "[no additional inference latency][lora]" | after merging; apart it costs ([04][layer] § 2, [11][adapters]) |
-# | "[training with LoRA much faster][openvino]" | not a step of the 135M: 171 ms, full 99 ([graphs][gpus]: 41, 42) |
+# | "[training with LoRA much faster][openvino]" | a step of the 135M: 171 ms, full 99; by [CUDA graphs][gpus] 41, 42 |
 # | QLoRA: "[about 75% smaller peak GPU memory][google]" | [67 % for a 7B shape, 15 % for the 135M in float32][gpus] |
-# | "[LoRA is about 66% faster than QLoRA][google]" | 23 and 72 % for the 135M in two records; [graphs][gpus]: 60 % |
+# | "[LoRA is about 66% faster than QLoRA][google]" | 23, 72 % for the 135M in two runs; by [CUDA graphs][gpus] 64 % |
 # | α "[should typically be set to dim or 0.5 ** dim][nemo]", the rank | the step grows with α: tune the rate (§ 1) |
 # | prefix tuning learns "[only 0.1% of the parameters][prefix]" | 0.34 % for 40 tokens ([11][adapters] § 5) |
 #

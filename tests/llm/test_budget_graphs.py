@@ -18,6 +18,9 @@ from lora_edu.llm.finetune.graph_shapes import padded_length
 from lora_edu.llm.finetune.plan import make_plan
 from lora_edu.llm.finetune.scored_loss import scored_loss
 
+# What PyTorch says of Intel GPUs when oneDNN is switched.
+pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
+
 FINETUNES = json.loads((DATA / "runs" / "cuda_graphs.json").read_text("utf-8"))["runs"]
 
 
@@ -32,8 +35,12 @@ def replayed(config="SmolLM2-135M", method="qlora", **changes):
 
 
 def most_allocated(work) -> int:
-    """The most bytes that PyTorch's CPU allocator has given out at once while `work` runs, within operations too."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+    """The most bytes that PyTorch's CPU allocator has given out at once while `work` runs, within operations too.
+
+    Without oneDNN, whose products take a workspace that differs from processor to processor.
+    """
+    watching = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    with torch.backends.mkldnn.flags(enabled=False), watching as watched:
         work()
     events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = most = 0
@@ -139,20 +146,24 @@ def test_validation_is_the_peak_where_its_row_is_long_and_those_of_training_are_
     assert plain.but(validation=512).total == plain.total
 
 
-@pytest.mark.usefixtures("base_model_folder")
+@pytest.fixture(scope="module")
+def capstone(base_model_folder, tmp_path_factory):
+    """Tokens of the longest sentence and of the answers that are scored, as notebook 10's fine-tune has them."""
+    plan = make_plan(FinetuneConfig(str(tmp_path_factory.mktemp("runs"))))
+    return max(len(example["input_ids"]) for example in plan.examples), plan.ledger.settings["scored"]
+
+
 @pytest.mark.parametrize("way", ["off", "on"])
 @pytest.mark.parametrize("case", FINETUNES)
-def test_the_ledger_is_within_a_tenth_of_whole_fine_tunes_on_a_gpu(case, way, tmp_path):
+def test_the_ledger_is_near_whole_fine_tunes_on_a_gpu(case, way, capstone):
     """The capstone, and the 1.7B's shape on a GPU that stood for a T4; PyTorch does not count paged optimizer state."""
-    run = FINETUNES[case][way]
-    plan = make_plan(FinetuneConfig(str(tmp_path)))
-    seq = max(len(example["input_ids"]) for example in plan.examples)
+    run, (seq, scored) = FINETUNES[case][way], capstone
     capped = case.startswith("capped")
     ledger = replayed(
         "SmolLM2-1.7B" if capped else "SmolLM2-135M",
         batch=run["micro_batch_size"],
         seq=padded_length(seq) if way == "on" else seq,
-        scored=plan.ledger.settings["scored"],
+        scored=scored,
         dtype=torch.float16 if capped else torch.bfloat16,
         optimizer="adamw" if "AdamW" in case else "paged_adamw_8bit",
         backend=case.split(", ")[1],
@@ -161,7 +172,10 @@ def test_the_ledger_is_within_a_tenth_of_whole_fine_tunes_on_a_gpu(case, way, tm
     )
     [peak] = run["peak_gpu_memory_bytes"]
     counted = ledger.total - (ledger["optimizer"] if ledger.settings["optimizer"] != "adamw" else 0)
-    assert peak < counted if "fused" in case else counted == pytest.approx(peak, rel=0.1)
+    if "fused" in case:
+        assert peak < counted
+    else:
+        assert peak == pytest.approx(counted, rel=0.04)
 
 
 @pytest.mark.parametrize(
