@@ -15,7 +15,6 @@ called under autocast alone: transformers' rotation gives float32 then, and atte
 import importlib
 import importlib.util
 from collections.abc import Callable
-from functools import cache
 from types import FunctionType
 from typing import Any, cast
 
@@ -102,6 +101,11 @@ def fuse_around(model: nn.Module, dtype: torch.dtype, room: int = 0) -> None:
         Of the linear layers' inputs.
     room
         Columns that the norms leave behind each row of what they give to the linear layers: the largest rank.
+
+    Raises
+    ------
+    ValueError
+        transformers rotates in another way (`rotated_by`), or accelerate's hooks have their own forwards in the layers.
     """
     for module, fused in _liger_classes(model).items():
         module.__class__ = fused
@@ -192,14 +196,16 @@ def _liger_classes(model: nn.Module) -> dict[nn.Module, type[nn.Module]]:
     named = [(type(module).__name__, module) for module in model.modules()]
     attentions = [m for name, m in named if name.endswith("Attention") and hasattr(m, "q_proj")]
     _validate.require(bool(attentions), "model", "one whose attentions have a q_proj", "one without")
-    classes = {module: rotated_by(rotation, type(module)) for module in attentions}
+    rotated = {kind: rotated_by(rotation, kind) for kind in set(map(type, attentions))}
+    classes: dict[nn.Module, type[nn.Module]] = {module: rotated[type(module)] for module in attentions}
     if cast(Any, model).config.hidden_act in ("silu", "swish"):
         mlps = [m for name, m in named if name.endswith("MLP") and hasattr(m, "gate_proj")]
         classes |= dict.fromkeys(mlps, FusedSwiGLU)
+    hooked = any("forward" in vars(module) for module in classes)
+    _validate.require(not hooked, "model", "one whose layers have no forward of their own", "one with hooks")
     return classes
 
 
-@cache
 def rotated_by(rotation: Callable, attention: type[nn.Module]) -> type[nn.Module]:
     """Return a subclass of transformers' attention that calls another rotation.
 
@@ -210,12 +216,15 @@ def rotated_by(rotation: Callable, attention: type[nn.Module]) -> type[nn.Module
     Raises
     ------
     ValueError
-        The forward calls no such function.
+        The forward is not transformers', or calls no such function.
     """
     plain: Any = attention.forward
     calls = ROTATION in getattr(getattr(plain, "__code__", None), "co_names", ())
-    _validate.require(calls, "attention", f"a class whose forward calls {ROTATION}", attention.__name__)
+    known = calls and plain.__module__.startswith("transformers.models.")
+    allowed = f"a class of transformers whose forward calls {ROTATION}"
+    _validate.require(known, "attention", allowed, attention.__name__)
     scope = plain.__globals__ | {ROTATION: rotation}
+    scope.pop("__name__", None)  # torch.compile would look for the rotation in the module of that name
     forward = FunctionType(plain.__code__, scope, plain.__name__, plain.__defaults__, plain.__closure__)
-    forward.__kwdefaults__ = plain.__kwdefaults__
+    forward.__kwdefaults__, forward.__module__ = plain.__kwdefaults__, plain.__module__
     return type(attention.__name__, (attention,), {"forward": forward, "__module__": attention.__module__})

@@ -6,9 +6,10 @@ from types import ModuleType
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from torch import nn
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
-from transformers.models.llama.modeling_llama import LlamaForCausalLM, apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaForCausalLM, apply_rotary_pos_emb
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
@@ -50,11 +51,31 @@ def test_one_model_is_rotated_anew_and_the_next_as_before(family):
     assert not torch.allclose(logits(model), before) and torch.equal(logits(other), before)
 
 
-@pytest.mark.parametrize("attention", [nn.MultiheadAttention, nn.Identity])
-def test_an_attention_that_calls_no_rotation_is_refused(attention):
-    with pytest.raises(
-        ValueError, match="attention must be a class whose forward calls apply_rotary_pos_emb"
-    ):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_with_another_rotation_can_be_compiled(family):
+    """The rotation has defaults, as liger-kernel's: a function is called in the way of what it is compiled from."""
+
+    def negated(q, k, cos, sin, position_ids=None, unsqueeze_dim=1):
+        q, k = apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim)
+        return -q, k
+
+    model = MODELS[family]().eval()
+    before = logits(model)
+    for layer in model.model.layers:
+        layer.self_attn.__class__ = rotated_by(negated, type(layer.self_attn))
+    after = logits(model)
+    assert not torch.allclose(after, before)
+    torch.testing.assert_close(logits(torch.compile(model, backend="eager", fullgraph=True)), after)
+
+
+class OfOthers(LlamaAttention):
+    def forward(self, *args, **kwargs):
+        return apply_rotary_pos_emb(*args, **kwargs)
+
+
+@pytest.mark.parametrize("attention", [nn.MultiheadAttention, nn.Identity, OfOthers])
+def test_an_attention_that_is_not_known_to_call_the_rotation_is_refused(attention):
+    with pytest.raises(ValueError, match="attention must be a class of transformers whose forward calls"):
         rotated_by(apply_rotary_pos_emb, attention)
 
 
@@ -87,6 +108,15 @@ def test_a_model_whose_attentions_are_not_known_is_refused(liger):
         layer.self_attn.query = layer.self_attn.q_proj
         del layer.self_attn.q_proj
     with pytest.raises(ValueError, match="model must be one whose attentions have a q_proj"):
+        _liger_classes(model)
+
+
+@pytest.mark.parametrize("part", ["self_attn", "mlp"])
+def test_a_layer_with_a_forward_of_its_own_is_refused(liger, part):
+    """As accelerate's hooks leave it: what its class does would not count."""
+    model = MODELS["llama"]()
+    add_hook_to_module(getattr(model.model.layers[1], part), ModelHook())
+    with pytest.raises(ValueError, match="model must be one whose layers have no forward of their own"):
         _liger_classes(model)
 
 

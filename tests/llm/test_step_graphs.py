@@ -214,6 +214,6 @@ def test_validation_that_needs_the_memory_of_the_graphs_gets_it_unless_they_must
     with pytest.raises(torch.OutOfMemoryError):
         trainer.evaluate(plan.examples[:2])
     trainer.graphs, trainer._recipe = object(), replace(plan.recipe, cuda_graphs="on")
-    with pytest.raises(MemoryError, match="cuda_graphs must be auto or off where validation needed"):
+    with pytest.raises(MemoryError, match="cuda_graphs must be auto or off where validation finds"):
         trainer.evaluate(plan.examples[:2])
     assert trainer.graphs is not None

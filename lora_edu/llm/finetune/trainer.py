@@ -44,8 +44,6 @@ from lora_edu.llm.finetune.recipe import WITHOUT_GRAPHS, Recipe, objection
 from lora_edu.llm.finetune.run_folder import is_whole, mark_complete, step_of
 from lora_edu.llm.finetune.scored_loss import has_plain_head, scored_loss
 
-_NEEDED = "validation needed their memory"
-
 
 class CourseTrainer(Trainer):
     """A Trainer whose checkpoints hold what trains, and are trusted only when complete."""
@@ -195,9 +193,10 @@ class CourseTrainer(Trainer):
                 if self.graphs is None:
                     raise
                 if self._recipe.cuda_graphs == "on":
-                    raise MemoryError(f"cuda_graphs must be auto or off where {_NEEDED}, got 'on'") from error
+                    allowed = "auto or off where validation finds no memory beside them"
+                    raise MemoryError(f"cuda_graphs must be {allowed}, got 'on'") from error
             self.forget_graphs()
-            self.without_graphs = _NEEDED
+            self.without_graphs = "validation needed their memory"
             say(f"{WITHOUT_GRAPHS} after step {self.state.global_step}: {self.without_graphs}.")
             return super().evaluate(*args, **kwargs)
 
